@@ -1,0 +1,1 @@
+//! CNI main plugin: one routed veth pair per pod.

@@ -1,0 +1,1 @@
+//! Running another plugin (spec section 4, "Plugin Delegation").

@@ -1,0 +1,112 @@
+//! The names that identify an attachment, checked once at the door.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Why a name was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IdError {
+    /// The value is empty.
+    #[error("is empty")]
+    Empty,
+    /// The value has a character that the spec does not allow, or begins with one.
+    #[error("{0:?} must begin with a letter or digit and go on with letters, digits, '_', '.' or '-'")]
+    Characters(String),
+    /// The value is not an interface name that Linux takes.
+    #[error("{0:?} is not an interface name: 1 to 15 bytes, not \".\" or \"..\", without '/', ':' and white space")]
+    Interface(String),
+}
+
+/// Spec section 2: `^[A-Za-z0-9][A-Za-z0-9_.\-]*$`, for container ids and network names alike.
+fn check_identifier(text: &str) -> Result<(), IdError> {
+    let first = text.chars().next().ok_or(IdError::Empty)?;
+    let rest_ok = text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'));
+    if first.is_ascii_alphanumeric() && rest_ok { Ok(()) } else { Err(IdError::Characters(text.to_owned())) }
+}
+
+macro_rules! checked_name {
+    ($(#[$doc:meta])* $name:ident, $check:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(String);
+
+        impl $name {
+            /// The text as it came.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdError;
+
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                $check(text)?;
+                Ok(Self(text.to_owned()))
+            }
+        }
+    };
+}
+
+checked_name!(
+    /// `CNI_CONTAINERID`: not empty, a letter or digit, then letters, digits, `_`, `.`, `-`.
+    ContainerId,
+    check_identifier
+);
+
+checked_name!(
+    /// `name` of the network config, unique on the node. Same characters as [`ContainerId`].
+    NetworkName,
+    check_identifier
+);
+
+checked_name!(
+    /// `CNI_IFNAME`: what Linux takes as an interface name (`dev_valid_name` in net/core/dev.c): 1 to 15
+    /// bytes, not `.` or `..`, without `/`, `:` and white space.
+    IfName,
+    check_interface
+);
+
+fn check_interface(text: &str) -> Result<(), IdError> {
+    let bad_char = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+    match text {
+        "" => Err(IdError::Empty),
+        "." | ".." => Err(IdError::Interface(text.to_owned())),
+        _ if text.len() > 15 || text.contains(bad_char) => Err(IdError::Interface(text.to_owned())),
+        _ => Ok(()),
+    }
+}
+
+/// One container joined to one network by one interface: what ADD makes and DEL ends (spec section 3,
+/// "Lifecycle & Ordering"). All state is keyed by these three.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Attachment {
+    /// The network's `name`.
+    pub network: NetworkName,
+    /// `CNI_CONTAINERID`.
+    pub container_id: ContainerId,
+    /// `CNI_IFNAME`.
+    pub ifname: IfName,
+}
+
+impl fmt::Display for Attachment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.network, self.container_id, self.ifname)
+    }
+}
+
+/// One entry of `cni.dev/valid-attachments`: an attachment of the network that GC is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ValidAttachment {
+    /// `containerID`.
+    pub container_id: ContainerId,
+    /// `ifname`.
+    pub ifname: IfName,
+}

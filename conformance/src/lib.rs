@@ -1,0 +1,1 @@
+//! Runs any CNI plugin against the CNI spec.

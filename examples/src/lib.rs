@@ -1,0 +1,1 @@
+//! A demo runtime that attaches real pods, and conflists to start from.

@@ -1,0 +1,1 @@
+//! Chained CNI plugin: hostPort by nftables maps.

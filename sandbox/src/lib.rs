@@ -1,0 +1,1 @@
+//! Private user, network and mount namespaces for tests, demos and benchmarks.

@@ -1,0 +1,55 @@
+//! Why a command failed.
+
+use std::io;
+use std::path::PathBuf;
+
+/// One variant per step.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A program could not be started.
+    #[error("failed to start {program:?}")]
+    Start {
+        /// Its name.
+        program: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A program did not succeed.
+    #[error("`{command}` failed: {status}")]
+    Failed {
+        /// The command line.
+        command: String,
+        /// How it ended.
+        status: std::process::ExitStatus,
+    },
+    /// A file could not be read or written.
+    #[error("failed to {action} {path:?}")]
+    File {
+        /// read, write, copy...
+        action: &'static str,
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// `rustc -vV` did not name the host.
+    #[error("`rustc -vV` names no host")]
+    NoHost,
+    /// Debian packages are missing and cannot be installed by this user.
+    #[error("missing programs: run `{0}` and try again")]
+    Packages(String),
+    /// A program printed something that is not the JSON it promised.
+    #[error("`{command}` printed no JSON")]
+    Json {
+        /// The command line.
+        command: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The machine's own network is not as it was.
+    #[error("the machine's own network changed:\n{0}")]
+    MachineChanged(String),
+}

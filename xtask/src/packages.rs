@@ -1,0 +1,48 @@
+//! Debian packages that the tests use as independent eyes and as the reference to compare with.
+
+use crate::error::Error;
+use crate::program::{command, exists, line, run};
+use crate::say;
+
+/// A program, and the package that has it.
+type Needed = (&'static str, &'static str);
+
+/// What the demo needs to look at its own traces.
+pub const DEMO: &[Needed] = &[("ip", "iproute2"), ("nft", "nftables")];
+
+/// What the tests need besides.
+pub const TEST: &[Needed] = &[
+    ("ip", "iproute2"),
+    ("nft", "nftables"),
+    ("iptables", "iptables"),
+    ("conntrack", "conntrack"),
+    ("strace", "strace"),
+    ("setpriv", "util-linux"),
+    ("/usr/lib/cni/portmap", "containernetworking-plugins"),
+];
+
+/// Installs what is missing if this is root, else names it in one line.
+pub fn ensure(needed: &[Needed]) -> Result<(), Error> {
+    let mut missing: Vec<&str> =
+        needed.iter().filter(|(program, _)| !is_there(program)).map(|(_, package)| *package).collect();
+    missing.sort_unstable();
+    missing.dedup();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let mut install = command("apt-get");
+    install
+        .args(["install", "--yes", "--no-install-recommends"])
+        .args(&missing)
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    if !nix::unistd::geteuid().is_root() || !exists("apt-get") {
+        return Err(Error::Packages(format!("sudo {}", line(&install))));
+    }
+    say(&format!("installing {}", missing.join(" ")));
+    run(command("apt-get").args(["update", "--quiet"]))?;
+    run(&mut install)
+}
+
+fn is_there(program: &str) -> bool {
+    if program.starts_with('/') { std::path::Path::new(program).is_file() } else { exists(program) }
+}

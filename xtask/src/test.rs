@@ -1,0 +1,128 @@
+//! `cargo xtask test`: everything that must hold before a change is taken in.
+
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use crate::error::Error;
+use crate::machine::Machine;
+use crate::program::{self, command, root};
+use crate::{build, demo, packages, say};
+
+/// `cargo-deny`, at the version whose config format `deny.toml` has.
+const DENY_VERSION: &str = "0.20.2";
+
+/// The reference plugin that can stand in for each of ours.
+const SWAPS: [&str; 3] = ["ptp", "host-local", "portmap"];
+
+#[derive(clap::Args)]
+pub struct Options {
+    /// Run only the steps whose name contains this.
+    #[arg(long)]
+    step: Option<String>,
+}
+
+type Step = (&'static str, fn(&Path) -> Result<(), Error>);
+
+const STEPS: [Step; 7] = [
+    ("formatting", |_| program::run(command("cargo").args(["fmt", "--all", "--check"]))),
+    ("lints", |_| {
+        program::run(command("cargo").args([
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--locked",
+            "--",
+            "--deny",
+            "warnings",
+        ]))
+    }),
+    ("documentation", |_| {
+        program::run(
+            command("cargo")
+                .args(["doc", "--workspace", "--no-deps", "--locked", "--quiet"])
+                .env("RUSTDOCFLAGS", "--deny warnings"),
+        )
+    }),
+    ("dependency policy", |_| dependency_policy()),
+    ("tests", |folder| {
+        program::run(
+            command("cargo").args(["test", "--workspace", "--locked", "--no-fail-fast"]).env("PODWIRE_BIN_DIR", folder),
+        )
+    }),
+    ("demo", demos),
+    ("demo as an ordinary user", demo_as_user),
+];
+
+/// Runs the steps in order and stops at the first that fails.
+pub fn run(options: &Options) -> Result<(), Error> {
+    packages::ensure(packages::TEST)?;
+    let before = Machine::observe()?;
+    let folder = build::executables()?;
+    let wanted = |name: &str| options.step.as_deref().is_none_or(|part| name.contains(part));
+    for (name, step) in STEPS.iter().filter(|(name, _)| wanted(name)) {
+        say(&format!("\n=== {name}"));
+        let start = Instant::now();
+        step(&folder)?;
+        say(&format!("=== {name}: ok, {:.1} s", start.elapsed().as_secs_f64()));
+    }
+    before.unchanged()?;
+    say("\nthe machine's own addresses, routes, rules and settings are as they were");
+    Ok(())
+}
+
+/// Licences, bans and sources. Advisories need a database that is fetched from elsewhere: `cargo deny check`
+/// without arguments looks at them too.
+fn dependency_policy() -> Result<(), Error> {
+    let tools = root().join("target/tools");
+    let deny = tools.join("bin/cargo-deny");
+    if !deny.is_file() {
+        say(&format!("installing cargo-deny {DENY_VERSION} into target/tools, once"));
+        let mut install = command("cargo");
+        install
+            .args(["install", "--locked", "--quiet", "--version", DENY_VERSION, "--root"])
+            .arg(&tools)
+            .arg("cargo-deny");
+        program::run(&mut install)?;
+    }
+    program::run(command(deny).args(["--locked", "check", "licenses", "bans", "sources"]))
+}
+
+/// With our chain, then with each reference plugin in the place of ours.
+fn demos(folder: &Path) -> Result<(), Error> {
+    demo::run_with(folder, &[])?;
+    for swap in SWAPS {
+        say(&format!("\n--- with the reference {swap}"));
+        demo::run_with(folder, &["--swap", swap])?;
+    }
+    Ok(())
+}
+
+/// Root shows that it works for nobody special, from copies that anybody can read.
+fn demo_as_user(folder: &Path) -> Result<(), Error> {
+    const NOBODY: &str = "65534";
+    if !nix::unistd::geteuid().is_root() {
+        say("this whole run is by an ordinary user");
+        return Ok(());
+    }
+    let copy =
+        tempfile::tempdir().map_err(|source| file_error("make a folder below", &std::env::temp_dir(), source))?;
+    open_to_all(copy.path())?;
+    for program in ["podwire-demo", "podwire", "podwire-ipam", "ipam", "podwire-portmap"] {
+        let (from, to) = (folder.join(program), copy.path().join(program));
+        fs::copy(&from, &to).map_err(|source| file_error("copy", &from, source))?;
+    }
+    let mut demo = command("setpriv");
+    demo.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]);
+    demo.arg(copy.path().join("podwire-demo")).arg("--plugin-dir").arg(copy.path()).current_dir(copy.path());
+    program::run(&mut demo)
+}
+
+fn open_to_all(folder: &Path) -> Result<(), Error> {
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(folder, mode).map_err(|source| file_error("open", folder, source))
+}
+
+fn file_error(action: &'static str, path: &Path, source: std::io::Error) -> Error {
+    Error::File { action, path: path.to_owned(), source }
+}

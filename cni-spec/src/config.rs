@@ -4,10 +4,14 @@
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::{CniError, CniResult, NetworkName, RuntimeConfig, SpecVersion};
+use crate::convert::ResultError;
+use crate::id::IdError;
+use crate::json::{Located, Malformed};
+use crate::version::UnknownVersion;
+use crate::{CniError, CniResult, ErrorCode, NetworkName, RuntimeConfig, SpecVersion, error};
 
 /// One plugin's config, as a runtime sends it (spec section 1, "Plugin configuration objects" and
-/// section 4 "derived" keys).
+/// section 3, "Deriving request configuration from plugin configuration").
 #[derive(Debug, Clone)]
 pub struct NetConf {
     /// `name`.
@@ -29,12 +33,83 @@ pub struct NetConf {
 }
 
 impl NetConf {
+    /// Reads a config, `prevResult` included.
+    ///
+    /// # Errors
+    /// Code 6 if it is no JSON object, 1 for an unknown `cniVersion`, 7 for a key that is missing or malformed.
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, CniError> {
+        let mut config = Self::without_prev_result(bytes)?;
+        config.prev_result = config.read_prev_result()?;
+        Ok(config)
+    }
+
     /// The plugin's own view of the config. Keys that `T` does not name are ignored.
     ///
     /// # Errors
     /// Code 7, naming the key with its path (`ipam.ranges[0][0].subnet`) and what is wrong with its value.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, CniError> {
         serde_path_to_error::deserialize(&self.json)
-            .map_err(|error| crate::error::invalid_key(&self.json, &error.path().to_string(), error.inner()))
+            .map_err(|error| error::invalid_key(&self.json, error.path(), error.inner()))
     }
+
+    /// The config before `prevResult` is looked at.
+    pub(crate) fn without_prev_result(bytes: Vec<u8>) -> Result<Self, CniError> {
+        let json = decode(&bytes)?;
+        let root = Located::new("", &json);
+        let cni_version = cni_version(&root)?;
+        let shared = |malformed: Malformed| error::malformed_config(&malformed);
+        let name = name(&root).map_err(shared)?;
+        let plugin_type = root.key("type").map_or(Ok(""), |value| value.text()).map_err(shared)?.to_owned();
+        let ipam_type = ipam_type(&root).map_err(shared)?;
+        let runtime_config = RuntimeConfig(json.get("runtimeConfig").cloned().unwrap_or_default());
+        Ok(Self { name, plugin_type, cni_version, prev_result: None, ipam_type, runtime_config, json, bytes })
+    }
+
+    /// `prevResult`; null counts as missing.
+    pub(crate) fn read_prev_result(&self) -> Result<Option<CniResult>, CniError> {
+        let Some(json) = Located::new("", &self.json).key("prevResult") else { return Ok(None) };
+        match CniResult::read(json, self.cni_version) {
+            Ok(result) => Ok(Some(result)),
+            Err(ResultError::Malformed(malformed)) => Err(error::malformed_config(&malformed)),
+            Err(error @ (ResultError::Version { .. } | ResultError::NoAddress(_))) => {
+                Err(CniError::from_source(ErrorCode::InvalidConfig, &error))
+            }
+        }
+    }
+}
+
+/// Spec section 5: code 6 is for content that cannot be decoded.
+fn decode(bytes: &[u8]) -> Result<Value, CniError> {
+    let refuse = |what: String| CniError::new(ErrorCode::Decode, format!("network config on standard input {what}"));
+    if bytes.trim_ascii().is_empty() {
+        return Err(refuse("is empty".to_owned()));
+    }
+    let json: Value = serde_json::from_slice(bytes).map_err(|error| refuse(format!("is not JSON: {error}")))?;
+    if json.is_object() { Ok(json) } else { Err(refuse(format!("is not an object: {}", crate::json::shown(&json)))) }
+}
+
+fn cni_version(root: &Located<'_>) -> Result<SpecVersion, CniError> {
+    let Some(stated) = root.key("cniVersion") else { return Ok(SpecVersion::V0_1_0) };
+    let text = stated
+        .text()
+        .map_err(|malformed| CniError::new(ErrorCode::Decode, format!("invalid network config: {malformed}")))?;
+    if text.is_empty() {
+        return Ok(SpecVersion::V0_1_0);
+    }
+    text.parse().map_err(|UnknownVersion(version)| {
+        let supported = SpecVersion::ALL.map(SpecVersion::as_str).join(", ");
+        CniError::new(ErrorCode::IncompatibleVersion, format!("cniVersion={version:?} is not supported"))
+            .with_details(format!("supported versions: {supported}"))
+    })
+}
+
+fn name(root: &Located<'_>) -> Result<NetworkName, Malformed> {
+    let name = root.key("name").ok_or_else(|| root.missing("name"))?;
+    name.text()?.parse().map_err(|error: IdError| name.malformed(error.reason()))
+}
+
+fn ipam_type(root: &Located<'_>) -> Result<Option<String>, Malformed> {
+    let ipam_type = root.key("ipam").and_then(|ipam| ipam.key("type"));
+    let text = ipam_type.map(|value| value.text()).transpose()?;
+    Ok(text.filter(|text| !text.is_empty()).map(str::to_owned))
 }

@@ -1,1 +1,145 @@
 //! One process, one request: environment and standard input in, one JSON document out.
+
+use std::io::{self, Read, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use crate::{CniError, Environment, ErrorCode, Plugin, SpecVersion};
+
+mod parameters;
+mod request;
+mod verb;
+
+use verb::Verb;
+
+/// The world of one request.
+pub struct Io<'a> {
+    /// All environment variables.
+    pub environment: Environment,
+    /// Brings the network config.
+    pub stdin: &'a mut dyn Read,
+    /// Takes the one JSON document: result or error.
+    pub stdout: &'a mut dyn Write,
+    /// Takes remarks for people.
+    pub stderr: &'a mut dyn Write,
+}
+
+/// Serves the request of this process: `fn main() -> ExitCode { dispatch::main(&MyPlugin) }`.
+pub fn main<P: Plugin>(plugin: &P) -> ExitCode {
+    let io = Io {
+        environment: Environment::of_process(),
+        stdin: &mut io::stdin().lock(),
+        stdout: &mut io::stdout().lock(),
+        stderr: &mut io::stderr(),
+    };
+    run(plugin, io)
+}
+
+/// Serves one request. Exit code 0 is success, 1 failure (spec section 2).
+pub fn run<P: Plugin>(plugin: &P, io: Io<'_>) -> ExitCode {
+    let Io { environment, stdin, stdout, stderr } = io;
+    let Some(command) = environment.get("CNI_COMMAND").map(|command| command.to_string_lossy().into_owned()) else {
+        return introduce(plugin, stderr);
+    };
+    let mut bytes = Vec::new();
+    let read = stdin.read_to_end(&mut bytes);
+    let spoken = stated_version(&bytes);
+    let answer = match (command.parse(), read) {
+        (Err(error), _) => Err(error),
+        (Ok(Verb::Version), _) => Ok(Some(version_info(spoken))),
+        (Ok(_), Err(error)) => {
+            Err(CniError::new(ErrorCode::Io, "failed to read the network config from standard input")
+                .with_details(error.to_string()))
+        }
+        (Ok(verb), Ok(_)) => serve(plugin, verb, environment, bytes, stderr),
+    };
+    print(answer, spoken, stdout, stderr)
+}
+
+/// Without a command there is no request: somebody runs the executable by hand.
+fn introduce<P: Plugin>(plugin: &P, stderr: &mut dyn Write) -> ExitCode {
+    let versions = SpecVersion::ALL.map(SpecVersion::as_str).join(", ");
+    match writeln!(stderr, "{}\nCNI spec versions: {versions}", plugin.about()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// The `cniVersion` on standard input, if it is there and supported.
+fn stated_version(bytes: &[u8]) -> Option<SpecVersion> {
+    let json: Value = serde_json::from_slice(bytes).ok()?;
+    json.get("cniVersion")?.as_str()?.parse().ok()
+}
+
+/// Spec section 5, "VERSION": `cniVersion` is the one of the request.
+fn version_info(spoken: Option<SpecVersion>) -> Value {
+    let version = spoken.unwrap_or(SpecVersion::LATEST);
+    json!({ "cniVersion": version.as_str(), "supportedVersions": SpecVersion::ALL.map(SpecVersion::as_str) })
+}
+
+fn serve<P: Plugin>(
+    plugin: &P,
+    verb: Verb,
+    environment: Environment,
+    bytes: Vec<u8>,
+    stderr: &mut dyn Write,
+) -> Result<Option<Value>, CniError> {
+    match verb {
+        Verb::Add => {
+            let request = request::add(environment, bytes)?;
+            let result = guarded(|| plugin.add(&request))?;
+            Ok(Some(result.to_json(request.config.cni_version)?))
+        }
+        Verb::Del => {
+            let request = request::del(environment, bytes, stderr)?;
+            guarded(|| plugin.del(&request)).map(|()| None)
+        }
+        Verb::Check => {
+            let request = request::check(environment, bytes)?;
+            guarded(|| plugin.check(&request)).map(|()| None)
+        }
+        Verb::Gc => {
+            let request = request::gc(environment, bytes)?;
+            guarded(|| plugin.gc(&request)).map(|()| None)
+        }
+        Verb::Status => {
+            let request = request::status(environment, bytes)?;
+            guarded(|| plugin.status(&request)).map(|()| None)
+        }
+        Verb::Version => Ok(Some(version_info(stated_version(&bytes)))),
+    }
+}
+
+/// Runs a verb of the plugin; its panic is an error like any other, so that the runtime gets a document.
+fn guarded<T, E: Into<CniError>>(verb: impl FnOnce() -> Result<T, E>) -> Result<T, CniError> {
+    // Nothing of what the plugin touched is used after a panic, except to print the error.
+    catch_unwind(AssertUnwindSafe(|| verb().map_err(Into::into))).unwrap_or_else(|payload| {
+        let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default();
+        Err(CniError::new(ErrorCode::INTERNAL, "the plugin panicked: this is a bug").with_details(text))
+    })
+}
+
+/// Prints the answer; what cannot be printed has failed.
+fn print(
+    answer: Result<Option<Value>, CniError>,
+    spoken: Option<SpecVersion>,
+    stdout: &mut dyn Write,
+    stderr: &mut dyn Write,
+) -> ExitCode {
+    let (document, code) = match answer {
+        Ok(document) => (document, ExitCode::SUCCESS),
+        Err(error) => (Some(error.to_json(spoken.unwrap_or(SpecVersion::LATEST).as_str())), ExitCode::FAILURE),
+    };
+    let Some(document) = document else { return code };
+    match stdout.write_all(format!("{document}\n").as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => code,
+        Err(error) => {
+            // Standard error is all that is left; if it is closed as well, the exit code must do.
+            let _ = writeln!(stderr, "failed to print the answer: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -4,6 +4,9 @@ use std::error::Error;
 use std::fmt;
 
 use serde_json::{Value, json};
+use serde_path_to_error::{Path, Segment};
+
+use crate::json::{Malformed, shown};
 
 /// The codes of the spec's error table, and the range it leaves to plugins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -33,6 +36,9 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// What no other code fits, such as a panic. The number is the reference implementation's.
+    pub const INTERNAL: Self = Self::Plugin(999);
+
     /// The number on the wire.
     #[must_use]
     pub fn number(self) -> u32 {
@@ -126,11 +132,24 @@ impl fmt::Display for CniError {
 
 impl Error for CniError {}
 
-/// Code 7 for a key of the config that could not be read: names its path, its value and the reason.
-pub(crate) fn invalid_key(json: &Value, path: &str, reason: &dyn fmt::Display) -> CniError {
-    let value = path.split(['.', '[', ']']).filter(|part| !part.is_empty()).try_fold(json, |value, part| {
-        value.get(part).or_else(|| part.parse::<usize>().ok().and_then(|index| value.get(index)))
+/// Code 7 for a key of the config that could not be deserialized: names its path, its value and the reason.
+pub(crate) fn invalid_key(json: &Value, path: &Path, reason: &dyn fmt::Display) -> CniError {
+    let value = path.iter().try_fold(json, |value, segment| match segment {
+        Segment::Seq { index } => value.get(index),
+        Segment::Map { key } => value.get(key),
+        Segment::Enum { variant } => value.get(variant),
+        Segment::Unknown => None,
     });
-    let shown = value.map(Value::to_string).unwrap_or_default();
-    CniError::new(ErrorCode::InvalidConfig, format!("invalid network config: {path}={shown}: {reason}"))
+    // The value of the path's end is the culprit; the whole config is not, when one of its keys is missing.
+    let place = match value {
+        Some(value) if path.iter().next().is_some() => format!("{path}={}: ", shown(value)),
+        Some(_) => String::new(),
+        None => format!("{path}: "),
+    };
+    CniError::new(ErrorCode::InvalidConfig, format!("invalid network config: {place}{reason}"))
+}
+
+/// Code 7 for a malformed value of the config.
+pub(crate) fn malformed_config(malformed: &Malformed) -> CniError {
+    CniError::new(ErrorCode::InvalidConfig, format!("invalid network config: {malformed}"))
 }

@@ -7,14 +7,28 @@ use std::str::FromStr;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
     /// The value is empty.
-    #[error("is empty")]
+    #[error("{reason}", reason = self.reason())]
     Empty,
     /// The value has a character that the spec does not allow, or begins with one.
-    #[error("{0:?} must begin with a letter or digit and go on with letters, digits, '_', '.' or '-'")]
+    #[error("{0:?} {reason}", reason = self.reason())]
     Characters(String),
     /// The value is not an interface name that Linux takes.
-    #[error("{0:?} is not an interface name: 1 to 15 bytes, not \".\" or \"..\", without '/', ':' and white space")]
+    #[error("{0:?} {reason}", reason = self.reason())]
     Interface(String),
+}
+
+impl IdError {
+    /// What is wrong, without the value, for messages that have named it already.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Empty => "is empty",
+            Self::Characters(_) => "must begin with a letter or digit and go on with letters, digits, '_', '.' or '-'",
+            Self::Interface(_) => {
+                "is not an interface name: 1 to 15 bytes, not \".\" or \"..\", without '/', ':' and white space"
+            }
+        }
+    }
 }
 
 /// Spec section 2: `^[A-Za-z0-9][A-Za-z0-9_.\-]*$`, for container ids and network names alike.

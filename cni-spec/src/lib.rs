@@ -9,19 +9,24 @@
 //! Source: <https://www.cni.dev/docs/spec/> (versions 0.1.0 to 1.1.0) and the conventions beside it.
 
 pub mod args;
+mod attachments;
 pub mod config;
+pub mod convert;
 pub mod delegate;
 pub mod dispatch;
 pub mod environment;
 pub mod error;
 pub mod id;
+pub mod json;
 pub mod plugin;
 pub mod result;
 pub mod runtime_config;
 pub mod version;
 
-pub use args::CniArgs;
+pub use args::{CniArgs, PodIdentity};
 pub use config::NetConf;
+pub use convert::ResultError;
+pub use delegate::{Delegate, DelegateError};
 pub use environment::{CniPath, Environment};
 pub use error::{CniError, ErrorCode};
 pub use id::{Attachment, ContainerId, IfName, NetworkName, ValidAttachment};

@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::convert::ResultError;
 use crate::id::IdError;
 use crate::json::{Located, Malformed};
+use crate::runtime_config::folded;
 use crate::version::UnknownVersion;
 use crate::{CniError, CniResult, ErrorCode, NetworkName, RuntimeConfig, SpecVersion, error};
 
@@ -61,7 +62,8 @@ impl NetConf {
         let name = name(&root).map_err(shared)?;
         let plugin_type = root.key("type").map_or(Ok(""), |value| value.text()).map_err(shared)?.to_owned();
         let ipam_type = ipam_type(&root).map_err(shared)?;
-        let runtime_config = RuntimeConfig(json.get("runtimeConfig").cloned().unwrap_or_default());
+        root.key("runtimeConfig").map(Located::object).transpose().map_err(shared)?;
+        let runtime_config = RuntimeConfig(folded::read(&bytes));
         Ok(Self { name, plugin_type, cni_version, prev_result: None, ipam_type, runtime_config, json, bytes })
     }
 
@@ -109,7 +111,7 @@ fn name(root: &Located<'_>) -> Result<NetworkName, Malformed> {
 }
 
 fn ipam_type(root: &Located<'_>) -> Result<Option<String>, Malformed> {
-    let ipam_type = root.key("ipam").and_then(|ipam| ipam.key("type"));
-    let text = ipam_type.map(|value| value.text()).transpose()?;
+    let Some(ipam) = root.key("ipam") else { return Ok(None) };
+    let text = ipam.object()?.key("type").map(|value| value.text()).transpose()?;
     Ok(text.filter(|text| !text.is_empty()).map(str::to_owned))
 }

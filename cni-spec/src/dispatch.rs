@@ -1,6 +1,6 @@
 //! One process, one request: environment and standard input in, one JSON document out.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
@@ -28,16 +28,14 @@ pub struct Io<'a> {
 
 /// Serves the request of this process: `fn main() -> ExitCode { dispatch::main(&MyPlugin) }`.
 pub fn main<P: Plugin>(plugin: &P) -> ExitCode {
-    let io = Io {
-        environment: Environment::of_process(),
-        stdin: &mut io::stdin().lock(),
-        stdout: &mut io::stdout().lock(),
-        stderr: &mut io::stderr(),
-    };
-    run(plugin, io)
+    let environment = Environment::of_process();
+    // Somebody who asks for the version by hand has nothing to type in.
+    let by_hand = environment.get("CNI_COMMAND").is_some_and(|command| command == "VERSION");
+    let stdin: &mut dyn Read = if by_hand && io::stdin().is_terminal() { &mut io::empty() } else { &mut io::stdin() };
+    run(plugin, Io { environment, stdin, stdout: &mut io::stdout(), stderr: &mut io::stderr() })
 }
 
-/// Serves one request. Exit code 0 is success, 1 failure (spec section 2).
+/// Serves one request. Exit code 0 is success, 1 failure (spec section 2, "Errors").
 pub fn run<P: Plugin>(plugin: &P, io: Io<'_>) -> ExitCode {
     let Io { environment, stdin, stdout, stderr } = io;
     let Some(command) = environment.get("CNI_COMMAND").map(|command| command.to_string_lossy().into_owned()) else {
@@ -45,16 +43,11 @@ pub fn run<P: Plugin>(plugin: &P, io: Io<'_>) -> ExitCode {
     };
     let mut bytes = Vec::new();
     let read = stdin.read_to_end(&mut bytes);
-    let spoken = stated_version(&bytes);
-    let answer = match (command.parse(), read) {
-        (Err(error), _) => Err(error),
-        (Ok(Verb::Version), _) => Ok(Some(version_info(spoken))),
-        (Ok(_), Err(error)) => {
-            Err(CniError::new(ErrorCode::Io, "failed to read the network config from standard input")
-                .with_details(error.to_string()))
-        }
-        (Ok(verb), Ok(_)) => serve(plugin, verb, environment, bytes, stderr),
-    };
+    let spoken = spoken_version(&bytes, SpecVersion::V0_1_0);
+    let answer = command.parse().and_then(|verb| match read {
+        Err(error) if verb != Verb::Version => Err(unreadable(&error)),
+        _ => serve(plugin, verb, environment, bytes, stderr),
+    });
     print(answer, spoken, stdout, stderr)
 }
 
@@ -67,16 +60,26 @@ fn introduce<P: Plugin>(plugin: &P, stderr: &mut dyn Write) -> ExitCode {
     }
 }
 
-/// The `cniVersion` on standard input, if it is there and supported.
-fn stated_version(bytes: &[u8]) -> Option<SpecVersion> {
-    let json: Value = serde_json::from_slice(bytes).ok()?;
-    json.get("cniVersion")?.as_str()?.parse().ok()
+/// The `cniVersion` of a request that may be broken: `unsaid` if a JSON object has none, the newest if what it
+/// has is unreadable or unknown.
+fn spoken_version(bytes: &[u8], unsaid: SpecVersion) -> SpecVersion {
+    let Ok(Value::Object(config)) = serde_json::from_slice(bytes) else { return SpecVersion::LATEST };
+    match config.get("cniVersion") {
+        None | Some(Value::Null) => unsaid,
+        Some(Value::String(text)) if text.is_empty() => unsaid,
+        Some(stated) => stated.as_str().and_then(|text| text.parse().ok()).unwrap_or(SpecVersion::LATEST),
+    }
 }
 
 /// Spec section 5, "VERSION": `cniVersion` is the one of the request.
-fn version_info(spoken: Option<SpecVersion>) -> Value {
-    let version = spoken.unwrap_or(SpecVersion::LATEST);
+fn version_info(bytes: &[u8]) -> Value {
+    let version = spoken_version(bytes, SpecVersion::LATEST);
     json!({ "cniVersion": version.as_str(), "supportedVersions": SpecVersion::ALL.map(SpecVersion::as_str) })
+}
+
+fn unreadable(error: &io::Error) -> CniError {
+    CniError::new(ErrorCode::Io, "failed to read the network config from standard input")
+        .with_details(error.to_string())
 }
 
 fn serve<P: Plugin>(
@@ -108,7 +111,7 @@ fn serve<P: Plugin>(
             let request = request::status(environment, bytes)?;
             guarded(|| plugin.status(&request)).map(|()| None)
         }
-        Verb::Version => Ok(Some(version_info(stated_version(&bytes)))),
+        Verb::Version => Ok(Some(version_info(&bytes))),
     }
 }
 
@@ -125,13 +128,13 @@ fn guarded<T, E: Into<CniError>>(verb: impl FnOnce() -> Result<T, E>) -> Result<
 /// Prints the answer; what cannot be printed has failed.
 fn print(
     answer: Result<Option<Value>, CniError>,
-    spoken: Option<SpecVersion>,
+    spoken: SpecVersion,
     stdout: &mut dyn Write,
     stderr: &mut dyn Write,
 ) -> ExitCode {
     let (document, code) = match answer {
         Ok(document) => (document, ExitCode::SUCCESS),
-        Err(error) => (Some(error.to_json(spoken.unwrap_or(SpecVersion::LATEST).as_str())), ExitCode::FAILURE),
+        Err(error) => (Some(error.to_json(spoken.as_str())), ExitCode::FAILURE),
     };
     let Some(document) = document else { return code };
     match stdout.write_all(format!("{document}\n").as_bytes()).and_then(|()| stdout.flush()) {

@@ -5,6 +5,8 @@ use serde_json::Value;
 use crate::json::{Located, Malformed};
 use crate::{CniError, error};
 
+pub(crate) mod folded;
+
 /// The object as it came. Keys are matched without regard to case: some runtimes send `HostPort` for
 /// `hostPort`, because the reference plugins' decoder never minded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -23,7 +23,7 @@ pub enum Invalid {
     /// A comment is empty, too long, or has characters nft(8) cannot quote.
     #[error("`{0}` cannot be a comment in nft(8)")]
     Comment(String),
-    /// A table or set has flags, or something else this crate only reads.
+    /// A table, set, value or statement is of a kind this crate only reads.
     #[error("`{0}` has properties that can be read, not written")]
     ReadOnly(String),
     /// A set has no key, or a longer one than the kernel's 64 bytes.
@@ -106,7 +106,7 @@ const CONNTRACK: i32 = -200;
 pub(crate) fn table(table: &Table) -> Result<(), Invalid> {
     name(table.name())?;
     table.comment().map_or(Ok(()), comment)?;
-    if table.flags() != 0 {
+    if !table.unknown().is_empty() {
         return Err(Invalid::ReadOnly(table.name().to_owned()));
     }
     unique(table.sets().iter().map(|set| &set.name))?;
@@ -191,7 +191,7 @@ fn loose_element(family: Family, set: &str, element: &Element) -> Result<(), Inv
 
 fn set(family: Family, set: &Set) -> Result<(), Invalid> {
     name(&set.name)?;
-    if set.flags != 0 || set.key.iter().chain(&set.data).any(|part| matches!(part, Type::Other(_))) {
+    if !set.unknown.is_empty() || set.key.iter().chain(&set.data).any(|part| matches!(part, Type::Other(_))) {
         return Err(Invalid::ReadOnly(set.name.clone()));
     }
     let width = |types: &[Type]| types.iter().map(|part| width(family, *part)).sum::<usize>();
@@ -318,7 +318,9 @@ fn refers(table: &Table, statement: &Statement) -> Result<(), Invalid> {
         Statement::DnatMap { fields, map } => {
             let definition = find_set(table, map)?;
             let data = [Type::Addr, Type::InetService];
-            (map, definition.key == types(fields) && definition.data == data && fields.contains(&Field::L4proto))
+            // nft(8) takes ports only from a concatenation that has the protocol in it.
+            let ports = fields.contains(&Field::L4proto) && fields.len() > 1;
+            (map, definition.key == types(fields) && definition.data == data && ports)
         }
         _ => return Ok(()),
     };

@@ -15,9 +15,8 @@ pub struct Set {
     pub data: Vec<Type>,
     /// What it holds. A table keeps elements sorted by key.
     pub elements: Vec<Element>,
-    /// Flags (`NFT_SET_*` of linux/netfilter/nf_tables.h) besides the one that says "map". Zero in a checked table;
-    /// what a kernel holds may have others.
-    pub flags: u32,
+    /// Properties this crate has no words for, described: only found in what a kernel holds, never in a checked table.
+    pub unknown: Vec<String>,
 }
 
 impl Set {
@@ -28,7 +27,7 @@ impl Set {
 
     /// An empty map.
     pub fn map(name: impl Into<String>, key: impl Into<Vec<Type>>, data: impl Into<Vec<Type>>) -> Self {
-        Self { name: name.into(), key: key.into(), data: data.into(), elements: Vec::new(), flags: 0 }
+        Self { name: name.into(), key: key.into(), data: data.into(), elements: Vec::new(), unknown: Vec::new() }
     }
 
     /// The set with one more element.
@@ -52,10 +51,10 @@ impl Set {
     }
 
     /// How many elements `nft list` puts on a line.
-    fn per_line(&self) -> usize {
-        match (self.key.as_slice(), self.flags) {
+    fn per_line(&self, family: Family) -> usize {
+        match (self.key.as_slice(), family) {
             ([Type::InetProto | Type::InetService], _) => 5,
-            ([Type::Addr], _) => 2,
+            ([Type::Addr], Family::Ip) => 2,
             _ => 1,
         }
     }
@@ -72,14 +71,10 @@ impl Set {
                 concatenation(f, self.data.iter().map(|part| part.in_family(family)))?;
             }
             f.write_str("\n")?;
-            if self.flags != 0 {
-                writeln!(f, "\t\tflags unknown({:#x})", self.flags)?;
-            }
+            self.unknown.iter().try_for_each(|what| writeln!(f, "\t\tunknown({what})"))?;
             if !self.elements.is_empty() {
                 f.write_str("\t\telements = ")?;
-                // An IPv6 address alone on a line is what nft does with every type but the short ones.
-                let per_line = if family == Family::Ip6 && self.key == [Type::Addr] { 1 } else { self.per_line() };
-                braces(f, &self.elements, per_line)?;
+                braces(f, &self.elements, self.per_line(family))?;
                 f.write_str("\n")?;
             }
             f.write_str("\t}\n")

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use ipnetwork::IpNetwork;
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
 use crate::value::{Family, Proto, Text, Type, concatenation};
 
@@ -46,7 +46,8 @@ pub enum Statement {
     MarkSet(u32),
     /// `counter`. What it has counted is no part of the rule.
     Counter,
-    /// `dnat to FIELDS map @MAP`: translates the destination to what the map holds for the key; goes on if it holds nothing.
+    /// `dnat to FIELDS map @MAP`: translates the destination to what the map holds for the key; if it holds nothing,
+    /// the next rule's turn comes.
     DnatMap {
         /// The fields of the packet that make the key.
         fields: Vec<Field>,
@@ -94,6 +95,15 @@ impl Statement {
     /// A [`Statement::Goto`].
     pub fn goto(chain: impl Into<String>) -> Self {
         Self::Goto(chain.into())
+    }
+
+    /// Drops the bits of a network that its prefix does not cover, so that equal matches are equal values.
+    pub(crate) fn trim(&mut self) {
+        if let Self::SaddrIn(network) | Self::SaddrNotIn(network) | Self::DaddrIn(network) | Self::DaddrNotIn(network) =
+            self
+        {
+            *network = trimmed(*network);
+        }
     }
 
     /// Whether nothing can follow it in a rule.
@@ -150,6 +160,14 @@ impl Statement {
             Self::Drop => f.write_str("drop"),
             Self::Unknown(what) => write!(f, "unknown({what})"),
         }
+    }
+}
+
+/// The network with its first address.
+fn trimmed(network: IpNetwork) -> IpNetwork {
+    match network {
+        IpNetwork::V4(v4) => Ipv4Network::new_checked(v4.network(), v4.prefix()).map_or(network, IpNetwork::V4),
+        IpNetwork::V6(v6) => Ipv6Network::new_checked(v6.network(), v6.prefix()).map_or(network, IpNetwork::V6),
     }
 }
 

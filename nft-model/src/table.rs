@@ -6,6 +6,7 @@ use crate::chain::Chain;
 use crate::change::Change;
 use crate::check::{self, Invalid};
 use crate::set::{Element, Set};
+use crate::statement::Statement;
 use crate::value::{Family, Value};
 
 /// A table's whole definition. Two tables are equal when they do the same with every packet and hold the same
@@ -17,7 +18,7 @@ pub struct Table {
     family: Family,
     name: String,
     comment: Option<String>,
-    flags: u32,
+    unknown: Vec<String>,
     sets: Vec<Set>,
     chains: Vec<Chain>,
 }
@@ -36,26 +37,29 @@ impl Table {
         sets: Vec<Set>,
         chains: Vec<Chain>,
     ) -> Result<Self, Invalid> {
-        let table = Self::observed(family, name, comment.map(Into::into), 0, sets, chains);
+        let table = Self::observed(family, name, comment.map(Into::into), Vec::new(), sets, chains);
         check::table(&table)?;
         Ok(table)
     }
 
-    /// What a kernel holds, whoever put it there: nothing is checked. It may have `flags` (`NFT_TABLE_F_*`), types,
-    /// values and statements that [`Table::new`] refuses, so it can be compared with a checked table and printed, not
+    /// What a kernel holds, whoever put it there: nothing is checked. It may have types, values, statements and other
+    /// properties (`unknown`) that [`Table::new`] refuses, so it can be compared with a checked table and printed, not
     /// committed.
     pub fn observed(
         family: Family,
         name: impl Into<String>,
         comment: Option<String>,
-        flags: u32,
+        unknown: Vec<String>,
         mut sets: Vec<Set>,
-        chains: Vec<Chain>,
+        mut chains: Vec<Chain>,
     ) -> Self {
         for set in &mut sets {
             set.elements.sort();
         }
-        Self { family, name: name.into(), comment, flags, sets, chains }
+        for rule in chains.iter_mut().flat_map(|chain| &mut chain.rules) {
+            rule.0.iter_mut().for_each(Statement::trim);
+        }
+        Self { family, name: name.into(), comment, unknown, sets, chains }
     }
 
     /// The family of packets it sees.
@@ -76,10 +80,10 @@ impl Table {
         self.comment.as_deref()
     }
 
-    /// `NFT_TABLE_F_*` of linux/netfilter/nf_tables.h; zero in a checked table.
+    /// Properties this crate has no words for, described; none in a checked table.
     #[must_use]
-    pub fn flags(&self) -> u32 {
-        self.flags
+    pub fn unknown(&self) -> &[String] {
+        &self.unknown
     }
 
     /// Its sets and maps, elements sorted by key.
@@ -141,14 +145,12 @@ impl Table {
 
 impl Display for Table {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self { family, name, comment, flags, sets, chains } = self;
+        let Self { family, name, comment, unknown, sets, chains } = self;
         writeln!(f, "table {family} {name} {{")?;
         if let Some(comment) = comment {
             writeln!(f, "\tcomment \"{comment}\"")?;
         }
-        if *flags != 0 {
-            writeln!(f, "\tflags unknown({flags:#x})")?;
-        }
+        unknown.iter().try_for_each(|what| writeln!(f, "\tunknown({what})"))?;
         let blocks = sets.iter().map(|set| set.in_family(*family).to_string());
         let blocks = blocks.chain(chains.iter().map(|chain| chain.in_family(*family).to_string()));
         for (index, block) in blocks.enumerate() {

@@ -1,1 +1,6 @@
 //! A demo runtime that attaches real pods, and conflists to start from.
+
+pub mod conflist;
+pub mod container;
+pub mod manifest;
+pub mod runtime;

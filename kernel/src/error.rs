@@ -1,0 +1,290 @@
+//! One enum for the whole crate, a variant for each step.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnetwork::IpNetwork;
+use nix::errno::Errno;
+
+use crate::rtnl::Failure;
+
+/// [`std::result::Result`] with this crate's [`enum@Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What could not be done. Interfaces are named by index where the caller gave an index.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The path of a network namespace leads nowhere.
+    #[error("there is no network namespace at {}: the path does not exist", .path.display())]
+    NetnsMissing {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// The path leads to something that is not a namespace, e.g. the empty file that is left after
+    /// somebody unmounted the namespace.
+    #[error("{} is not a namespace", .path.display())]
+    NetnsNotANamespace {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// The path leads to a mount, pid, user... namespace.
+    #[error("{} is a {kind} namespace, not a network namespace", .path.display())]
+    NetnsOtherKind {
+        /// The path as given.
+        path: PathBuf,
+        /// Its kind, as in `namespaces(7)`.
+        kind: &'static str,
+    },
+    /// The path of a network namespace could not be opened or looked at.
+    #[error("cannot open the network namespace {}", .path.display())]
+    NetnsOpen {
+        /// The path as given.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: Errno,
+    },
+    /// The thread that was to work in a network namespace could not be started.
+    #[error("cannot start a thread for a network namespace")]
+    NetnsThread(#[source] io::Error),
+    /// `setns(2)` failed.
+    #[error("cannot enter the network namespace net:[{inode}]")]
+    NetnsEnter {
+        /// The namespace's inode, as `ip netns identify` and `/proc/PID/ns/net` show it.
+        inode: u64,
+        /// What the kernel said.
+        #[source]
+        source: Errno,
+    },
+    /// `unshare(2)` failed.
+    #[error("cannot make a network namespace")]
+    NetnsMake(#[source] Errno),
+    /// The file on which a namespace is mounted could not be made.
+    #[error("cannot make {} for a network namespace", .path.display())]
+    NetnsFile {
+        /// The path as given.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A new namespace could not be mounted on its path.
+    #[error("cannot mount a network namespace on {}", .path.display())]
+    NetnsMount {
+        /// The path as given.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: Errno,
+    },
+    /// A namespace's mount could not be taken away.
+    #[error("cannot unmount the network namespace {}", .path.display())]
+    NetnsUnmount {
+        /// The path as given.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: Errno,
+    },
+    /// The file on which a namespace was mounted could not be removed.
+    #[error("cannot remove {}", .path.display())]
+    NetnsUnlink {
+        /// The path as given.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+
+    /// The runtime that drives netlink sockets could not be started.
+    #[error("cannot start the runtime for rtnetlink")]
+    RtnlRuntime(#[source] io::Error),
+    /// A netlink socket could not be opened or set up.
+    #[error("cannot open an rtnetlink socket")]
+    RtnlSocket(#[source] io::Error),
+    /// An interface of that name exists already.
+    #[error("there is already an interface {name}")]
+    LinkExists {
+        /// Which of the two names of a veth pair is taken.
+        name: String,
+    },
+    /// A veth pair could not be made; nothing is left of it.
+    #[error("cannot create the veth pair {host} and {peer}")]
+    CreateVeth {
+        /// The end in this namespace.
+        host: String,
+        /// The end in the other namespace.
+        peer: String,
+        /// Why.
+        #[source]
+        source: Failure,
+    },
+    /// An interface could not be read.
+    #[error("cannot read the interface {link}")]
+    ReadLink {
+        /// Its name, or its index.
+        link: String,
+        /// Why.
+        #[source]
+        source: Failure,
+    },
+    /// The list of interfaces could not be read.
+    #[error("cannot list interfaces")]
+    ListLinks(#[source] Failure),
+    /// An interface could not be changed.
+    #[error("cannot {change} of the interface with index {index}")]
+    ChangeLink {
+        /// Its index.
+        index: u32,
+        /// What was to be changed, as "set the MTU".
+        change: &'static str,
+        /// Why.
+        #[source]
+        source: Failure,
+    },
+    /// An interface could not be deleted.
+    #[error("cannot delete the interface with index {index}")]
+    DeleteLink {
+        /// Its index.
+        index: u32,
+        /// Why.
+        #[source]
+        source: Failure,
+    },
+    /// The interface has that address already.
+    #[error("the interface with index {index} already has the address {address}")]
+    AddressExists {
+        /// The address.
+        address: IpNetwork,
+        /// The interface's index.
+        index: u32,
+    },
+    /// An address could not be added.
+    #[error("cannot add the address {address} to the interface with index {index}")]
+    AddAddress {
+        /// The address.
+        address: IpNetwork,
+        /// The interface's index.
+        index: u32,
+        /// Why.
+        #[source]
+        source: Failure,
+    },
+    /// Waiting for an IPv6 address failed.
+    #[error("cannot watch for the address {address}")]
+    WatchAddress {
+        /// The address.
+        address: IpNetwork,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// An IPv6 address was taken, but did not become usable in time.
+    #[error("the address {address} on the interface with index {index} did not become usable within {waited_ms} ms")]
+    AddressNotReady {
+        /// The address.
+        address: IpNetwork,
+        /// The interface's index.
+        index: u32,
+        /// How long it was waited for, in milliseconds.
+        waited_ms: u64,
+    },
+    /// An address could not be deleted.
+    #[error("cannot delete the address {address} of the interface with index {index}")]
+    DeleteAddress {
+        /// The address.
+        address: IpNetwork,
+        /// The interface's index.
+        index: u32,
+        /// Why.
+        #[source]
+        source: Failure,
+    },
+    /// The addresses of an interface could not be read.
+    #[error("cannot list the addresses of the interface with index {index}")]
+    ListAddresses {
+        /// The interface's index.
+        index: u32,
+        /// Why.
+        #[source]
+        source: Failure,
+    },
+    /// A route could not be added or replaced.
+    #[error("cannot replace the route {route}")]
+    ReplaceRoute {
+        /// The route as ip(8) writes it.
+        route: String,
+        /// Why.
+        #[source]
+        source: Failure,
+    },
+    /// A route could not be deleted.
+    #[error("cannot delete the route {route}")]
+    DeleteRoute {
+        /// The route as ip(8) writes it.
+        route: String,
+        /// Why.
+        #[source]
+        source: Failure,
+    },
+    /// Routes could not be read.
+    #[error("cannot list routes")]
+    ListRoutes(#[source] Failure),
+    /// The kernel could not tell the route to an address.
+    #[error("cannot look up the route to {destination}")]
+    LookUpRoute {
+        /// The address.
+        destination: IpAddr,
+        /// Why.
+        #[source]
+        source: Failure,
+    },
+    /// A neighbour entry could not be added or replaced.
+    #[error("cannot replace the neighbour {address} on the interface with index {index}")]
+    ReplaceNeighbour {
+        /// The neighbour's address.
+        address: IpAddr,
+        /// The interface's index.
+        index: u32,
+        /// Why.
+        #[source]
+        source: Failure,
+    },
+    /// Neighbours could not be read.
+    #[error("cannot list the neighbours on the interface with index {index}")]
+    ListNeighbours {
+        /// The interface's index.
+        index: u32,
+        /// Why.
+        #[source]
+        source: Failure,
+    },
+
+    /// The name of a sysctl has an empty part, or one that leads elsewhere.
+    #[error("{name:?} is not a sysctl: parts between '/' must not be empty, \".\" or \"..\"")]
+    SysctlName {
+        /// The name as given.
+        name: String,
+    },
+    /// A sysctl could not be read.
+    #[error("cannot read the sysctl {name}")]
+    SysctlRead {
+        /// The name as given.
+        name: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A sysctl could not be written.
+    #[error("cannot set the sysctl {name} to {value:?}")]
+    SysctlWrite {
+        /// The name as given.
+        name: String,
+        /// The value as given.
+        value: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}

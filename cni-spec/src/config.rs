@@ -74,7 +74,8 @@ impl NetConf {
             Ok(result) => Ok(Some(result)),
             Err(ResultError::Malformed(malformed)) => Err(error::malformed_config(&malformed)),
             Err(error @ (ResultError::Version { .. } | ResultError::NoAddress(_))) => {
-                Err(CniError::from_source(ErrorCode::InvalidConfig, &error))
+                Err(CniError::new(ErrorCode::InvalidConfig, format!("invalid network config: {error}"))
+                    .with_details(SpecVersion::supported()))
             }
         }
     }
@@ -99,9 +100,8 @@ fn cni_version(root: &Located<'_>) -> Result<SpecVersion, CniError> {
         return Ok(SpecVersion::V0_1_0);
     }
     text.parse().map_err(|UnknownVersion(version)| {
-        let supported = SpecVersion::ALL.map(SpecVersion::as_str).join(", ");
         CniError::new(ErrorCode::IncompatibleVersion, format!("cniVersion={version:?} is not supported"))
-            .with_details(format!("supported versions: {supported}"))
+            .with_details(SpecVersion::supported())
     })
 }
 

@@ -24,17 +24,16 @@ mod write;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ResultError {
     /// The result's `cniVersion` is no release of the spec.
-    #[error("{path} of the result")]
+    #[error("{path}={version:?} is not supported")]
     Version {
         /// Where it stands: `cniVersion`.
         path: String,
-        /// The version.
-        #[source]
-        source: UnknownVersion,
+        /// The version it states.
+        version: String,
     },
     /// A value is not what its key asks for.
-    #[error("invalid result")]
-    Malformed(#[source] Malformed),
+    #[error("invalid result: {0}")]
+    Malformed(Malformed),
     /// Results before 0.3.0 cannot do without an address.
     #[error("a result without addresses cannot be written for cniVersion {0}")]
     NoAddress(SpecVersion),
@@ -65,9 +64,10 @@ impl CniResult {
             None => default,
             Some(stated) => match stated.text().map_err(ResultError::Malformed)? {
                 "" => default,
-                text => {
-                    text.parse().map_err(|source| ResultError::Version { path: stated.path().to_owned(), source })?
-                }
+                text => text.parse().map_err(|UnknownVersion(version)| ResultError::Version {
+                    path: stated.path().to_owned(),
+                    version,
+                })?,
             },
         };
         let read = if version < SpecVersion::V0_3_0 { legacy::read } else { read::read };

@@ -53,8 +53,7 @@ pub fn run<P: Plugin>(plugin: &P, io: Io<'_>) -> ExitCode {
 
 /// Without a command there is no request: somebody runs the executable by hand.
 fn introduce<P: Plugin>(plugin: &P, stderr: &mut dyn Write) -> ExitCode {
-    let versions = SpecVersion::ALL.map(SpecVersion::as_str).join(", ");
-    match writeln!(stderr, "{}\nCNI spec versions: {versions}", plugin.about()) {
+    match writeln!(stderr, "{}\nCNI spec, {}", plugin.about(), SpecVersion::supported()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }

@@ -36,3 +36,7 @@ pub use plugin::{AddRequest, CheckRequest, DelRequest, GcRequest, Plugin, Status
 pub use result::{CniResult, Dns, Interface, IpConfig, Route};
 pub use runtime_config::{PortMapping, RuntimeConfig};
 pub use version::SpecVersion;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

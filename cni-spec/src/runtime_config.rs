@@ -78,3 +78,82 @@ fn port_mapping(json: Located<'_>) -> Result<PortMapping, Malformed> {
         host_ip: text("hostIP")?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn refusal<T: std::fmt::Debug>(read: Result<T, CniError>) -> (u32, String) {
+        let error = read.expect_err("a refusal");
+        (error.code.number(), error.msg)
+    }
+
+    #[test]
+    fn missing_and_null_are_empty() {
+        for value in [Value::Null, json!({}), json!({ "portMappings": null, "ips": null, "mac": null }), json!(7)] {
+            let config = RuntimeConfig(value);
+            assert_eq!(config.port_mappings(), Ok(Vec::new()), "{config:?}");
+            assert_eq!(config.ips(), Ok(Vec::new()), "{config:?}");
+            assert_eq!(config.mac(), Ok(None), "{config:?}");
+            assert_eq!(config.get("portMappings"), None, "{config:?}");
+        }
+    }
+
+    #[test]
+    fn capabilities_and_keys_are_found_in_any_case() {
+        let config = RuntimeConfig(json!({
+            "PORTMAPPINGS": [{ "HostPort": 8080, "CONTAINERPORT": 80, "Protocol": "udp", "hostip": "::1" }],
+            "IPs": ["10.0.0.9/24"],
+            "Mac": "c2:11:22:33:44:55",
+            "bandWidth": { "IngressRate": 1 },
+        }));
+        let expected =
+            PortMapping { host_port: 8080, container_port: 80, protocol: "udp".to_owned(), host_ip: "::1".to_owned() };
+        assert_eq!(config.port_mappings(), Ok(vec![expected]));
+        assert_eq!(config.ips(), Ok(vec!["10.0.0.9/24".to_owned()]));
+        assert_eq!(config.mac(), Ok(Some("c2:11:22:33:44:55".to_owned())));
+        assert_eq!(config.get("bandwidth"), Some(&json!({ "IngressRate": 1 })));
+    }
+
+    #[test]
+    fn what_a_mapping_does_not_say_is_zero_or_empty() {
+        let config = RuntimeConfig(json!({ "portMappings": [{}, { "hostPort": null, "hostIP": null, "more": [] }] }));
+        assert_eq!(config.port_mappings(), Ok(vec![PortMapping::default(); 2]));
+    }
+
+    #[test]
+    fn malformed_mappings_are_named_with_the_conventions_spelling() {
+        for (mappings, expected) in [
+            (json!("x"), "=\"x\" is not a list"),
+            (json!([null]), "[0]=null is not an object"),
+            (json!([{}, 8080]), "[1]=8080 is not an object"),
+            (json!([{ "HostPort": "x" }]), "[0].hostPort=\"x\" is not a whole number"),
+            (json!([{ "hostPort": 80.5 }]), "[0].hostPort=80.5 is not a whole number"),
+            (json!([{ "containerPort": [] }]), "[0].containerPort=[] is not a whole number"),
+            (json!([{ "Protocol": 6 }]), "[0].protocol=6 is not a string"),
+            (json!([{ "hostIp": {} }]), "[0].hostIP={} is not a string"),
+        ] {
+            let config = RuntimeConfig(json!({ "PortMappings": mappings }));
+            let expected = format!("invalid network config: runtimeConfig.portMappings{expected}");
+            assert_eq!(refusal(config.port_mappings()), (7, expected));
+        }
+    }
+
+    #[test]
+    fn numbers_out_of_a_ports_range_are_left_to_the_plugin() {
+        let config = RuntimeConfig(json!({ "portMappings": [{ "hostPort": -1, "containerPort": 70000 }] }));
+        let expected = PortMapping { host_port: -1, container_port: 70000, ..PortMapping::default() };
+        assert_eq!(config.port_mappings(), Ok(vec![expected]));
+    }
+
+    #[test]
+    fn malformed_ips_and_mac_are_named() {
+        let config = RuntimeConfig(json!({ "ips": ["10.0.0.9", 7], "mac": 7 }));
+        let expected = (7, "invalid network config: runtimeConfig.ips[1]=7 is not a string".to_owned());
+        assert_eq!(refusal(config.ips()), expected);
+        let expected = (7, "invalid network config: runtimeConfig.mac=7 is not a string".to_owned());
+        assert_eq!(refusal(config.mac()), expected);
+    }
+}

@@ -43,6 +43,11 @@ impl SpecVersion {
             Self::V1_1_0 => "1.1.0",
         }
     }
+
+    /// All of them in one line, for people.
+    pub(crate) fn supported() -> String {
+        format!("supported versions: {}", Self::ALL.map(Self::as_str).join(", "))
+    }
 }
 
 impl fmt::Display for SpecVersion {

@@ -91,3 +91,96 @@ impl From<ErrorObject> for CniError {
         Self { code, msg: object.msg, details: object.details }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    fn exited(code: i32) -> ExitStatus {
+        ExitStatus::from_raw(code << 8)
+    }
+
+    fn judged(status: ExitStatus, stdout: &str) -> Result<Vec<u8>, DelegateError> {
+        judge(Path::new("/p"), status, stdout.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn success_passes_the_output_on_unread() {
+        assert_eq!(judged(exited(0), "no { JSON").expect("an output"), b"no { JSON");
+        assert_eq!(judged(exited(0), "").expect("an output"), b"");
+    }
+
+    #[test]
+    fn an_error_object_keeps_code_message_and_details() {
+        let error = |code, details: &str| CniError::new(code, "m").with_details(details);
+        for (stdout, expected) in [
+            (r#"{"cniVersion":"1.0.0","code":11,"msg":"m","details":"d"}"#, error(ErrorCode::TryAgainLater, "d")),
+            (r#"{"code":100,"msg":"m"}"#, error(ErrorCode::Plugin(100), "")),
+            (r#"{"code":8,"msg":"m","more":1}"#, error(ErrorCode::Plugin(8), "")),
+            (r#"{"msg":"m"}"#, error(ErrorCode::INTERNAL, "")),
+        ] {
+            let Err(DelegateError::Failed(error)) = judged(exited(1), stdout) else { panic!("{stdout}") };
+            assert_eq!(error, expected);
+        }
+    }
+
+    #[test]
+    fn a_failure_without_a_document_tells_how_it_ended() {
+        for (status, expected) in [
+            (exited(3), "/p failed (exit status: 3) and printed no error"),
+            (ExitStatus::from_raw(9), "/p failed (signal: 9 (SIGKILL)) and printed no error"),
+        ] {
+            let error = judged(status, " \n").expect_err("a failure");
+            assert_eq!(error.to_string(), expected);
+            assert_eq!(CniError::from(error).code, ErrorCode::INTERNAL);
+        }
+    }
+
+    #[test]
+    fn a_failure_with_something_else_shows_it() {
+        for stdout in ["oops", r#"{"code":1,"msg":"a"}{"code":2,"msg":"b"}"#, r#"{"cniVersion":"1.0.0"}"#, "[]"] {
+            let error = judged(exited(1), stdout).expect_err("a failure");
+            assert_eq!(error.to_string(), format!("/p printed no valid JSON: {stdout:?}"));
+            assert_eq!(CniError::from(error).code, ErrorCode::Decode);
+        }
+        let error = judged(exited(1), &"ä".repeat(1000)).expect_err("a failure");
+        assert_eq!(error.to_string(), format!("/p printed no valid JSON: {:?}", "ä".repeat(200)));
+    }
+
+    #[test]
+    fn an_executable_that_is_being_written_is_tried_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let program = folder.path().join("busy");
+        fs::copy("/bin/true", &program).expect("a copy");
+        fs::set_permissions(&program, Permissions::from_mode(0o755)).expect("permissions");
+        let mut writer = Some(File::options().append(true).open(&program).expect("a writer"));
+        let mut pauses = 0;
+        let mut command = command(&program, &Environment::default());
+        let child = spawn(&mut command, || {
+            pauses += 1;
+            if pauses == 3 {
+                writer = None;
+            } else if pauses > 3 {
+                // Another test's child may hold a copy of the descriptor for a moment, until it executes.
+                thread::sleep(BUSY_PAUSE);
+            }
+        });
+        assert!(child.expect("a child").wait().expect("a status").success());
+        assert!(pauses >= 3, "{pauses}");
+    }
+
+    #[test]
+    fn an_executable_that_stays_busy_is_given_up() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let program = folder.path().join("busy");
+        fs::copy("/bin/true", &program).expect("a copy");
+        let _writer = File::options().append(true).open(&program).expect("a writer");
+        let mut pauses = 0;
+        let error = spawn(&mut command(&program, &Environment::default()), || pauses += 1).expect_err("busy");
+        assert_eq!((error.kind(), pauses), (io::ErrorKind::ExecutableFileBusy, BUSY_TRIES - 1));
+    }
+}

@@ -1,5 +1,6 @@
-//! Looking for a delegate's executable (spec section 4: "plugins must find it in CNI_PATH").
+//! Looking for a delegate's executable (spec section 4, "Delegated plugin execution procedure").
 
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -14,9 +15,14 @@ pub(super) fn find(plugin_type: &str, environment: &Environment) -> Result<PathB
     let mut searched = Vec::new();
     for folder in environment.cni_path().0.iter().filter(|folder| !folder.as_os_str().is_empty()) {
         let program = folder.join(plugin_type);
-        match obstacle(&program) {
-            None => return Ok(program),
-            Some(reason) => searched.push(format!("{} ({reason})", folder.display())),
+        match program.metadata() {
+            Ok(metadata) if !metadata.is_file() => searched.push(format!("{} (not a regular file)", folder.display())),
+            Ok(metadata) if metadata.permissions().mode() & 0o111 == 0 => {
+                searched.push(format!("{} (not executable)", folder.display()));
+            }
+            Ok(_) => return Ok(program),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => searched.push(folder.display().to_string()),
+            Err(error) => searched.push(format!("{} ({error})", folder.display())),
         }
     }
     let searched = if searched.is_empty() { "nothing, CNI_PATH is empty".to_owned() } else { searched.join(", ") };
@@ -27,14 +33,4 @@ fn is_file_name(plugin_type: &str) -> bool {
     let mut components = Path::new(plugin_type).components();
     let single = matches!((components.next(), components.next()), (Some(Component::Normal(_)), None));
     single && !plugin_type.contains(['/', '\0'])
-}
-
-/// Why this file cannot be run, if so.
-fn obstacle(program: &Path) -> Option<String> {
-    match program.metadata() {
-        Err(error) => Some(error.to_string()),
-        Ok(metadata) if !metadata.is_file() => Some("not a regular file".to_owned()),
-        Ok(metadata) if metadata.permissions().mode() & 0o111 == 0 => Some("not executable".to_owned()),
-        Ok(_) => None,
-    }
 }

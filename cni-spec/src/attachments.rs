@@ -1,9 +1,11 @@
 //! The attachments that GC must spare (spec section 2, "GC").
 
 use std::collections::BTreeSet;
+use std::str::FromStr;
 
 use serde_json::Value;
 
+use crate::id::IdError;
 use crate::json::{Located, Malformed};
 use crate::{CniError, ErrorCode, ValidAttachment, ValidAttachments, error};
 
@@ -20,13 +22,9 @@ impl ValidAttachments {
         let lists: Vec<(&str, &Value)> =
             KEYS.into_iter().filter_map(|key| config.get(key).map(|list| (key, list))).collect();
         if lists.is_empty() {
-            return Err(CniError::new(
-                ErrorCode::InvalidConfig,
-                format!("invalid network config: {} is missing", KEYS[0]),
-            )
-            .with_details(
-                "GC without the list of valid attachments would have to remove everything; send [] if that is meant",
-            ));
+            let msg = format!("invalid network config: {} is missing", KEYS[0]);
+            return Err(CniError::new(ErrorCode::InvalidConfig, msg)
+                .with_details("without the list GC would have to remove everything; [] says that this is meant"));
         }
         let mut valid = BTreeSet::new();
         for (key, list) in lists {
@@ -45,13 +43,10 @@ fn read(key: &str, list: &Value) -> Result<Vec<ValidAttachment>, Malformed> {
 
 fn entry(json: Located<'_>) -> Result<ValidAttachment, Malformed> {
     let json = json.object()?;
-    let container_id = json.key("containerID").ok_or_else(|| json.missing("containerID"))?;
-    let ifname = json.key("ifname").ok_or_else(|| json.missing("ifname"))?;
-    Ok(ValidAttachment {
-        container_id: container_id
-            .text()?
-            .parse()
-            .map_err(|error: crate::id::IdError| container_id.malformed(error.reason()))?,
-        ifname: ifname.text()?.parse().map_err(|error: crate::id::IdError| ifname.malformed(error.reason()))?,
-    })
+    Ok(ValidAttachment { container_id: identifier(&json, "containerID")?, ifname: identifier(&json, "ifname")? })
+}
+
+fn identifier<T: FromStr<Err = IdError>>(json: &Located<'_>, key: &str) -> Result<T, Malformed> {
+    let value = json.key(key).ok_or_else(|| json.missing(key))?;
+    value.text()?.parse().map_err(|error: IdError| value.malformed(error.reason()))
 }

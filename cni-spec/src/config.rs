@@ -21,7 +21,8 @@ pub struct NetConf {
     pub plugin_type: String,
     /// `cniVersion`; missing or empty means 0.1.0.
     pub cni_version: SpecVersion,
-    /// `prevResult`, converted from `cni_version`'s shape.
+    /// `prevResult`, converted from the shape of its own `cniVersion`, or of the config's if it has none. DEL
+    /// does without one that cannot be read; GC and STATUS have none.
     pub prev_result: Option<CniResult>,
     /// `ipam.type`, if there is an `ipam` object with a type.
     pub ipam_type: Option<String>,

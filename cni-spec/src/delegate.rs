@@ -24,7 +24,7 @@ impl<'a> Delegate<'a> {
     }
 
     /// ADD. `config` is the complete network config; `version` is its `cniVersion`, which the result may
-    /// leave out.
+    /// leave out. After a failure the caller should run [`Delegate::del`], whatever the reason (spec section 4).
     ///
     /// # Errors
     /// [`DelegateError::Failed`] if the delegate says so; the other variants if it could not be run or

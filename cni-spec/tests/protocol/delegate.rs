@@ -288,4 +288,26 @@ mod reference {
         delegate.del("host-local", config.as_bytes()).expect("a release");
         delegate.check("host-local", config.as_bytes()).expect_err("no lease");
     }
+
+    /// `portmap` without ports prints `prevResult` as its own types understand it: what we write is what the
+    /// reference would have written.
+    #[test]
+    fn our_results_pass_through_unchanged() {
+        let environment = environment("ADD").with("CNI_PATH", PATH);
+        for version in SpecVersion::ALL.into_iter().filter(|version| *version < SpecVersion::V1_1_0) {
+            for result in [crate::results::full(), crate::results::one_address()] {
+                let written = result.to_json(version).expect("a document");
+                let config = json!({ "cniVersion": version.as_str(), "name": "n", "type": "portmap",
+                    "prevResult": written });
+                let output = exec(&Path::new(PATH).join("portmap"), &environment, config.to_string().as_bytes())
+                    .unwrap_or_else(|error| panic!("{version}: {error}"));
+                let mut again: serde_json::Value = serde_json::from_slice(&output).expect("JSON");
+                // Releases of the reference before spec 1.1.0 printed an empty `dns` under 1.0.0 as well.
+                if version == SpecVersion::V1_0_0 && again["dns"] == json!({}) {
+                    again.as_object_mut().expect("an object").remove("dns");
+                }
+                assert_eq!(again, written, "{version}");
+            }
+        }
+    }
 }

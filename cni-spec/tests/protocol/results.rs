@@ -31,7 +31,7 @@ pub fn route(dst: &str, gw: Option<&str>) -> Route {
 }
 
 /// A result that uses every key of 1.1.0.
-fn full() -> CniResult {
+pub fn full() -> CniResult {
     CniResult {
         interfaces: vec![
             Interface { name: "pwx".to_owned(), mac: Some("aa:00:00:00:00:01".to_owned()), ..Interface::default() },

@@ -2,5 +2,8 @@
 
 pub mod conflist;
 pub mod container;
+pub mod exchange;
 pub mod manifest;
 pub mod runtime;
+pub mod server;
+pub mod stage;

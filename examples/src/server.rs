@@ -1,0 +1,157 @@
+//! What runs inside the pods: an HTTP server or a UDP responder on each port, each telling whom it sees.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+use kernel::netns::NetNs;
+use nix::sys::socket::{Shutdown, shutdown};
+use tiny_http::{Header, Response, Server};
+
+use crate::exchange::Answer;
+use crate::manifest::Protocol;
+
+/// The largest datagram that is read, in bytes; more is cut.
+const DATAGRAM: usize = 2048;
+
+/// Why a server does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The network namespace could not be entered.
+    #[error("cannot enter the namespace of {name}")]
+    Namespace {
+        /// Whose.
+        name: String,
+        /// Why.
+        #[source]
+        source: kernel::Error,
+    },
+    /// Inside, the address could not be bound or served.
+    #[error("{name} cannot serve {protocol} on {address}")]
+    Listen {
+        /// Who.
+        name: String,
+        /// How.
+        protocol: Protocol,
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The running servers of one machine or pod. They stop when this is dropped.
+#[derive(Debug)]
+pub struct Servers {
+    netns: Arc<NetNs>,
+    running: Vec<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    door: Door,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What a thread waits at, and can be woken from.
+enum Door {
+    Http(Arc<Server>),
+    Udp { socket: Arc<UdpSocket>, closed: Arc<AtomicBool> },
+}
+
+impl std::fmt::Debug for Door {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Http(server) => write!(f, "http on {}", server.server_addr()),
+            Self::Udp { socket, .. } => write!(f, "udp on {:?}", socket.local_addr()),
+        }
+    }
+}
+
+impl Servers {
+    /// Starts a server on each address, bound inside the namespace. Each address is one of the machine's own
+    /// rather than "any", so that the answer can tell which one was reached. SCTP ports have no server.
+    ///
+    /// # Errors
+    /// The first address that cannot be served; the servers before it have stopped then.
+    pub fn start(name: &str, netns: &Arc<NetNs>, addresses: &[(Protocol, SocketAddr)]) -> Result<Self, ServerError> {
+        let mut servers = Self { netns: Arc::clone(netns), running: Vec::new() };
+        for &(protocol, address) in addresses {
+            let listen = || match protocol {
+                Protocol::Tcp => serve_http(name, address).map(Some),
+                Protocol::Udp => serve_udp(name, address).map(Some),
+                Protocol::Sctp => Ok(None),
+            };
+            let running = netns
+                .run(listen)
+                .map_err(|source| ServerError::Namespace { name: name.to_owned(), source })?
+                .map_err(|source| ServerError::Listen { name: name.to_owned(), protocol, address, source })?;
+            servers.running.extend(running);
+        }
+        Ok(servers)
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        for running in &mut self.running {
+            match &running.door {
+                Door::Http(server) => server.unblock(),
+                Door::Udp { socket, closed } => {
+                    closed.store(true, Ordering::Relaxed);
+                    // Says that the socket is not connected, and wakes the reader all the same
+                    // (inet_shutdown, net/ipv4/af_inet.c).
+                    let _ = shutdown(socket.as_raw_fd(), Shutdown::Both);
+                }
+            }
+            if let Some(thread) = running.thread.take() {
+                // A server's panic has been printed already; there is nobody else to tell.
+                let _ = thread.join();
+            }
+        }
+        // The HTTP library wakes its accepting thread by a connection to itself, which must be made inside.
+        let running = std::mem::take(&mut self.running);
+        let _ = self.netns.run(move || drop(running));
+    }
+}
+
+fn serve_http(name: &str, address: SocketAddr) -> io::Result<Running> {
+    let listener = TcpListener::bind(address)?;
+    let server = Arc::new(Server::from_listener(listener, None).map_err(io::Error::other)?);
+    let json = Header::from_bytes("Content-Type", "application/json").map_err(|()| io::Error::other("header"))?;
+    let (name, door) = (name.to_owned(), Door::Http(Arc::clone(&server)));
+    let serve = move || {
+        for request in server.incoming_requests() {
+            let Some(peer) = request.remote_addr().copied() else { continue };
+            let body = answer(&name, peer, address);
+            // A client that has gone away misses its own answer only.
+            let _ = request.respond(Response::from_data(body).with_header(json.clone()));
+        }
+    };
+    Ok(Running { door, thread: Some(thread::Builder::new().name("http".to_owned()).spawn(serve)?) })
+}
+
+fn serve_udp(name: &str, address: SocketAddr) -> io::Result<Running> {
+    let socket = Arc::new(UdpSocket::bind(address)?);
+    let closed = Arc::new(AtomicBool::new(false));
+    let (name, door) = (name.to_owned(), Door::Udp { socket: Arc::clone(&socket), closed: Arc::clone(&closed) });
+    let serve = move || {
+        let mut datagram = [0; DATAGRAM];
+        while !closed.load(Ordering::Relaxed) {
+            // An error here is that of an earlier answer, or the end.
+            let Ok((_, peer)) = socket.recv_from(&mut datagram) else { continue };
+            let _ = socket.send_to(&answer(&name, peer, address), peer);
+        }
+    };
+    Ok(Running { door, thread: Some(thread::Builder::new().name("udp".to_owned()).spawn(serve)?) })
+}
+
+fn answer(name: &str, peer: SocketAddr, local: SocketAddr) -> Vec<u8> {
+    let answer = Answer { name: name.to_owned(), peer, local };
+    // Three plain fields always become JSON.
+    serde_json::to_vec(&answer).unwrap_or_default()
+}

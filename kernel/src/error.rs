@@ -5,8 +5,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnetwork::IpNetwork;
+use netlink_packet_core::DecodeError;
 use nix::errno::Errno;
 
+use crate::nft::Refusal;
 use crate::rtnl::Failure;
 
 /// [`std::result::Result`] with this crate's [`enum@Error`].
@@ -286,5 +288,74 @@ pub enum Error {
         /// Why.
         #[source]
         source: io::Error,
+    },
+
+    /// A change to nf_tables that can never be; nothing was sent.
+    #[error("cannot {change}")]
+    NftInvalid {
+        /// The change as nft(8) says it.
+        change: String,
+        /// Why.
+        #[source]
+        source: nft_model::Invalid,
+    },
+    /// A netfilter netlink socket could not be opened or used.
+    #[error("cannot {step} a netfilter socket")]
+    NftSocket {
+        /// What was to be done, as "open".
+        step: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A transaction does not fit into one message; nothing was sent.
+    #[error("a transaction of {bytes} bytes is too large: the socket takes {limit} bytes (see net.core.wmem_max)")]
+    NftTooLarge {
+        /// What it takes, in bytes.
+        bytes: usize,
+        /// What the kernel allows, in bytes.
+        limit: usize,
+    },
+    /// The kernel refused a transaction; nothing of it was done.
+    #[error("cannot {change}")]
+    NftRefused {
+        /// The part that was refused, as nft(8) says it.
+        change: String,
+        /// The key of the element that was refused, if the kernel told which.
+        key: Option<Vec<nft_model::Value>>,
+        /// Why.
+        #[source]
+        refusal: Refusal,
+    },
+    /// The rule set is not the one that a transaction was made for; nothing of it was done.
+    #[error("the nf_tables rule set was changed by somebody else")]
+    NftGenerationMoved,
+    /// Something of nf_tables could not be read.
+    #[error("cannot read {what}")]
+    NftRead {
+        /// What, as nft(8) names it.
+        what: String,
+        /// Why.
+        #[source]
+        source: Refusal,
+    },
+    /// The kernel gave no answer, or none that belongs to the question.
+    #[error("the kernel did not answer about {what}")]
+    NftSilent {
+        /// What, as nft(8) says it.
+        what: String,
+    },
+    /// The kernel's answer could not be understood.
+    #[error("cannot understand what nf_tables answered")]
+    NftDecode {
+        /// Why.
+        #[source]
+        source: DecodeError,
+    },
+    /// The rule set was changed by others each time it was read.
+    #[error("{what} did not stay the same long enough to be read")]
+    NftUnsettled {
+        /// What, as nft(8) names it.
+        what: String,
     },
 }

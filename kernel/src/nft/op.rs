@@ -1,7 +1,7 @@
 //! nf_tables expressions, the instructions of a rule, and how they look in a netlink message.
 //!
-//! Numbers are those of linux/netfilter/nf_tables.h. The kernel reads registers by two sets of names and gives them back by
-//! the other one where it can, so here a register is the number of its first word of four bytes.
+//! Numbers are those of linux/netfilter/nf_tables.h. The kernel reads registers by two sets of names and gives them
+//! back by the other one where it can, so here a register is the number of its first word of four bytes.
 
 use netlink_packet_core::{DefaultNla, Nla};
 use netlink_packet_netfilter::nftables::{
@@ -96,12 +96,8 @@ impl Op {
                 Payload::Offset(*offset),
                 Payload::Len(*len),
             ]),
-            Self::Meta { key, to } => {
-                Expressions::Meta(vec![Meta::Key(key.to_owned()), Meta::DestinationRegister(name(*to))])
-            }
-            Self::SetMeta { key, from } => {
-                Expressions::Meta(vec![Meta::Key(key.to_owned()), Meta::SourceRegister(name(*from))])
-            }
+            Self::Meta { key, to } => Expressions::Meta(vec![Meta::Key(*key), Meta::DestinationRegister(name(*to))]),
+            Self::SetMeta { key, from } => Expressions::Meta(vec![Meta::Key(*key), Meta::SourceRegister(name(*from))]),
             Self::Ct { key, to } => other("ct", vec![number(1, name(*to).into()), number(2, *key)]),
             Self::Fib { result, flags, to } => {
                 other("fib", vec![number(1, name(*to).into()), number(2, *result), number(3, *flags)])
@@ -187,7 +183,7 @@ fn decode_meta(attributes: &[Meta]) -> Option<Op> {
     let (mut key, mut to, mut from) = (None, None, None);
     for attribute in attributes {
         match attribute {
-            Meta::Key(value) => key = Some(value.to_owned()),
+            Meta::Key(value) => key = Some(*value),
             Meta::DestinationRegister(register) => to = word(*register),
             Meta::SourceRegister(register) => from = word(*register),
             _ => return None,

@@ -1,0 +1,277 @@
+//! Rules as lists of expressions, the way nft(8) writes them, and back.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use netlink_packet_netfilter::nftables::{MetaKey, Verdict};
+use nft_model::{Family, Field, Proto, Rule, Statement, Type};
+
+use super::op::{CT_STATUS, FIB_F_DADDR, FIB_RESULT_ADDRTYPE, NETWORK_HEADER, Op, TRANSPORT_HEADER};
+use super::value::{family_number, words};
+
+/// `RTN_LOCAL` of linux/rtnetlink.h.
+const RTN_LOCAL: u32 = 2;
+/// `IPS_DST_NAT` of linux/netfilter/nf_conntrack_common.h.
+const IPS_DST_NAT: u32 = 1 << 5;
+/// `NF_DROP` and `NF_ACCEPT` of linux/netfilter.h.
+const DROP: Verdict = Verdict::Other(0);
+const ACCEPT: Verdict = Verdict::Other(1);
+/// `IFNAMSIZ` of linux/if.h: what an interface's name takes in a register.
+const IFNAMSIZ: usize = 16;
+
+/// The expressions of a rule, all starting at the first register.
+pub(super) fn encode(family: Family, rule: &Rule) -> Vec<Op> {
+    rule.0.iter().flat_map(|statement| encode_statement(family, statement)).collect()
+}
+
+/// The rule that encodes to these expressions. What no statement encodes to becomes [`Statement::Unknown`].
+pub(super) fn decode(family: Family, mut ops: &[Op]) -> Rule {
+    let mut statements = Vec::new();
+    while let Some(first) = ops.first() {
+        let found = candidates(family, ops).into_iter().find_map(|statement| {
+            let encoded = encode_statement(family, &statement);
+            ops.starts_with(&encoded).then_some((statement, encoded.len()))
+        });
+        let (statement, length) = found.unwrap_or_else(|| (Statement::Unknown(unknown(first)), 1));
+        statements.push(statement);
+        ops = &ops[length..];
+    }
+    Rule(statements)
+}
+
+fn unknown(op: &Op) -> String {
+    match op {
+        Op::Other(what) => what.clone(),
+        op => format!("{op:?}"),
+    }
+}
+
+fn encode_statement(family: Family, statement: &Statement) -> Vec<Op> {
+    match statement {
+        Statement::FibDaddrTypeLocal => vec![
+            Op::Fib { result: FIB_RESULT_ADDRTYPE, flags: FIB_F_DADDR, to: 0 },
+            compare(true, &RTN_LOCAL.to_ne_bytes()),
+        ],
+        Statement::SaddrIn(network) => encode_network(family, Field::Saddr, true, *network),
+        Statement::SaddrNotIn(network) => encode_network(family, Field::Saddr, false, *network),
+        Statement::DaddrIn(network) => encode_network(family, Field::Daddr, true, *network),
+        Statement::DaddrNotIn(network) => encode_network(family, Field::Daddr, false, *network),
+        Statement::L4proto(proto) => vec![load(family, Field::L4proto, 0), compare(true, &[proto.number()])],
+        Statement::Lookup { fields, set, negate } => {
+            let mut ops = load_key(family, fields);
+            ops.push(Op::Lookup { set: set.clone(), from: 0, to: None, negate: *negate });
+            ops
+        }
+        Statement::DnatMap { fields, map } => {
+            let mut ops = load_key(family, fields);
+            ops.push(Op::Lookup { set: map.clone(), from: 0, to: Some(0), negate: false });
+            ops.push(Op::Dnat { family: family_number(family), addr: 0, port: words(family, Type::Addr) });
+            ops
+        }
+        Statement::CtStatusDnat => vec![
+            Op::Ct { key: CT_STATUS, to: 0 },
+            Op::Mask { register: 0, mask: IPS_DST_NAT.to_ne_bytes().into(), xor: vec![0; 4] },
+            compare(false, &[0; 4]),
+        ],
+        Statement::Iifname(name) => encode_interface(MetaKey::Iifname, true, name),
+        Statement::IifnameNot(name) => encode_interface(MetaKey::Iifname, false, name),
+        Statement::Oifname(name) => encode_interface(MetaKey::Oifname, true, name),
+        Statement::OifnameNot(name) => encode_interface(MetaKey::Oifname, false, name),
+        Statement::MarkHas(bits) => vec![
+            Op::Meta { key: MetaKey::Mark, to: 0 },
+            Op::Mask { register: 0, mask: bits.to_ne_bytes().into(), xor: vec![0; 4] },
+            compare(true, &bits.to_ne_bytes()),
+        ],
+        Statement::MarkSet(bits) => vec![
+            Op::Meta { key: MetaKey::Mark, to: 0 },
+            Op::Mask { register: 0, mask: (!bits).to_ne_bytes().into(), xor: bits.to_ne_bytes().into() },
+            Op::SetMeta { key: MetaKey::Mark, from: 0 },
+        ],
+        Statement::Counter => vec![Op::Counter],
+        Statement::Masquerade => vec![Op::Masquerade],
+        Statement::Jump(chain) => vec![verdict(Verdict::Jump, Some(chain))],
+        Statement::Goto(chain) => vec![verdict(Verdict::Goto, Some(chain))],
+        Statement::Return => vec![verdict(Verdict::Return, None)],
+        Statement::Accept => vec![verdict(ACCEPT, None)],
+        Statement::Drop => vec![verdict(DROP, None)],
+        Statement::Unknown(what) => vec![Op::Other(what.clone())],
+    }
+}
+
+fn compare(equal: bool, data: &[u8]) -> Op {
+    Op::Cmp { equal, from: 0, data: data.to_vec() }
+}
+
+fn verdict(code: Verdict, chain: Option<&String>) -> Op {
+    Op::Verdict { code, chain: chain.cloned() }
+}
+
+/// Where an address is in the IP header, and how many bytes it has.
+fn address(family: Family, field: Field) -> (u32, usize) {
+    match (family, field) {
+        (Family::Ip, Field::Saddr) => (12, 4),
+        (Family::Ip, _) => (16, 4),
+        (Family::Ip6, Field::Saddr) => (8, 16),
+        (Family::Ip6, _) => (24, 16),
+    }
+}
+
+fn load(family: Family, field: Field, to: u32) -> Op {
+    match field {
+        Field::Saddr | Field::Daddr => {
+            let (offset, len) = address(family, field);
+            load_header(NETWORK_HEADER, offset, len, to)
+        }
+        Field::L4proto => Op::Meta { key: MetaKey::L4Proto, to },
+        // Two bytes behind the source port in TCP, UDP and SCTP alike.
+        Field::ThDport => load_header(TRANSPORT_HEADER, 2, 2, to),
+    }
+}
+
+fn load_header(base: u32, offset: u32, len: usize, to: u32) -> Op {
+    Op::Payload { base, offset, len: u32::try_from(len).unwrap_or(u32::MAX), to }
+}
+
+/// Loads the fields of a concatenation one behind the other, each into registers of its own.
+fn load_key(family: Family, fields: &[Field]) -> Vec<Op> {
+    let mut to = 0;
+    let mut ops = Vec::with_capacity(fields.len() + 2);
+    for field in fields {
+        ops.push(load(family, *field, to));
+        to += words(family, field.value_type());
+    }
+    ops
+}
+
+/// Compares as many whole bytes as the prefix has, or masks the address.
+fn encode_network(family: Family, field: Field, equal: bool, network: IpNetwork) -> Vec<Op> {
+    let (offset, len) = address(family, field);
+    let bytes = octets(network.network());
+    let mask = octets(network.mask());
+    let prefix = usize::from(network.prefix());
+    if prefix > 0 && prefix % 8 == 0 {
+        let whole = (prefix / 8).min(bytes.len());
+        return vec![load_header(NETWORK_HEADER, offset, whole, 0), compare(equal, &bytes[..whole])];
+    }
+    vec![
+        load_header(NETWORK_HEADER, offset, len, 0),
+        Op::Mask { register: 0, xor: vec![0; mask.len()], mask },
+        compare(equal, &bytes),
+    ]
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().into(),
+        IpAddr::V6(v6) => v6.octets().into(),
+    }
+}
+
+/// Compares the whole name with its NULs, or what stands before a final `*`.
+fn encode_interface(key: MetaKey, equal: bool, name: &str) -> Vec<Op> {
+    let data = match name.strip_suffix('*') {
+        Some(start) => start.as_bytes().to_vec(),
+        None => {
+            let mut padded = name.as_bytes().to_vec();
+            padded.resize(IFNAMSIZ, 0);
+            padded
+        }
+    };
+    vec![Op::Meta { key, to: 0 }, compare(equal, &data)]
+}
+
+/// Statements that may be what `ops` begins with. The one that is encodes to the same expressions.
+fn candidates(family: Family, ops: &[Op]) -> Vec<Statement> {
+    let mut found = key_candidates(family, ops);
+    match ops {
+        [Op::Fib { .. }, ..] => found.push(Statement::FibDaddrTypeLocal),
+        [Op::Ct { .. }, ..] => found.push(Statement::CtStatusDnat),
+        [Op::Meta { key: MetaKey::Mark, .. }, Op::Mask { mask, xor, .. }, ..] => {
+            found.extend(host_number(mask).map(Statement::MarkHas));
+            found.extend(host_number(xor).map(Statement::MarkSet));
+        }
+        [Op::Meta { key, .. }, Op::Cmp { equal, data, .. }, ..] => found.extend(meta_candidate(*key, *equal, data)),
+        [Op::Payload { .. }, Op::Cmp { equal, data, .. }, ..] => {
+            found.extend(network_candidates(family, *equal, data, data.len() * 8));
+        }
+        [Op::Payload { .. }, Op::Mask { mask, .. }, Op::Cmp { equal, data, .. }, ..] => {
+            let prefix = mask.iter().map(|byte| byte.count_ones() as usize).sum();
+            found.extend(network_candidates(family, *equal, data, prefix));
+        }
+        [Op::Counter, ..] => found.push(Statement::Counter),
+        [Op::Masquerade, ..] => found.push(Statement::Masquerade),
+        [Op::Verdict { code, chain }, ..] => found.extend(verdict_candidate(*code, chain.as_ref())),
+        _ => {}
+    }
+    found
+}
+
+fn host_number(bytes: &[u8]) -> Option<u32> {
+    bytes.try_into().ok().map(u32::from_ne_bytes)
+}
+
+fn meta_candidate(key: MetaKey, equal: bool, data: &[u8]) -> Option<Statement> {
+    if key == MetaKey::L4Proto {
+        return data.first().and_then(|number| Proto::from_number(*number)).map(Statement::L4proto);
+    }
+    let text = std::str::from_utf8(data).ok()?;
+    let name = match data.len() {
+        IFNAMSIZ => text.trim_end_matches('\0').to_owned(),
+        _ => format!("{text}*"),
+    };
+    match (key, equal) {
+        (MetaKey::Iifname, true) => Some(Statement::Iifname(name)),
+        (MetaKey::Iifname, false) => Some(Statement::IifnameNot(name)),
+        (MetaKey::Oifname, true) => Some(Statement::Oifname(name)),
+        (MetaKey::Oifname, false) => Some(Statement::OifnameNot(name)),
+        _ => None,
+    }
+}
+
+fn network_candidates(family: Family, equal: bool, data: &[u8], prefix: usize) -> Vec<Statement> {
+    let address = match family {
+        Family::Ip => padded(data).map(|octets: [u8; 4]| IpAddr::from(octets)),
+        Family::Ip6 => padded(data).map(|octets: [u8; 16]| IpAddr::from(octets)),
+    };
+    let network = address.zip(u8::try_from(prefix).ok());
+    match network.and_then(|(address, prefix)| IpNetwork::new(address, prefix).ok()) {
+        None => vec![],
+        Some(network) if equal => vec![Statement::SaddrIn(network), Statement::DaddrIn(network)],
+        Some(network) => vec![Statement::SaddrNotIn(network), Statement::DaddrNotIn(network)],
+    }
+}
+
+/// The bytes with zeroes behind them, if they are not too many.
+fn padded<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
+    let mut whole = [0; N];
+    whole.get_mut(..bytes.len())?.copy_from_slice(bytes);
+    Some(whole)
+}
+
+fn verdict_candidate(code: Verdict, chain: Option<&String>) -> Option<Statement> {
+    match (code, chain) {
+        (Verdict::Jump, Some(chain)) => Some(Statement::Jump(chain.clone())),
+        (Verdict::Goto, Some(chain)) => Some(Statement::Goto(chain.clone())),
+        (Verdict::Return, None) => Some(Statement::Return),
+        (ACCEPT, None) => Some(Statement::Accept),
+        (DROP, None) => Some(Statement::Drop),
+        _ => None,
+    }
+}
+
+/// Key fields, one behind the other, and then a lookup.
+fn key_candidates(family: Family, ops: &[Op]) -> Vec<Statement> {
+    const FIELDS: [Field; 4] = [Field::Saddr, Field::Daddr, Field::L4proto, Field::ThDport];
+    let mut fields = Vec::new();
+    let mut to = 0;
+    for op in ops {
+        if let Op::Lookup { set, negate, .. } = op {
+            let lookup = Statement::Lookup { fields: fields.clone(), set: set.clone(), negate: *negate };
+            return vec![Statement::DnatMap { fields, map: set.clone() }, lookup];
+        }
+        let Some(field) = FIELDS.into_iter().find(|field| load(family, *field, to) == *op) else { break };
+        fields.push(field);
+        to += words(family, field.value_type());
+    }
+    vec![]
+}

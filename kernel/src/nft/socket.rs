@@ -1,0 +1,248 @@
+//! The netlink socket: requests out, replies in.
+//!
+//! The kernel handles a request inside `send`, so its answer is there when `send` returns and nothing here ever waits.
+
+use std::io;
+
+use netlink_packet_core::{NLM_F_DUMP, NetlinkBuffer};
+use netlink_packet_netfilter::nftables::NfTablesMessage;
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use nft_model::Family;
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, getsockopt, setsockopt, sockopt};
+
+use super::message::{Content, Reply, append};
+use crate::Error;
+
+/// Larger than any message of a dump (32 KiB, `netlink_dump` of net/netlink/af_netlink.c).
+const RECEIVE_LEN: usize = 64 * 1024;
+/// Bytes of the socket's buffer that the kernel does not let one message have (`netlink_sendmsg`).
+const SEND_RESERVE: usize = 32;
+/// How often a dump that others' changes cut through is begun again.
+const DUMP_ATTEMPTS: u32 = 100;
+
+/// A netfilter socket, connected to the kernel.
+#[derive(Debug)]
+pub(super) struct NfSocket {
+    socket: Socket,
+    buffer: Vec<u8>,
+    sequence: u32,
+    /// The largest message that can be sent; zero until asked for.
+    send_limit: usize,
+    /// A dump that was given up before its end, which the kernel must finish before it begins another.
+    unfinished: Option<u32>,
+}
+
+/// A step of using the socket failed.
+fn failed(step: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::NftSocket { step, source }
+}
+
+impl NfSocket {
+    pub(super) fn open() -> Result<Self, Error> {
+        let mut socket = Socket::new(NETLINK_NETFILTER).map_err(failed("open"))?;
+        socket.bind_auto().map_err(failed("bind"))?;
+        socket.connect(&SocketAddr::new(0, 0)).map_err(failed("connect"))?;
+        // Errors name the bad attribute, and do not repeat the request. Kernels before 4.12 know neither and do
+        // without.
+        let _ = socket.set_ext_ack(true);
+        let _ = socket.set_cap_ack(true);
+        Ok(Self { socket, buffer: vec![0; RECEIVE_LEN], sequence: 1, send_limit: 0, unfinished: None })
+    }
+
+    /// A number no earlier request of this socket has, and the `count - 1` after it.
+    pub(super) fn sequence(&mut self, count: usize) -> u32 {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        // Zero is what the kernel's own messages have.
+        if self.sequence.checked_add(count).is_none() {
+            self.sequence = 1;
+        }
+        let first = self.sequence;
+        self.sequence += count;
+        first
+    }
+
+    /// Sends what must arrive as one message, a batch: the send buffer is made large enough.
+    pub(super) fn send_whole(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        if bytes.len() > self.send_limit {
+            self.send_limit = self.grow(bytes.len())?;
+        }
+        if bytes.len() > self.send_limit {
+            return Err(Error::NftTooLarge { bytes: bytes.len(), limit: self.send_limit });
+        }
+        self.send(bytes)
+    }
+
+    /// Asks for a send buffer that `bytes` fit into, and gives what the kernel allowed.
+    fn grow(&self, bytes: usize) -> Result<usize, Error> {
+        let granted = || getsockopt(&self.socket, sockopt::SndBuf).map_err(io::Error::from);
+        let enough = |size: usize| size.saturating_sub(SEND_RESERVE);
+        let before = granted().map_err(failed("ask for the buffer of"))?;
+        if enough(before) >= bytes {
+            return Ok(enough(before));
+        }
+        // Only root of the first user namespace may go beyond net.core.wmem_max; the other request stops there.
+        let wanted = bytes + SEND_RESERVE;
+        if setsockopt(&self.socket, sockopt::SndBufForce, &wanted).is_err() {
+            let _ = setsockopt(&self.socket, sockopt::SndBuf, &wanted);
+        }
+        granted().map(enough).map_err(failed("ask for the buffer of"))
+    }
+
+    fn send(&self, bytes: &[u8]) -> Result<(), Error> {
+        loop {
+            match self.socket.send(bytes, 0) {
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(failed("send to")(source)),
+            }
+        }
+    }
+
+    /// The replies in the next message; `None` when there is none.
+    pub(super) fn receive(&mut self) -> Result<Option<Vec<Reply>>, Error> {
+        let flags = (MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC).bits();
+        let received = loop {
+            match self.socket.recv(&mut self.buffer.as_mut_slice(), flags) {
+                Ok(received) => break received,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(source) => return Err(failed("receive from")(source)),
+            }
+        };
+        let Some(mut rest) = self.buffer.get(..received) else {
+            return Err(failed("receive a whole message from")(Errno::EMSGSIZE.into()));
+        };
+        let mut replies = Vec::new();
+        while !rest.is_empty() {
+            let header = NetlinkBuffer::new_checked(rest).map_err(|source| Error::NftDecode { source })?;
+            let len = header.length() as usize;
+            replies.push(Reply::parse(&rest[..len]).map_err(|source| Error::NftDecode { source })?);
+            rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+        }
+        Ok(Some(replies))
+    }
+
+    /// One question with one answer; `None` when the kernel knows nothing of that name (ENOENT).
+    pub(super) fn get(
+        &mut self,
+        what: &str,
+        family: Option<Family>,
+        request: NfTablesMessage,
+    ) -> Result<Option<Content>, Error> {
+        let sequence = self.ask(family, request, 0)?;
+        loop {
+            let replies = self.receive()?.ok_or_else(|| silent(what))?;
+            for reply in replies {
+                match reply {
+                    Reply { sequence: other, .. } if other != sequence => {}
+                    Reply { content: Content::Error { errno: Errno::ENOENT, .. }, .. } => return Ok(None),
+                    Reply { content: Content::Error { errno, .. }, .. } => return Err(unreadable(what, errno)),
+                    Reply { content: Content::Done { .. } | Content::Ack, .. } => return Err(silent(what)),
+                    Reply { content, .. } => return Ok(Some(content)),
+                }
+            }
+        }
+    }
+
+    /// A question with any number of answers, which are consistent with each other.
+    pub(super) fn dump(
+        &mut self,
+        what: &str,
+        family: Family,
+        request: impl Fn() -> NfTablesMessage,
+    ) -> Result<Vec<Content>, Error> {
+        for _ in 0..DUMP_ATTEMPTS {
+            if let Some(contents) = self.dump_once(what, family, request())? {
+                return Ok(contents);
+            }
+        }
+        Err(Error::NftUnsettled { what: what.to_owned() })
+    }
+
+    /// `None` if a change by somebody else came in between.
+    fn dump_once(
+        &mut self,
+        what: &str,
+        family: Family,
+        request: NfTablesMessage,
+    ) -> Result<Option<Vec<Content>>, Error> {
+        let sequence = self.begin_dump(what, family, request)?;
+        let (mut contents, mut settled) = (Vec::new(), true);
+        while let Some(replies) = self.dump_part(what, sequence)? {
+            for reply in replies {
+                settled &= !reply.interrupted;
+                contents.push(reply.content);
+            }
+        }
+        Ok(settled.then_some(contents))
+    }
+
+    /// Whether a question has any answer at all. The rest is left in the kernel until the next dump.
+    pub(super) fn dump_has(
+        &mut self,
+        what: &str,
+        family: Family,
+        request: NfTablesMessage,
+        wanted: impl Fn(&Content) -> bool,
+    ) -> Result<bool, Error> {
+        let sequence = self.begin_dump(what, family, request)?;
+        while let Some(replies) = self.dump_part(what, sequence)? {
+            if replies.iter().any(|reply| wanted(&reply.content)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn begin_dump(&mut self, what: &str, family: Family, request: NfTablesMessage) -> Result<u32, Error> {
+        if let Some(sequence) = self.unfinished {
+            // Its errors are no longer anybody's business.
+            while let Ok(Some(_)) = self.dump_part(what, sequence) {}
+            self.unfinished = None;
+        }
+        let sequence = self.ask(Some(family), request, NLM_F_DUMP)?;
+        self.unfinished = Some(sequence);
+        Ok(sequence)
+    }
+
+    /// The next answers of a dump; `None` at its end.
+    fn dump_part(&mut self, what: &str, sequence: u32) -> Result<Option<Vec<Reply>>, Error> {
+        if self.unfinished != Some(sequence) {
+            return Ok(None);
+        }
+        let replies = self.receive()?.ok_or_else(|| silent(what))?;
+        let mut data = Vec::with_capacity(replies.len());
+        for reply in replies.into_iter().filter(|reply| reply.sequence == sequence) {
+            match reply.content {
+                Content::Error { errno, .. } | Content::Done { errno: Some(errno) } => {
+                    self.unfinished = None;
+                    return Err(unreadable(what, errno));
+                }
+                Content::Done { errno: None } | Content::Ack => {
+                    self.unfinished = None;
+                    // The end can be marked as cut through as well as any part of the dump.
+                    data.extend(reply.interrupted.then_some(reply));
+                }
+                _ => data.push(reply),
+            }
+        }
+        Ok(Some(data))
+    }
+
+    fn ask(&mut self, family: Option<Family>, request: NfTablesMessage, flags: u16) -> Result<u32, Error> {
+        let sequence = self.sequence(1);
+        let mut bytes = Vec::new();
+        append(&mut bytes, family, 0, request, flags, sequence);
+        self.send(&bytes)?;
+        Ok(sequence)
+    }
+}
+
+fn silent(what: &str) -> Error {
+    Error::NftSilent { what: what.to_owned() }
+}
+
+fn unreadable(what: &str, errno: Errno) -> Error {
+    Error::NftRead { what: what.to_owned(), source: errno.into() }
+}

@@ -1,1 +1,37 @@
 //! CNI main plugin: one routed veth pair per pod.
+//!
+//! An ADD reads as `config` -> `pod` (open both ends) -> `addresses` (lease) beside the first half of
+//! [`plan`] -> the second half -> `apply` -> result; `undo` takes everything back if a part fails. DEL and GC
+//! find what there is by the names and marks of `names` alone. CHECK asks for every step of the plan
+//! whether it is still in force.
+//!
+//! What this crate does not do: it keeps no state of its own, reads no file but below /proc/sys, runs no
+//! program but another IPAM plugin, and decides nothing about addresses.
+
+mod add;
+mod addresses;
+mod apply;
+mod check;
+mod config;
+mod del;
+mod diff;
+mod error;
+mod firewall;
+mod gc;
+pub mod masquerade;
+mod names;
+mod observe;
+mod plan;
+mod plugin;
+mod pod;
+mod status;
+mod step;
+mod undo;
+
+pub use check::Difference;
+pub use config::{Config, Masquerade};
+pub use error::Error;
+pub use names::Names;
+pub use plan::Wiring;
+pub use plugin::Podwire;
+pub use step::Step;

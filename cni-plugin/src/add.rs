@@ -1,0 +1,105 @@
+//! ADD: from nothing to a pod that is reached, or back to nothing.
+
+use std::net::IpAddr;
+
+use cni_spec::{AddRequest, CniResult};
+
+use crate::apply::apply;
+use crate::config::Config;
+use crate::firewall::{Firewall, Masquerading};
+use crate::names::Names;
+use crate::plan::Wiring;
+use crate::pod::{Ends, Node, Pod, observe};
+use crate::undo::Undo;
+use crate::{Error, addresses};
+
+/// Addresses of the documentation ranges (RFC 5737, RFC 3849): no packet is sent there, the kernel is only asked
+/// which link it would leave by.
+const OUTSIDE: [IpAddr; 2] = [
+    IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)),
+    IpAddr::V6(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+];
+
+/// Serves an ADD.
+///
+/// # Errors
+/// Whatever kept the pod from being wired; what this call had made by then is gone again.
+pub fn add(request: &AddRequest) -> Result<CniResult, Error> {
+    let config = Config::of(&request.config).map_err(Error::Config)?;
+    let names = Names::of(&request.attachment)?;
+    let node = Node::open()?;
+    let pod = Pod::open(&request.netns)?;
+    refuse_taken_names(request, &names, &node, &pod)?;
+
+    let mtu = config.mtu.map_or_else(|| outside_mtu(&node), |mtu| Ok(Some(mtu)))?;
+    let wiring = Wiring::of(&request.attachment, &config, &request.netns, mtu)?;
+    let ends = Ends { node: &node, pod: &pod };
+
+    // The lease takes longer than the link and needs nothing of it, so it gets a thread of its own.
+    let (linked, leased) = std::thread::scope(|scope| {
+        let lease = scope.spawn(|| addresses::lease(&config.ipam_type, request));
+        let linked = apply(&wiring.link_steps(), &ends, None);
+        (linked, lease.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+
+    let leased = match leased {
+        Ok(leased) => leased,
+        Err(failure) => {
+            let mut undo = Undo::default();
+            undo.push(|| delete_link(&wiring.names, &node));
+            return Err(undo.run(failure));
+        }
+    };
+    let wiring = wiring.with_addresses(&leased.result);
+    // What is to be undone last is pushed first: an address is free when nothing uses it any more.
+    let mut undo = Undo::default();
+    undo.push(|| addresses::give_back(&config.ipam_type, request, &leased));
+    undo.push(|| delete_link(&wiring.names, &node));
+    undo.push(|| Firewall::open(&request.attachment.network)?.remove(&wiring.names.owner));
+
+    let wired = linked.and_then(|()| {
+        let masquerading =
+            config.masquerade.as_ref().map(|rules| Masquerading::open(&request.attachment.network, rules));
+        apply(&wiring.address_steps(), &ends, masquerading.transpose()?.as_mut())
+    });
+    match wired {
+        Ok(()) => {
+            undo.forget();
+            Ok(wiring.result(&config, &leased.result, request.config.prev_result.clone()))
+        }
+        Err(failure) => Err(undo.run(failure)),
+    }
+}
+
+/// Refuses what would be in the way, and clears a leftover of this very attachment: an ADD that was killed.
+fn refuse_taken_names(request: &AddRequest, names: &Names, node: &Node, pod: &Pod) -> Result<(), Error> {
+    let ifname = request.attachment.ifname.as_str();
+    if pod.rtnl.link(ifname).map_err(|source| observe(ifname, source))?.is_some() {
+        return Err(Error::IfNameTaken { ifname: ifname.to_owned(), netns: request.netns.clone() });
+    }
+    match node.host_link(names)? {
+        Some(leftover) => node.delete_link(&leftover),
+        None => Ok(()),
+    }
+}
+
+fn delete_link(names: &Names, node: &Node) -> Result<(), Error> {
+    match node.host_link(names)? {
+        Some(link) => node.delete_link(&link),
+        None => Ok(()),
+    }
+}
+
+/// The smallest MTU of the links that packets to the outside leave by: a pod that sent more would be asked to
+/// send less at every new connection. None without such a link.
+fn outside_mtu(node: &Node) -> Result<Option<u32>, Error> {
+    let mut mtus = Vec::new();
+    for address in OUTSIDE {
+        let way = node.rtnl.route_to(address).map_err(|source| observe("the route to the outside", source))?;
+        if let Some(way) = way {
+            let link = node.rtnl.link_by_index(way.oif).map_err(|source| observe("the link to the outside", source))?;
+            mtus.extend(link.map(|link| link.mtu));
+        }
+    }
+    Ok(mtus.into_iter().min())
+}

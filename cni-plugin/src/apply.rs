@@ -1,0 +1,87 @@
+//! Carrying out a plan, one step after the other.
+
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+
+use cni_spec::Route;
+use kernel::rtnl::{self, VethPair};
+use kernel::sysctl;
+
+use crate::Error;
+use crate::firewall::Masquerading;
+use crate::pod::Ends;
+use crate::step::{Place, ROUTE_PROTOCOL, Step};
+
+/// Carries out the steps in order and stops at the first that fails. `masquerading` must be there if the steps
+/// have to do with it.
+///
+/// # Errors
+/// [`Error::Step`] with the step in the words of its tool.
+pub fn apply(steps: &[Step], ends: &Ends<'_>, mut masquerading: Option<&mut Masquerading<'_>>) -> Result<(), Error> {
+    for step in steps {
+        let failed = |source| Error::Step { step: step.to_string(), source };
+        match step {
+            Step::Veth { .. } => create_veth(step, ends).map_err(failed)?,
+            Step::Sysctl { place, key, value } => set(*place, key, value, ends).map_err(failed)?,
+            Step::Up { place, link } => {
+                let index = ends.link(*place, link)?.index;
+                ends.rtnl(*place).set_up(index).map_err(failed)?;
+            }
+            Step::Address { link, address } => {
+                let index = ends.link(Place::Pod, link)?.index;
+                ends.rtnl(Place::Pod).add_address(index, *address).map_err(failed)?;
+            }
+            Step::Neighbour { place, link, address, mac } => {
+                let index = ends.link(*place, link)?.index;
+                ends.rtnl(*place).replace_neighbour(index, *address, *mac).map_err(failed)?;
+            }
+            Step::Route { place, link, route, source } => {
+                let oif = ends.link(*place, link)?.index;
+                ends.rtnl(*place).replace_route(&kernel_route(route, oif, *source)).map_err(failed)?;
+            }
+            Step::Masquerade { address, owner, .. } => {
+                if let Some(masquerading) = masquerading.as_deref_mut() {
+                    masquerading.add(*address, owner)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn create_veth(step: &Step, ends: &Ends<'_>) -> kernel::Result<()> {
+    let Step::Veth { host, host_mac, pod, pod_mac, mtu, alias, .. } = step else { return Ok(()) };
+    let pair = VethPair {
+        host,
+        host_mac: *host_mac,
+        peer: pod,
+        peer_mac: *pod_mac,
+        peer_netns: ends.pod.netns.as_fd(),
+        mtu: *mtu,
+        alias,
+    };
+    ends.node.rtnl.create_veth(&pair).map(drop)
+}
+
+/// Settings below /proc/sys/net are those of the namespace that the writing thread is in.
+fn set(place: Place, key: &str, value: &str, ends: &Ends<'_>) -> kernel::Result<()> {
+    let changed = match place {
+        Place::Host => sysctl::set(key, value),
+        Place::Pod => ends.pod.netns.run(|| sysctl::set(key, value))?,
+    };
+    changed.map(drop)
+}
+
+fn kernel_route(route: &Route, oif: u32, prefsrc: Option<IpAddr>) -> rtnl::Route {
+    rtnl::Route {
+        gateway: route.gw,
+        onlink: route.gw.is_some(),
+        prefsrc,
+        scope: route.scope,
+        metric: route.priority,
+        mtu: route.mtu,
+        advmss: route.advmss,
+        table: route.table,
+        ..rtnl::Route::new(route.dst, oif, ROUTE_PROTOCOL)
+    }
+}

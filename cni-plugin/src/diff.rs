@@ -1,0 +1,155 @@
+//! CHECK's heart: is every step of the plan still in force? Pure: what is there was read before.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use cni_spec::Route;
+use ipnetwork::IpNetwork;
+use macaddr::MacAddr6;
+
+use crate::step::{Place, Step};
+
+/// What the kernel holds on one side of the pair.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Side {
+    /// The attachment's link, if it is there.
+    pub link: Option<ObservedLink>,
+    /// Its addresses.
+    pub addresses: Vec<IpNetwork>,
+    /// Routes that leave by it.
+    pub routes: Vec<ObservedRoute>,
+    /// Permanent neighbour entries on it.
+    pub neighbours: Vec<(IpAddr, MacAddr6)>,
+}
+
+/// A link, as far as a plan says anything about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedLink {
+    /// Its index in its namespace.
+    pub index: u32,
+    /// The other end's index in the other namespace (`IFLA_LINK`).
+    pub peer: Option<u32>,
+    /// Whether it is up.
+    pub up: bool,
+    /// Its hardware address.
+    pub mac: Option<MacAddr6>,
+}
+
+/// A route, as far as a plan says anything about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedRoute {
+    /// Destination.
+    pub dst: IpNetwork,
+    /// Next hop.
+    pub gw: Option<IpAddr>,
+}
+
+/// Everything a plan could have changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// The node's side.
+    pub host: Side,
+    /// The pod's side.
+    pub pod: Side,
+    /// Values of the settings that the plan names; missing if unreadable.
+    pub sysctls: BTreeMap<(Place, String), String>,
+    /// Who is masqueraded, by the comment of the element.
+    pub masqueraded: BTreeMap<IpAddr, Option<String>>,
+}
+
+/// One thing that is not as ADD left it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// What should be in force, in the words of its tool.
+    pub expected: String,
+    /// What is there instead.
+    pub found: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "expected `{}`, found {}", self.expected, self.found)
+    }
+}
+
+/// Every step that is not in force, in the order of the plan.
+#[must_use]
+pub fn differences(steps: &[Step], observed: &Observed) -> Vec<Difference> {
+    let difference = |step: &Step| {
+        let found = found_instead(step, observed)?;
+        Some(Difference { expected: step.to_string(), found })
+    };
+    steps.iter().filter_map(difference).collect()
+}
+
+impl Observed {
+    fn side(&self, place: Place) -> &Side {
+        match place {
+            Place::Host => &self.host,
+            Place::Pod => &self.pod,
+        }
+    }
+}
+
+/// `None` if the step is in force. Later plugins of the chain may change hardware addresses, MTUs and metrics
+/// (spec section 2, "CHECK"), so those are not compared.
+fn found_instead(step: &Step, observed: &Observed) -> Option<String> {
+    match step {
+        Step::Veth { host, pod, .. } => veth(host, pod, observed),
+        Step::Sysctl { place, key, value } => match observed.sysctls.get(&(*place, key.clone())) {
+            Some(found) if found == value => None,
+            Some(found) => Some(found.clone()),
+            None => Some("no such setting".to_owned()),
+        },
+        // The loopback belongs to the runtime: it may be down before the runtime's own plugin ran.
+        Step::Up { link, .. } if link == "lo" => None,
+        Step::Up { place, .. } => {
+            let up = observed.side(*place).link.as_ref().is_some_and(|link| link.up);
+            (!up).then(|| "the link down or gone".to_owned())
+        }
+        Step::Address { address, .. } => missing(&observed.pod.addresses, |found| found == address),
+        Step::Neighbour { place, address, .. } => neighbour(*place, *address, observed),
+        Step::Route { place, route, .. } => missing(&observed.side(*place).routes, |found| same_way(found, route)),
+        Step::Masquerade { address, owner, .. } => match observed.masqueraded.get(address) {
+            Some(Some(found)) if found == owner => None,
+            Some(found) => Some(format!("the element of {:?}", found.as_deref().unwrap_or_default())),
+            None => Some("no such element".to_owned()),
+        },
+    }
+}
+
+fn veth(host: &str, pod: &str, observed: &Observed) -> Option<String> {
+    match (&observed.host.link, &observed.pod.link) {
+        (None, None) => Some("neither end".to_owned()),
+        (None, Some(_)) => Some(format!("no link {host:?} on the node")),
+        (Some(_), None) => Some(format!("no link {pod:?} in the pod")),
+        (Some(one), Some(other)) if one.peer != Some(other.index) => Some("two links that are not a pair".to_owned()),
+        (Some(one), Some(_)) if !one.up => Some("the node's end down".to_owned()),
+        (Some(_), Some(_)) => None,
+    }
+}
+
+/// The entry must lead to where the other end is now, not to where it was made.
+fn neighbour(place: Place, address: IpAddr, observed: &Observed) -> Option<String> {
+    let other = match place {
+        Place::Host => &observed.pod.link,
+        Place::Pod => &observed.host.link,
+    };
+    let mac = other.as_ref().and_then(|link| link.mac);
+    let entry = observed.side(place).neighbours.iter().find(|(found, _)| *found == address);
+    match entry {
+        Some((_, found)) if Some(*found) == mac => None,
+        Some((_, found)) => Some(format!("lladdr {}", found.to_string().to_ascii_lowercase())),
+        None => Some("no such entry".to_owned()),
+    }
+}
+
+fn same_way(found: &ObservedRoute, route: &Route) -> bool {
+    let network = |cidr: IpNetwork| (cidr.network(), cidr.prefix());
+    network(found.dst) == network(route.dst) && found.gw == route.gw
+}
+
+fn missing<T>(found: &[T], is_it: impl Fn(&T) -> bool) -> Option<String> {
+    (!found.iter().any(is_it)).then(|| "nothing of the kind".to_owned())
+}

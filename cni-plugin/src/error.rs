@@ -1,0 +1,226 @@
+//! Everything that can keep a request from being served, and the CNI code of each.
+
+use std::path::PathBuf;
+
+use cni_spec::delegate::DelegateError;
+use cni_spec::{CniError, ErrorCode, NetworkName};
+
+use crate::check::Difference;
+
+/// One variant per step.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The config was refused; the error says key and value.
+    #[error("{}", .0.msg)]
+    Config(CniError),
+    /// The names that mark kernel objects would be cut short.
+    #[error("name={:?}: network name, container id and interface name have {length} bytes together, and the kernel keeps {max} of them", .network.as_str())]
+    OwnerTooLong {
+        /// The network.
+        network: NetworkName,
+        /// Of all three with their separators, in bytes.
+        length: usize,
+        /// In bytes.
+        max: usize,
+    },
+    /// `CNI_NETNS` cannot be opened as a network namespace.
+    #[error("CNI_NETNS={netns:?} cannot be used as a network namespace")]
+    Netns {
+        /// The path.
+        netns: PathBuf,
+        /// Why.
+        #[source]
+        source: kernel::Error,
+    },
+    /// `CNI_NETNS` is the namespace this plugin runs in.
+    #[error("CNI_NETNS={netns:?} is the node's own network namespace: a pod needs one of its own")]
+    NetnsIsHost {
+        /// The path.
+        netns: PathBuf,
+    },
+    /// The pod has an interface of that name.
+    #[error("CNI_IFNAME={ifname:?} is taken: CNI_NETNS={netns:?} has an interface of that name already")]
+    IfNameTaken {
+        /// The name.
+        ifname: String,
+        /// The namespace.
+        netns: PathBuf,
+    },
+    /// A link that is not ours has the host end's name.
+    #[error("the node has a link {link:?} that belongs to somebody else (alias {alias:?}): rename it and try again")]
+    HostLinkTaken {
+        /// The host end's name.
+        link: String,
+        /// Its ifalias.
+        alias: String,
+    },
+    /// A netlink socket could not be opened.
+    #[error("failed to open a netlink socket in {place}")]
+    Netlink {
+        /// Where.
+        place: &'static str,
+        /// Why.
+        #[source]
+        source: kernel::Error,
+    },
+    /// Looking at the kernel's state failed.
+    #[error("failed to read {what}")]
+    Observe {
+        /// What was read.
+        what: String,
+        /// Why.
+        #[source]
+        source: kernel::Error,
+    },
+    /// One step of the plan failed.
+    #[error("failed to carry out `{step}`")]
+    Step {
+        /// In the words of `ip(8)`, `sysctl(8)` or `nft(8)`.
+        step: String,
+        /// Why.
+        #[source]
+        source: kernel::Error,
+    },
+    /// A link vanished while it was being set up.
+    #[error("link {link:?} vanished while it was being set up: was the namespace deleted?")]
+    LinkVanished {
+        /// Its name.
+        link: String,
+    },
+    /// Our own IPAM failed.
+    #[error("{0}")]
+    Ipam(#[source] Box<ipam::Error>),
+    /// Another IPAM plugin failed.
+    #[error("ipam.type={ipam_type:?}: {source}")]
+    Delegate {
+        /// Its name.
+        ipam_type: String,
+        /// How.
+        source: Box<DelegateError>,
+    },
+    /// The IPAM plugin succeeded without an address.
+    #[error("ipam.type={ipam_type:?} gave no address")]
+    NoAddress {
+        /// Its name.
+        ipam_type: String,
+    },
+    /// The masquerade rules cannot be made of this config.
+    #[error("failed to make the masquerade rules of network {:?}", .network.as_str())]
+    Rules {
+        /// The network.
+        network: NetworkName,
+        /// Why.
+        #[source]
+        source: nft_model::Invalid,
+    },
+    /// Other processes kept changing the table.
+    #[error("the table {table:?} was changed by others in each of {tries} tries")]
+    Contended {
+        /// Its name.
+        table: String,
+        /// How often.
+        tries: usize,
+    },
+    /// STATUS: an ADD would fail.
+    #[error("not ready: {0}")]
+    NotReady(#[source] Box<Error>),
+    /// CHECK found differences.
+    #[error("{} of the attachment's objects are not as ADD left them", .0.len())]
+    Differs(Vec<Difference>),
+    /// Several independent steps of a DEL or GC failed.
+    #[error("{} steps failed, the rest was done", .0.len())]
+    Several(Vec<Error>),
+    /// An ADD failed, and so did a part of its undoing.
+    #[error("{failure}; undoing it failed too, so something is left until DEL or GC")]
+    Undo {
+        /// What failed first.
+        failure: Box<Error>,
+        /// What could not be undone.
+        undo: Vec<Error>,
+    },
+}
+
+impl Error {
+    /// One error for a list of them; `Ok` if it is empty.
+    ///
+    /// # Errors
+    /// The only error, or [`Error::Several`].
+    pub fn all_of(mut errors: Vec<Self>) -> Result<(), Self> {
+        match errors.len() {
+            0 => Ok(()),
+            1 => Err(errors.remove(0)),
+            _ => Err(Self::Several(errors)),
+        }
+    }
+}
+
+/// The plugin's own code (the spec leaves 100 and above to plugins): CHECK found differences.
+const CODE_DIFFERS: ErrorCode = ErrorCode::Plugin(110);
+
+/// The plugin's own code: the IPAM plugin gave no address.
+const CODE_NO_ADDRESS: ErrorCode = ErrorCode::Plugin(111);
+
+impl From<Error> for CniError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Config(error) => error,
+            Error::OwnerTooLong { .. } | Error::Rules { .. } => Self::from_source(ErrorCode::InvalidConfig, &error),
+            Error::Netns { .. } | Error::NetnsIsHost { .. } | Error::IfNameTaken { .. } => {
+                Self::from_source(ErrorCode::InvalidEnvironment, &error)
+            }
+            Error::Netlink { .. } | Error::Observe { .. } | Error::Step { .. } | Error::HostLinkTaken { .. } => {
+                Self::from_source(ErrorCode::Io, &error)
+            }
+            Error::LinkVanished { .. } | Error::Contended { .. } => Self::from_source(ErrorCode::TryAgainLater, &error),
+            Error::Ipam(error) => Self::from(*error),
+            Error::Delegate { ipam_type, source } => delegate_error(&ipam_type, *source),
+            Error::NoAddress { .. } => Self::from_source(CODE_NO_ADDRESS, &error),
+            Error::Differs(ref differences) => {
+                let lines: Vec<String> = differences.iter().map(ToString::to_string).collect();
+                Self::new(CODE_DIFFERS, error.to_string()).with_details(lines.join("; "))
+            }
+            Error::NotReady(error) => {
+                let why = Self::from(*error);
+                Self { code: ErrorCode::NotAvailable, ..why }
+            }
+            Error::Several(errors) => several(errors),
+            Error::Undo { failure, undo } => undo_error(*failure, undo),
+        }
+    }
+}
+
+/// A delegate's own error keeps its code; one that is missing is a mistake in the config.
+fn delegate_error(ipam_type: &str, source: DelegateError) -> CniError {
+    match source {
+        DelegateError::Failed(error) => error,
+        DelegateError::NotFound { .. } => CniError::new(
+            ErrorCode::InvalidConfig,
+            format!("invalid network config: ipam.type={ipam_type:?}: {source}"),
+        ),
+        other => CniError::from_source(
+            ErrorCode::Io,
+            &Error::Delegate { ipam_type: ipam_type.to_owned(), source: Box::new(other) },
+        ),
+    }
+}
+
+/// The first error's code, and every message.
+fn several(errors: Vec<Error>) -> CniError {
+    let msg = Error::Several(Vec::new()).to_string();
+    let count = errors.len();
+    let all: Vec<CniError> = errors.into_iter().map(CniError::from).collect();
+    let code = all.first().map_or(ErrorCode::Io, |first| first.code);
+    let lines: Vec<String> = all.iter().map(one_line).collect();
+    CniError::new(code, msg.replacen('0', &count.to_string(), 1)).with_details(lines.join("; "))
+}
+
+fn undo_error(failure: Error, undo: Vec<Error>) -> CniError {
+    let failure = CniError::from(failure);
+    let undo: Vec<String> = undo.into_iter().map(|error| one_line(&CniError::from(error))).collect();
+    let details = format!("{}; not undone: {}", failure.details, undo.join("; "));
+    CniError::new(failure.code, failure.msg).with_details(details.trim_start_matches("; "))
+}
+
+fn one_line(error: &CniError) -> String {
+    if error.details.is_empty() { error.msg.clone() } else { format!("{}: {}", error.msg, error.details) }
+}

@@ -1,0 +1,64 @@
+//! The masquerade rules of a network, as values: one static rule set, and one set element per pod.
+//!
+//! Pods are listed by address rather than by pool: so the rules hold for any IPAM plugin and depend on nothing
+//! but the config, each element carries its owner, and the network's last DEL can tell that it is the last.
+
+use std::net::IpAddr;
+
+use cni_spec::NetworkName;
+use data_encoding::BASE32HEX_NOPAD;
+use ipnetwork::IpNetwork;
+use nft_model::{Base, Chain, Element, Family, Field, Invalid, Rule, Set, Statement, Table, Type, Value};
+use sha2::{Digest, Sha256};
+
+use crate::config::Masquerade;
+use crate::names::masquerade_table;
+
+/// The set of pod addresses.
+pub const PODS: &str = "pods";
+
+/// The rule set of one family, without any pod. It depends on the config alone, so that all pods of a network
+/// agree about it.
+///
+/// # Errors
+/// None that a checked config can cause; the model checks what it is given.
+pub fn table(network: &NetworkName, family: Family, masquerade: &Masquerade) -> Result<Table, Invalid> {
+    let cidrs = masquerade.not_to.iter().copied();
+    let mut kept: Vec<IpNetwork> = cidrs.filter(|cidr| Family::of_network(*cidr) == family).collect();
+    kept.push(multicast(family));
+    kept.sort_unstable();
+    kept.dedup();
+    let outside = Chain::new("outside")
+        .with_rule([Statement::lookup([Field::Daddr], PODS), Statement::Return])
+        .with_rules(kept.into_iter().map(|cidr| Rule::from([Statement::DaddrIn(cidr), Statement::Return])))
+        .with_rule([Statement::Masquerade]);
+    let postrouting = Chain::base("postrouting", Base::srcnat())
+        .with_rule([Statement::lookup([Field::Saddr], PODS), Statement::jump("outside")]);
+    let build = |comment| {
+        let sets = vec![Set::new(PODS, [Type::Addr])];
+        Table::new(family, masquerade_table(network), comment, sets, vec![outside.clone(), postrouting.clone()])
+    };
+    let plain = build(None)?;
+    build(Some(&fingerprint(&plain)))
+}
+
+/// The element that makes a pod's packets leave with the node's address.
+#[must_use]
+pub fn element(address: IpAddr, owner: &str) -> Element {
+    Element::new([Value::Addr(address)]).with_comment(owner)
+}
+
+/// Kept as the table's comment: tells whether rules that are there were made from the same config.
+fn fingerprint(table: &Table) -> String {
+    let digest = Sha256::digest(table.to_string());
+    format!("podwire {}", BASE32HEX_NOPAD.encode(&digest[..10]).to_ascii_lowercase())
+}
+
+/// 224.0.0.0/4 (RFC 5771) and ff00::/8 (RFC 4291): members of a group answer to the address they see.
+fn multicast(family: Family) -> IpNetwork {
+    let (address, prefix) = match family {
+        Family::Ip => (IpAddr::from([224, 0, 0, 0]), 4),
+        Family::Ip6 => (IpAddr::from([0xff00, 0, 0, 0, 0, 0, 0, 0]), 8),
+    };
+    IpNetwork::new(address, prefix).unwrap_or_else(|_| IpNetwork::from(address))
+}

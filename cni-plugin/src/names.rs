@@ -1,0 +1,162 @@
+//! The names and marks of everything made for an attachment, derived from the attachment alone, so that
+//! DEL and GC need neither a namespace nor a `prevResult`.
+
+use cni_spec::{Attachment, NetworkName};
+use data_encoding::BASE32HEX_NOPAD;
+use macaddr::MacAddr6;
+use sha2::{Digest, Sha256};
+
+use crate::Error;
+
+/// How ifaliases begin that this plugin writes.
+const ALIAS_PREFIX: &str = "podwire ";
+
+/// The longest text that both an ifalias (`IFALIASZ` 256 with its NUL, include/uapi/linux/if.h) and the
+/// comment of a set element (255 with its NUL) can hold, less [`ALIAS_PREFIX`].
+const OWNER_MAX: usize = 247;
+
+/// An nf_tables name may have 255 bytes (`NFT_NAME_MAXLEN`); one that people read should have fewer.
+const TABLE_NETWORK_MAX: usize = 64;
+
+/// What one attachment's objects are called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    /// The host end of the veth pair: `pw` and 13 characters that stand for the attachment.
+    pub host_link: String,
+    /// Its hardware address.
+    pub host_mac: MacAddr6,
+    /// The pod's hardware address.
+    pub pod_mac: MacAddr6,
+    /// `NETWORK CONTAINERID IFNAME`: the comment of set elements.
+    pub owner: String,
+    /// `podwire NETWORK CONTAINERID IFNAME`: the ifalias of the host end.
+    pub alias: String,
+}
+
+impl Names {
+    /// Derives all of them.
+    ///
+    /// # Errors
+    /// [`Error::OwnerTooLong`] if the kernel could not keep the owner's text: then the objects could not be
+    /// found again.
+    pub fn of(attachment: &Attachment) -> Result<Self, Error> {
+        let owner = attachment.to_string();
+        if owner.len() > OWNER_MAX {
+            return Err(Error::OwnerTooLong {
+                network: attachment.network.clone(),
+                length: owner.len(),
+                max: OWNER_MAX,
+            });
+        }
+        let digest =
+            digest(&[attachment.network.as_str(), attachment.container_id.as_str(), attachment.ifname.as_str()]);
+        let label = BASE32HEX_NOPAD.encode(&digest[..9])[..13].to_ascii_lowercase();
+        Ok(Self {
+            host_link: format!("pw{label}"),
+            host_mac: local_mac(&digest[16..21], 0),
+            pod_mac: local_mac(&digest[16..21], 1),
+            alias: format!("{ALIAS_PREFIX}{owner}"),
+            owner,
+        })
+    }
+}
+
+/// A locally administered unicast address (IEEE 802, section 8.2). Both ends are given one explicitly:
+/// a link that the kernel numbered by itself may be renumbered by systemd's `MACAddressPolicy`.
+fn local_mac(bytes: &[u8], end: u8) -> MacAddr6 {
+    MacAddr6::new(0x0a, bytes[0], bytes[1], bytes[2], bytes[3], bytes[4] & 0xfe | end)
+}
+
+fn digest(parts: &[&str]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part.as_bytes());
+        hash.update([0]);
+    }
+    hash.finalize().into()
+}
+
+/// The attachment that an ifalias names, if this plugin wrote it.
+#[must_use]
+pub fn attachment_of_alias(alias: &str) -> Option<Attachment> {
+    attachment_of_owner(alias.strip_prefix(ALIAS_PREFIX)?)
+}
+
+/// The attachment that an element's comment names.
+#[must_use]
+pub fn attachment_of_owner(owner: &str) -> Option<Attachment> {
+    let mut words = owner.split(' ');
+    let attachment = Attachment {
+        network: words.next()?.parse().ok()?,
+        container_id: words.next()?.parse().ok()?,
+        ifname: words.next()?.parse().ok()?,
+    };
+    words.next().is_none().then_some(attachment)
+}
+
+/// The nf_tables table of a network's masquerade rules.
+#[must_use]
+pub fn masquerade_table(network: &NetworkName) -> String {
+    let name = network.as_str();
+    if name.len() <= TABLE_NETWORK_MAX {
+        return format!("podwire-{name}");
+    }
+    let label = BASE32HEX_NOPAD.encode(&digest(&[name])[..10]).to_ascii_lowercase();
+    format!("podwire-{}-{label}", &name[..TABLE_NETWORK_MAX - label.len() - 1])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attachment(container: &str) -> Attachment {
+        Attachment {
+            network: "podnet".parse().unwrap(),
+            container_id: container.parse().unwrap(),
+            ifname: "eth0".parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn names_fit_and_differ() {
+        let one = Names::of(&attachment("a")).unwrap();
+        let two = Names::of(&attachment("b")).unwrap();
+        assert_eq!(one.host_link.len(), 15);
+        assert!(one.host_link.starts_with("pw") && one.host_link.bytes().all(|b| b.is_ascii_alphanumeric()));
+        assert_ne!(one.host_link, two.host_link);
+        assert_ne!(one.host_mac, one.pod_mac);
+        assert_eq!(one, Names::of(&attachment("a")).unwrap(), "the same attachment has the same names");
+    }
+
+    #[test]
+    fn macs_are_local_and_unicast() {
+        let names = Names::of(&attachment("a")).unwrap();
+        for mac in [names.host_mac, names.pod_mac] {
+            assert_eq!(mac.as_bytes()[0] & 0b11, 0b10);
+        }
+    }
+
+    #[test]
+    fn an_alias_names_its_attachment() {
+        let one = attachment("0123abcd");
+        assert_eq!(attachment_of_alias(&Names::of(&one).unwrap().alias), Some(one));
+        for foreign in ["", "podwire", "podwire a b", "podwire a b c d", "uplink of rack 7", "podwire a/b c eth0"] {
+            assert_eq!(attachment_of_alias(foreign), None, "{foreign:?}");
+        }
+    }
+
+    #[test]
+    fn an_owner_that_the_kernel_would_cut_is_refused() {
+        assert!(Names::of(&attachment(&"c".repeat(235))).is_ok());
+        assert!(matches!(Names::of(&attachment(&"c".repeat(236))), Err(Error::OwnerTooLong { length: 248, .. })));
+    }
+
+    #[test]
+    fn long_networks_have_short_tables() {
+        assert_eq!(masquerade_table(&"podnet".parse().unwrap()), "podwire-podnet");
+        let long = "n".repeat(100);
+        let table = masquerade_table(&long.parse().unwrap());
+        assert_eq!(table.len(), "podwire-".len() + TABLE_NETWORK_MAX);
+        assert_ne!(table, masquerade_table(&format!("{long}n").parse().unwrap()));
+    }
+}

@@ -1,0 +1,71 @@
+//! Reading what a plan's steps are about.
+
+use std::collections::BTreeMap;
+
+use kernel::rtnl::{Link, Rtnl};
+use kernel::sysctl;
+
+use crate::Error;
+use crate::diff::{Observed, ObservedLink, ObservedRoute, Side};
+use crate::firewall::Firewall;
+use crate::plan::Wiring;
+use crate::pod::{self, Ends};
+use crate::step::{Place, Step};
+
+/// Reads both ends of the pair, the settings that the steps name, and who is masqueraded.
+///
+/// # Errors
+/// [`Error::Observe`].
+pub fn observe(
+    steps: &[Step],
+    wiring: &Wiring,
+    ends: &Ends<'_>,
+    firewall: Option<&mut Firewall>,
+) -> Result<Observed, Error> {
+    Ok(Observed {
+        host: side(&ends.node.rtnl, ends.node.host_link(&wiring.names)?)?,
+        pod: side(&ends.pod.rtnl, pod_link(&ends.pod.rtnl, &wiring.ifname)?)?,
+        sysctls: sysctls(steps, ends)?,
+        masqueraded: firewall.map(Firewall::pods).transpose()?.unwrap_or_default().into_iter().collect(),
+    })
+}
+
+fn pod_link(rtnl: &Rtnl, name: &str) -> Result<Option<Link>, Error> {
+    rtnl.link(name).map_err(|source| pod::observe(name, source))
+}
+
+fn side(rtnl: &Rtnl, link: Option<Link>) -> Result<Side, Error> {
+    let Some(link) = link else { return Ok(Side::default()) };
+    let unreadable = |source| pod::observe(&link.name, source);
+    let addresses = rtnl.addresses(link.index).map_err(unreadable)?;
+    let neighbours = rtnl.neighbours(link.index).map_err(unreadable)?;
+    let filter = kernel::rtnl::RouteFilter { oif: Some(link.index), ..Default::default() };
+    let routes = rtnl.routes(&filter).map_err(unreadable)?;
+    Ok(Side {
+        addresses: addresses.into_iter().map(|address| address.network).collect(),
+        routes: routes.into_iter().map(|route| ObservedRoute { dst: route.dst, gw: route.gateway }).collect(),
+        neighbours: neighbours
+            .into_iter()
+            .filter(|entry| entry.permanent)
+            .filter_map(|entry| Some((entry.address, entry.mac?)))
+            .collect(),
+        link: Some(ObservedLink { index: link.index, peer: link.link_index, up: link.up, mac: link.mac }),
+    })
+}
+
+/// A setting that cannot be read is left out: that is a difference, not a failure of CHECK.
+fn sysctls(steps: &[Step], ends: &Ends<'_>) -> Result<BTreeMap<(Place, String), String>, Error> {
+    let keys = |wanted: Place| {
+        steps.iter().filter_map(move |step| match step {
+            Step::Sysctl { place, key, .. } if *place == wanted => Some(key.clone()),
+            _ => None,
+        })
+    };
+    let read = |place: Place| {
+        keys(place).filter_map(|key| Some(((place, key.clone()), sysctl::get(&key).ok()?))).collect::<BTreeMap<_, _>>()
+    };
+    let mut values = read(Place::Host);
+    let in_pod = ends.pod.netns.run(|| read(Place::Pod));
+    values.extend(in_pod.map_err(|source| pod::observe("the pod's settings", source))?);
+    Ok(values)
+}

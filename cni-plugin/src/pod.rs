@@ -1,0 +1,119 @@
+//! The two ends a request works on: the node's namespace and the pod's, each with its netlink socket.
+
+use std::path::Path;
+
+use kernel::netns::NetNs;
+use kernel::rtnl::{Link, Rtnl};
+
+use crate::Error;
+use crate::names::{Names, attachment_of_alias};
+use crate::step::Place;
+
+/// The node's namespace, in which the plugin runs.
+pub struct Node {
+    /// A socket in it.
+    pub rtnl: Rtnl,
+}
+
+/// A pod's namespace.
+pub struct Pod {
+    /// The namespace.
+    pub netns: NetNs,
+    /// A socket that was opened in it, and stays in it whoever uses it.
+    pub rtnl: Rtnl,
+}
+
+impl Node {
+    /// Opens a socket here.
+    ///
+    /// # Errors
+    /// [`Error::Netlink`].
+    pub fn open() -> Result<Self, Error> {
+        let rtnl = Rtnl::open().map_err(|source| Error::Netlink { place: "the node's namespace", source })?;
+        Ok(Self { rtnl })
+    }
+
+    /// The attachment's host end, if it is there.
+    ///
+    /// # Errors
+    /// [`Error::HostLinkTaken`] if a link has its name that is not ours.
+    pub fn host_link(&self, names: &Names) -> Result<Option<Link>, Error> {
+        let found = self.rtnl.link(&names.host_link).map_err(|source| observe(&names.host_link, source))?;
+        match found {
+            Some(link) if link.alias.as_deref() != Some(names.alias.as_str()) => {
+                Err(Error::HostLinkTaken { link: link.name, alias: link.alias.unwrap_or_default() })
+            }
+            other => Ok(other),
+        }
+    }
+
+    /// All links that carry this plugin's mark.
+    ///
+    /// # Errors
+    /// [`Error::Observe`].
+    pub fn own_links(&self) -> Result<Vec<(cni_spec::Attachment, Link)>, Error> {
+        let links = self.rtnl.links().map_err(|source| observe("the node's links", source))?;
+        let owned = |link: Link| Some((attachment_of_alias(link.alias.as_deref()?)?, link));
+        Ok(links.into_iter().filter_map(owned).collect())
+    }
+
+    /// Deletes the attachment's veth pair; its addresses, routes and neighbours go with it.
+    ///
+    /// # Errors
+    /// [`Error::Step`]; a pair that is not there is none.
+    pub fn delete_link(&self, link: &Link) -> Result<(), Error> {
+        let step = || format!("ip link delete {}", link.name);
+        self.rtnl.delete_link(link.index).map(drop).map_err(|source| Error::Step { step: step(), source })
+    }
+}
+
+impl Pod {
+    /// Opens `CNI_NETNS`.
+    ///
+    /// # Errors
+    /// The path leads nowhere, to something else, or to the node's own namespace.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let unusable = |source| Error::Netns { netns: path.to_owned(), source };
+        let netns = NetNs::open(path).map_err(unusable)?;
+        let own = NetNs::current().map_err(|source| observe("the node's namespace", source))?;
+        if netns.is_same_as(&own) {
+            return Err(Error::NetnsIsHost { netns: path.to_owned() });
+        }
+        let in_pod = |source| Error::Netlink { place: "the pod's namespace", source };
+        let rtnl = netns.run(Rtnl::open).map_err(in_pod)?.map_err(in_pod)?;
+        Ok(Self { netns, rtnl })
+    }
+}
+
+/// Both ends, for whoever carries out or looks at steps of either.
+pub struct Ends<'a> {
+    /// The node.
+    pub node: &'a Node,
+    /// The pod.
+    pub pod: &'a Pod,
+}
+
+impl Ends<'_> {
+    /// The socket of one side.
+    #[must_use]
+    pub fn rtnl(&self, place: Place) -> &Rtnl {
+        match place {
+            Place::Host => &self.node.rtnl,
+            Place::Pod => &self.pod.rtnl,
+        }
+    }
+
+    /// A link that must be there.
+    ///
+    /// # Errors
+    /// [`Error::LinkVanished`].
+    pub fn link(&self, place: Place, name: &str) -> Result<Link, Error> {
+        let found = self.rtnl(place).link(name).map_err(|source| observe(name, source))?;
+        found.ok_or_else(|| Error::LinkVanished { link: name.to_owned() })
+    }
+}
+
+/// An [`Error::Observe`].
+pub(crate) fn observe(what: &str, source: kernel::Error) -> Error {
+    Error::Observe { what: what.to_owned(), source }
+}

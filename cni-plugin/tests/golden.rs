@@ -1,0 +1,75 @@
+//! Plans in `ip`, `sysctl` and `nft` text. A case is a folder: `config.json` (the network config) and
+//! `ipam.json` (what the IPAM plugin answered) make `plan.txt`. `UPDATE_GOLDEN=1` rewrites them.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use cni_spec::{Attachment, CniResult, NetConf, SpecVersion};
+use nft_model::Family;
+use podwire::{Config, Wiring, masquerade};
+use serde_json::Value;
+
+/// The MTU of the route to the outside on the node of these cases, in bytes.
+const OUTSIDE_MTU: u32 = 1450;
+
+fn plan(case: &Path) -> String {
+    let conf = NetConf::from_bytes(fs::read(case.join("config.json")).unwrap()).unwrap();
+    let ipam: Value = serde_json::from_slice(&fs::read(case.join("ipam.json")).unwrap()).unwrap();
+    let leased = CniResult::from_json(&ipam, conf.cni_version).unwrap();
+    let config = Config::of(&conf).unwrap();
+    let attachment = Attachment {
+        network: conf.name.clone(),
+        container_id: "c0ffee".parse().unwrap(),
+        ifname: "eth0".parse().unwrap(),
+    };
+    let netns = Path::new("/run/netns/blue");
+    let wiring = Wiring::of(&attachment, &config, netns, config.mtu.or(Some(OUTSIDE_MTU))).unwrap();
+
+    let mut text = String::from("# while an address is leased\n");
+    print(&mut text, &wiring.link_steps());
+    let wiring = wiring.with_addresses(&leased);
+    text.push_str("\n# with the address\n");
+    print(&mut text, &wiring.address_steps());
+    if let Some(rules) = &config.masquerade {
+        text.push_str("\n# masquerade, once for the network\n");
+        for family in Family::ALL {
+            let _ = writeln!(text, "{}", masquerade::table(&conf.name, family, rules).unwrap());
+        }
+    }
+    let result = wiring.result(&config, &leased, conf.prev_result).to_json(SpecVersion::LATEST).unwrap();
+    let _ = writeln!(text, "\n# the result\n{result:#}");
+    text
+}
+
+fn print(text: &mut String, steps: &[podwire::Step]) {
+    for step in steps {
+        let _ = writeln!(text, "{step}");
+    }
+}
+
+#[test]
+fn plans_are_as_written() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    #[expect(clippy::disallowed_methods, reason = "how golden files are rewritten")]
+    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
+    let mut differing = Vec::new();
+    let mut cases = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let case = entry.unwrap().path();
+        let (golden, found) = (case.join("plan.txt"), plan(&case));
+        cases += 1;
+        if update {
+            fs::write(&golden, &found).unwrap();
+        } else if fs::read_to_string(&golden).unwrap_or_default() != found {
+            differing.push(format!("{}:\n{found}", case.display()));
+        }
+    }
+    assert!(cases > 0, "there are no cases");
+    assert!(
+        differing.is_empty(),
+        "{} cases differ; this is what they are now:\n{}",
+        differing.len(),
+        differing.join("\n")
+    );
+}

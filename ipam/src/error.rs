@@ -1,6 +1,18 @@
 //! Everything that can go wrong, and the one place that says it in the protocol's words.
 
-use cni_spec::{CniError, ErrorCode};
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cni_spec::{Attachment, CniError, ErrorCode};
+
+use crate::config::InvalidKey;
+use crate::ledger::Holder;
+use crate::pool::Pool;
+use crate::record::Pod;
+use crate::store::StoreError;
 
 /// The crate's errors.
 #[derive(Debug, thiserror::Error)]
@@ -8,18 +20,143 @@ pub enum Error {
     /// A key of the network config has the wrong JSON type. The text names key and value.
     #[error("{}", .0.msg)]
     ConfigShape(CniError),
-    /// This call is still being written.
-    #[error("not there yet")]
-    Unfinished,
-}
-
-impl From<Error> for CniError {
-    fn from(error: Error) -> Self {
-        match error {
-            Error::ConfigShape(inner) => inner,
-            Error::Unfinished => CniError::from_source(ErrorCode::TryAgainLater, &error),
-        }
-    }
+    /// A key of the network config has a value that cannot be used.
+    #[error("invalid network config: {0}")]
+    Config(InvalidKey),
+    /// `IP` of `CNI_ARGS` is no address.
+    #[error("CNI_ARGS has IP={value:?}, which is not an IP address")]
+    CniArgsIp {
+        /// The value.
+        value: String,
+    },
+    /// `ipam.resolvConf` names a file that cannot be read.
+    #[error("cannot read ipam.resolvConf={:?}", .path.display())]
+    ResolvConf {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// An address was asked for that no pool gives.
+    #[error("{0}")]
+    Outside(Outside),
+    /// An address was asked for that another attachment holds.
+    #[error("address {address} was asked for, but is held by {holder}")]
+    Taken {
+        /// The address.
+        address: IpAddr,
+        /// Who holds it.
+        holder: Box<Claim>,
+    },
+    /// All addresses of a pool are leased.
+    #[error("{0}")]
+    Exhausted(Exhausted),
+    /// The attachment was deleted after this ADD had begun.
+    #[error("{attachment} was deleted while this ADD was under way")]
+    Deleted {
+        /// Which.
+        attachment: Attachment,
+    },
+    /// CHECK: the ledger knows nothing of the attachment.
+    #[error("{attachment} has no lease")]
+    NoLease {
+        /// Which.
+        attachment: Attachment,
+    },
+    /// CHECK: a leased address is not in `prevResult`.
+    #[error("{attachment} has a lease for {address}, which is not in prevResult")]
+    NotInResult {
+        /// Which.
+        attachment: Attachment,
+        /// The leased address.
+        address: IpAddr,
+    },
+    /// CHECK: the index names somebody else for a leased address.
+    #[error("{attachment} has a lease for {address}, which the ledger's index gives to {holder}")]
+    Misindexed {
+        /// Which.
+        attachment: Attachment,
+        /// The leased address.
+        address: IpAddr,
+        /// Who holds it by the index.
+        holder: String,
+    },
+    /// STATUS: an ADD would fail.
+    #[error("no address can be leased now")]
+    NotAvailable(#[source] Box<Error>),
+    /// Somebody else works with the ledger, for longer than was to be waited.
+    #[error("the ledger is busy: {} {holder}; waited {:.1} s", .path.display(), .waited.as_secs_f64())]
+    Busy {
+        /// The lock file.
+        path: PathBuf,
+        /// How long it was waited for.
+        waited: Duration,
+        /// Who holds it.
+        holder: Holder,
+    },
+    /// The lock file could not be opened, locked or written.
+    #[error("cannot lock the ledger with {}", .path.display())]
+    LockFile {
+        /// The lock file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The ledger's folder could not be made.
+    #[error("cannot make the ledger's folder {}", .path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The database in the ledger's folder cannot be used.
+    #[error("the ledger in {} cannot be used", .dir.display())]
+    Store {
+        /// The ledger's folder.
+        dir: PathBuf,
+        /// Why not.
+        #[source]
+        source: StoreError,
+    },
+    /// A damaged database could not be put aside.
+    #[error("the damaged ledger {} cannot be put aside", .path.display())]
+    Quarantine {
+        /// The database's folder.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no ledger, and the kernel does not tell which addresses are in use.
+    #[error("cannot make a ledger without knowing which addresses are in use")]
+    Rebuild(#[source] kernel::Error),
+    /// The ledger cannot be had, and the release could not even be written down.
+    #[error("cannot write the release down in {}, nor carry it out ({instead})", .path.display())]
+    Spool {
+        /// The file.
+        path: PathBuf,
+        /// Why it could not be written.
+        #[source]
+        source: io::Error,
+        /// Why the ledger could not be had.
+        instead: Box<Error>,
+    },
+    /// The kernel did not tell the time.
+    #[error("cannot read CLOCK_BOOTTIME")]
+    Clock(#[source] io::Error),
+    /// The kernel did not tell something else.
+    #[error("cannot read {path}")]
+    Proc {
+        /// The file.
+        path: &'static str,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
 }
 
 /// The plugin's own error codes; the spec leaves 100 and above to plugins.
@@ -38,4 +175,150 @@ pub mod code {
     pub const DELETED: ErrorCode = ErrorCode::Plugin(104);
     /// 105: CHECK found a difference between ledger and `prevResult`.
     pub const DIFFERS: ErrorCode = ErrorCode::Plugin(105);
+}
+
+impl Error {
+    /// The number under which a runtime sees it.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::ConfigShape(inner) => inner.code,
+            Self::Config(_) => ErrorCode::InvalidConfig,
+            Self::CniArgsIp { .. } => ErrorCode::InvalidEnvironment,
+            Self::ResolvConf { .. }
+            | Self::LockFile { .. }
+            | Self::Folder { .. }
+            | Self::Spool { .. }
+            | Self::Clock(_)
+            | Self::Proc { .. } => ErrorCode::Io,
+            Self::Outside(_) => code::OUTSIDE,
+            Self::Taken { .. } => code::TAKEN,
+            Self::Exhausted(_) => code::EXHAUSTED,
+            Self::Deleted { .. } => code::DELETED,
+            Self::NoLease { .. } | Self::NotInResult { .. } | Self::Misindexed { .. } => code::DIFFERS,
+            Self::NotAvailable(_) => ErrorCode::NotAvailable,
+            Self::Busy { .. } => ErrorCode::TryAgainLater,
+            Self::Store { source, .. } => match source {
+                StoreError::Locked | StoreError::Newer { .. } => ErrorCode::TryAgainLater,
+                StoreError::Io(_) => ErrorCode::Io,
+                StoreError::Damaged(_) => code::DAMAGED,
+            },
+            Self::Quarantine { .. } | Self::Rebuild(_) => code::DAMAGED,
+        }
+    }
+
+    /// What can be done about it, where that is not plain from the text.
+    fn next_step(&self) -> Option<&'static str> {
+        match self {
+            Self::Exhausted(_) | Self::Taken { .. } => Some("see who holds what with: ipam list"),
+            Self::Store { source: StoreError::Newer { .. }, .. } => {
+                Some("a newer podwire wrote the ledger: install that version again, or drain the node and reboot it")
+            }
+            Self::NotAvailable(reason) => reason.next_step(),
+            Self::ConfigShape(_)
+            | Self::Config(_)
+            | Self::CniArgsIp { .. }
+            | Self::ResolvConf { .. }
+            | Self::Outside(_)
+            | Self::Deleted { .. }
+            | Self::NoLease { .. }
+            | Self::NotInResult { .. }
+            | Self::Misindexed { .. }
+            | Self::Busy { .. }
+            | Self::LockFile { .. }
+            | Self::Folder { .. }
+            | Self::Store { .. }
+            | Self::Quarantine { .. }
+            | Self::Rebuild(_)
+            | Self::Spool { .. }
+            | Self::Clock(_)
+            | Self::Proc { .. } => None,
+        }
+    }
+}
+
+impl From<Error> for CniError {
+    fn from(error: Error) -> Self {
+        if let Error::ConfigShape(inner) = error {
+            return inner;
+        }
+        let mut said = Self::from_source(error.code(), &error);
+        if let Some(step) = error.next_step() {
+            let separator = if said.details.is_empty() { "" } else { "; " };
+            said.details = format!("{}{separator}{step}", said.details);
+        }
+        said
+    }
+}
+
+/// Who holds an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// The attachment.
+    pub attachment: Attachment,
+    /// Its pod, as far as it is known.
+    pub pod: Pod,
+}
+
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Attachment { network, container_id, ifname } = &self.attachment;
+        let pod = self.pod.to_string();
+        if !pod.is_empty() {
+            write!(f, "pod {pod}, ")?;
+        }
+        write!(f, "container {container_id}, interface {ifname}, network {network}")
+    }
+}
+
+/// An address that no pool gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outside {
+    /// The address.
+    pub address: IpAddr,
+    /// Why not.
+    pub reason: String,
+}
+
+impl Outside {
+    pub(crate) fn new(address: IpAddr, pools: &[Pool]) -> Self {
+        let ranges = || pools.iter().flat_map(Pool::ranges);
+        let gateway_of = ranges().find(|range| range.gateway == Some(address));
+        let reason = if let Some(range) = gateway_of {
+            format!("is the gateway of {}", range.subnet)
+        } else if ranges().any(|range| range.span.contains(address)) {
+            "is excluded from its pool".to_owned()
+        } else {
+            let pools: Vec<String> = pools.iter().map(ToString::to_string).collect();
+            format!("is not in {}", pools.join(", "))
+        };
+        Self { address, reason }
+    }
+}
+
+impl fmt::Display for Outside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "address {} was asked for, but {}", self.address, self.reason)
+    }
+}
+
+/// A pool without a free address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exhausted {
+    /// The pool's subnets.
+    pub pool: String,
+    /// How many addresses the pool can lease; all of them are leased.
+    pub capacity: u128,
+    /// How many of them other networks hold.
+    pub held_by_others: usize,
+}
+
+impl fmt::Display for Exhausted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no free address in {}: all {} are leased", self.pool, self.capacity)?;
+        match self.held_by_others {
+            0 => Ok(()),
+            others => write!(f, ", {others} of them by other networks"),
+        }
+    }
 }

@@ -1,14 +1,26 @@
 //! The service itself, as the plugins use it.
 
-use cni_spec::{Attachment, CniResult, NetConf, ValidAttachments};
+use std::net::IpAddr;
+use std::time::Duration;
 
-use crate::{Error, Lease, LeaseRequest, Ledger, Released};
+use cni_spec::{Attachment, CniResult, NetConf, NetworkName, ValidAttachments};
 
-/// A network's pools and the ledger its leases stand in. It is made from a config that was checked whole.
+use crate::clock::Moment;
+use crate::config::Config;
+use crate::ledger::{Cooldown, Failure, Session};
+use crate::{Error, Lease, LeaseRequest, Ledger, Released, leasing};
+
+/// A network's pools and the ledger its leases stand in. It is made from a config that was checked whole, anew
+/// for each request: what was deleted after that is not leased any more.
 #[derive(Debug, Clone)]
 pub struct Ipam {
+    config: Config,
     ledger: Ledger,
+    began: Moment,
 }
+
+/// The longest that STATUS waits for the ledger: runtimes ask every few seconds.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Ipam {
     /// Reads and checks the `ipam` object, `runtimeConfig` and `args` of a network config. Touches neither the
@@ -17,7 +29,8 @@ impl Ipam {
     /// # Errors
     /// Code 7 naming key, value and reason; code 5 if `resolvConf` cannot be read.
     pub fn from_config(config: &NetConf) -> Result<Self, Error> {
-        Ok(Self { ledger: Ledger::from_config(config)? })
+        let began = Moment::now()?;
+        Ok(Self { config: Config::from_net_conf(config)?, ledger: Ledger::from_config(config)?, began })
     }
 
     /// The ledger alone, which is all that DEL and GC need.
@@ -34,8 +47,9 @@ impl Ipam {
     /// busy, 103 it is damaged and the kernel could not be asked what is in use, 104 the attachment was
     /// deleted meanwhile.
     pub fn lease(&self, request: &LeaseRequest) -> Result<Lease, Error> {
-        let _ = request;
-        Err(Error::Unfinished)
+        self.ledger.serve(&format!("ADD {}", request.attachment), &|session| {
+            leasing::lease(session, &self.config, request, self.began)
+        })
     }
 
     /// Takes a lease back that this process made and could not use: without a cool-down, since nobody ever
@@ -44,8 +58,15 @@ impl Ipam {
     /// # Errors
     /// The ledger could not be changed nor the wish be written down for the next opener.
     pub fn undo(&self, lease: &Lease) -> Result<(), Error> {
-        let _ = lease;
-        Err(Error::Unfinished)
+        if !lease.fresh {
+            return Ok(());
+        }
+        let asked = Moment::now()?;
+        let purpose = format!("undo of ADD {}", lease.attachment);
+        match self.ledger.release_lease(&purpose, &lease.attachment, &lease.lease_id, Cooldown::None) {
+            Ok(_) => Ok(()),
+            Err(error) => self.ledger.spool(&lease.attachment, Some(lease.lease_id.clone()), asked, error).map(drop),
+        }
     }
 
     /// See [`Ledger::release`].
@@ -56,20 +77,25 @@ impl Ipam {
         self.ledger.release(attachment)
     }
 
-    /// Whether the attachment's lease stands, and says what `prevResult` says.
+    /// Whether the attachment's lease stands, and says what `prevResult` says. Addresses in `prevResult` that
+    /// are not leased here may be another plugin's.
     ///
     /// # Errors
     /// 105 with the difference; 11 and 103 as for [`Ipam::lease`].
     pub fn check(&self, attachment: &Attachment, prev_result: &CniResult) -> Result<(), Error> {
-        let _ = (attachment, prev_result);
-        Err(Error::Unfinished)
+        self.ledger.serve(&format!("CHECK {attachment}"), &|session| {
+            let Some(record) = session.store.lease(attachment)? else {
+                return Err(Error::NoLease { attachment: attachment.clone() }.into());
+            };
+            record.ips().try_for_each(|address| check_address(session, attachment, prev_result, address))
+        })
     }
 
     /// See [`Ledger::gc`].
     ///
     /// # Errors
     /// See [`Ledger::gc`].
-    pub fn gc(&self, network: &cni_spec::NetworkName, valid: &ValidAttachments) -> Result<usize, Error> {
+    pub fn gc(&self, network: &NetworkName, valid: &ValidAttachments) -> Result<usize, Error> {
         self.ledger.gc(network, valid)
     }
 
@@ -78,6 +104,29 @@ impl Ipam {
     /// # Errors
     /// Code 50 with the reason.
     pub fn status(&self) -> Result<(), Error> {
-        Err(Error::Unfinished)
+        let timeout = self.ledger.lock_timeout().min(STATUS_TIMEOUT);
+        let ledger = self.ledger.clone().with_lock_timeout(timeout);
+        let purpose = format!("STATUS {}", self.config.network);
+        match ledger.tend(&purpose, &|session| leasing::available(session, &self.config)) {
+            Ok(_) => Ok(()),
+            Err(reason) => Err(Error::NotAvailable(Box::new(reason))),
+        }
     }
+}
+
+fn check_address(
+    session: &Session<'_>,
+    attachment: &Attachment,
+    prev_result: &CniResult,
+    address: IpAddr,
+) -> Result<(), Failure> {
+    if !prev_result.ips.iter().any(|ip| ip.address.ip() == address) {
+        return Err(Error::NotInResult { attachment: attachment.clone(), address }.into());
+    }
+    let holder = session.store.holder(address)?.map(|record| record.attachment);
+    if holder.as_ref() == Some(attachment) {
+        return Ok(());
+    }
+    let holder = holder.map_or_else(|| "nobody".to_owned(), |holder| holder.to_string());
+    Err(Error::Misindexed { attachment: attachment.clone(), address, holder }.into())
 }

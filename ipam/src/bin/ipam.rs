@@ -1,2 +1,7 @@
-//! Entry point.
-fn main() {}
+//! The command that looks into the ledger, and repairs it.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ipam::cli::main()
+}

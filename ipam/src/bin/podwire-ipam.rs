@@ -1,2 +1,7 @@
-//! Entry point.
-fn main() {}
+//! The CNI IPAM plugin.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cni_spec::dispatch::main(&ipam::PodwireIpam)
+}

@@ -1,0 +1,254 @@
+//! The allocation against a naive model that looks at every address of the pool.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+
+use ipnetwork::IpNetwork;
+use proptest::prelude::*;
+
+use super::*;
+use crate::pool::Range;
+
+/// The ledger as maps.
+#[derive(Debug, Default, Clone)]
+struct Memory {
+    leased: BTreeSet<IpAddr>,
+    released: BTreeMap<IpAddr, u64>,
+    cursor: Option<IpAddr>,
+}
+
+impl Memory {
+    fn lease(&mut self, choice: &Choice) {
+        assert!(self.leased.insert(choice.address), "{} was given twice", choice.address);
+        self.released.remove(&choice.address);
+        if choice.moves_cursor {
+            self.cursor = Some(choice.address);
+        }
+    }
+
+    fn release(&mut self, address: IpAddr, at: u64) {
+        if self.leased.remove(&address) {
+            self.released.insert(address, at);
+        }
+    }
+}
+
+impl Occupancy for Memory {
+    type Error = Infallible;
+
+    fn leased(&self, span: Span) -> impl Iterator<Item = Result<IpAddr, Infallible>> {
+        self.leased.range(span.first..=span.last).copied().map(Ok)
+    }
+
+    fn released_at(&self, address: IpAddr) -> Result<Option<u64>, Infallible> {
+        Ok(self.released.get(&address).copied())
+    }
+
+    fn released(&self, span: Span) -> impl Iterator<Item = Result<(u64, IpAddr), Infallible>> {
+        self.released.range(span.first..=span.last).map(|(address, at)| Ok((*at, *address)))
+    }
+
+    fn oldest_released(&self, _: &PoolKey) -> impl Iterator<Item = Result<(u64, IpAddr), Infallible>> {
+        let ordered: BTreeSet<(u64, IpAddr)> = self.released.iter().map(|(address, at)| (*at, *address)).collect();
+        ordered.into_iter().map(Ok)
+    }
+
+    fn cursor(&self, _: &PoolKey) -> Result<Option<IpAddr>, Infallible> {
+        Ok(self.cursor)
+    }
+}
+
+fn give(pool: &Pool, memory: &Memory, cooling: Cooling) -> Option<Choice> {
+    allocate(pool, memory, cooling).unwrap_or_else(|never| match never {})
+}
+
+fn addresses(pool: &Pool) -> Vec<IpAddr> {
+    let walk = |span: &Span| {
+        let span = *span;
+        std::iter::successors(Some(span.first), move |address| span::next(*address).filter(|next| span.contains(*next)))
+    };
+    pool.spans().iter().flat_map(walk).collect()
+}
+
+/// The rule of [`allocate`] in the plainest words, at the cost of the whole pool.
+fn model(pool: &Pool, memory: &Memory, cooling: Cooling) -> Option<IpAddr> {
+    let all = addresses(pool);
+    let free: Vec<IpAddr> = all.iter().copied().filter(|address| !memory.leased.contains(address)).collect();
+    let position = |address: &IpAddr| all.iter().position(|other| other == address);
+    let ahead = |address: &&IpAddr| memory.cursor.is_none_or(|cursor| position(address) > position(&cursor));
+    let fresh = free.iter().filter(|address| !memory.released.contains_key(address)).find(ahead);
+    let age = |address: &&IpAddr| (memory.released.get(address).copied(), **address);
+    let cooled = |address: &&IpAddr| memory.released.get(address).is_some_and(|at| cooling.is_over(*at));
+    let forgotten = |address: &&IpAddr| !memory.released.contains_key(address);
+    fresh
+        .or_else(|| free.iter().filter(cooled).min_by_key(age))
+        .or_else(|| free.iter().find(forgotten))
+        .or_else(|| free.iter().min_by_key(age))
+        .copied()
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Give,
+    Ask(usize),
+    Release(usize),
+    Undo(usize),
+    Wait(u64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        5 => Just(Step::Give),
+        1 => any::<usize>().prop_map(Step::Ask),
+        4 => any::<usize>().prop_map(Step::Release),
+        1 => any::<usize>().prop_map(Step::Undo),
+        2 => (1u64..40_000).prop_map(Step::Wait),
+    ];
+    proptest::collection::vec(step, 1..120)
+}
+
+fn pools() -> impl Strategy<Value = Pool> {
+    let subnets = prop_oneof![
+        Just(vec!["10.0.0.0/29"]),
+        Just(vec!["10.0.0.0/32"]),
+        Just(vec!["10.0.0.8/31", "10.0.0.0/30"]),
+        Just(vec!["255.255.255.240/28"]),
+        Just(vec!["fd00::/125", "fd00::10/127"]),
+    ];
+    let excluded = prop_oneof![Just(vec![]), Just(vec!["10.0.0.4/31", "255.255.255.254/31", "fd00::4/128"])];
+    (subnets, excluded).prop_map(|(subnets, excluded)| {
+        let parse = |text: &&str| -> IpNetwork { text.parse().unwrap() };
+        let excluded: Vec<Span> = excluded.iter().map(parse).map(Span::of).collect();
+        Pool::new(subnets.iter().map(parse).map(Range::whole).collect(), &excluded)
+    })
+}
+
+proptest! {
+    #[test]
+    fn it_gives_what_the_model_gives(pool in pools(), steps in steps()) {
+        let mut memory = Memory::default();
+        let mut cooling = Cooling { now: 1_000_000, period: 30_000 };
+        let all = addresses(&pool);
+        for step in steps {
+            let leased: Vec<IpAddr> = memory.leased.iter().copied().collect();
+            let pick = |index: usize| leased.get(index % leased.len().max(1)).copied();
+            match step {
+                Step::Give => {
+                    let given = give(&pool, &memory, cooling);
+                    prop_assert_eq!(given.as_ref().map(|choice| choice.address), model(&pool, &memory, cooling));
+                    prop_assert_eq!(given.is_none(), memory.leased.len() == all.len());
+                    if let Some(choice) = given {
+                        prop_assert!(pool.leases(choice.address));
+                        memory.lease(&choice);
+                    }
+                }
+                Step::Ask(index) => {
+                    let address = all[index % all.len()];
+                    if !memory.leased.contains(&address) {
+                        memory.lease(&Choice { address, moves_cursor: false });
+                    }
+                }
+                Step::Release(index) => pick(index).into_iter().for_each(|one| memory.release(one, cooling.now)),
+                Step::Undo(index) => pick(index).into_iter().for_each(|one| memory.release(one, 0)),
+                Step::Wait(milliseconds) => cooling.now += milliseconds,
+            }
+        }
+    }
+}
+
+fn pool(subnet: &str) -> Pool {
+    Pool::new(vec![Range::whole(subnet.parse().unwrap())], &[])
+}
+
+/// Counts what it is asked: the cost of an allocation without a clock.
+struct Counting<'a> {
+    memory: &'a Memory,
+    questions: std::cell::Cell<usize>,
+}
+
+impl Counting<'_> {
+    fn count<T>(&self, answer: T) -> T {
+        self.questions.set(self.questions.get() + 1);
+        answer
+    }
+}
+
+impl Occupancy for Counting<'_> {
+    type Error = Infallible;
+
+    fn leased(&self, span: Span) -> impl Iterator<Item = Result<IpAddr, Infallible>> {
+        self.memory.leased(span).inspect(|_| self.count(()))
+    }
+
+    fn released_at(&self, address: IpAddr) -> Result<Option<u64>, Infallible> {
+        self.count(self.memory.released_at(address))
+    }
+
+    fn released(&self, span: Span) -> impl Iterator<Item = Result<(u64, IpAddr), Infallible>> {
+        self.memory.released(span).inspect(|_| self.count(()))
+    }
+
+    fn oldest_released(&self, pool: &PoolKey) -> impl Iterator<Item = Result<(u64, IpAddr), Infallible>> {
+        self.memory.oldest_released(pool).inspect(|_| self.count(()))
+    }
+
+    fn cursor(&self, pool: &PoolKey) -> Result<Option<IpAddr>, Infallible> {
+        self.count(self.memory.cursor(pool))
+    }
+}
+
+fn cost(pool: &Pool, memory: &Memory) -> usize {
+    let counting = Counting { memory, questions: std::cell::Cell::new(0) };
+    let cooling = Cooling { now: 10_000_000, period: 30_000 };
+    allocate(pool, &counting, cooling).unwrap().expect("an address");
+    counting.questions.get()
+}
+
+#[test]
+fn a_nearly_full_pool_costs_no_more_than_an_empty_one() {
+    let pool = pool("10.0.0.0/16");
+    let mut memory = Memory::default();
+    let empty = cost(&pool, &memory);
+    let all = addresses(&pool);
+    memory.leased.extend(all.iter().copied());
+    memory.cursor = all.last().copied();
+    for address in all.iter().step_by(100) {
+        memory.release(*address, 1);
+    }
+    let full = cost(&pool, &memory);
+    assert!(full <= empty + 2, "{full} questions instead of {empty}");
+}
+
+#[test]
+fn a_large_pool_is_given_out_in_order_and_forgets_what_cooled_down() {
+    let pool = pool("fd00::/64");
+    let mut memory = Memory::default();
+    let mut cooling = Cooling { now: 100_000, period: 30_000 };
+    let first = give(&pool, &memory, cooling).unwrap();
+    assert_eq!(first.address.to_string(), "fd00::2");
+    memory.lease(&first);
+    memory.release(first.address, cooling.now);
+    assert_eq!(forgettable(&pool, &memory, cooling), Ok(vec![]), "still cooling down");
+    cooling.now += 30_000;
+    assert_eq!(forgettable(&pool, &memory, cooling), Ok(vec![first.address]));
+    memory.released.clear();
+    assert_eq!(give(&pool, &memory, cooling).unwrap().address.to_string(), "fd00::3", "not the one just returned");
+    assert!(cost(&pool, &memory) < 5);
+}
+
+#[test]
+fn a_cooling_address_is_given_when_nothing_else_is_left_oldest_first() {
+    let pool = pool("10.0.0.0/29");
+    let mut memory = Memory::default();
+    let cooling = Cooling { now: 100_000, period: 30_000 };
+    while let Some(choice) = give(&pool, &memory, cooling) {
+        memory.lease(&choice);
+    }
+    let all = addresses(&pool);
+    assert_eq!(memory.leased.len(), 5, "six hosts but the gateway");
+    memory.release(all[3], 99_000);
+    memory.release(all[1], 99_500);
+    assert_eq!(give(&pool, &memory, cooling).unwrap().address, all[3]);
+    memory.release(all[4], 50_000);
+    assert_eq!(give(&pool, &memory, cooling).unwrap().address, all[4], "this one has cooled down");
+}

@@ -1,0 +1,113 @@
+//! `ipam release`.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::net::IpAddr;
+
+use super::Terminal;
+use super::exit::{Exit, Stop};
+use super::select::{self, Filter};
+use crate::ledger::Cooldown;
+use crate::liveness::Liveness;
+use crate::{Ledger, Record, Released};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  ipam release 10.244.1.17 --dry-run
+  ipam release --container 0a1b2c3d --yes
+  ipam release --pod shop/cart-6d5f --force";
+
+/// Ends leases.
+#[derive(Debug, clap::Args)]
+pub(super) struct Release {
+    /// The lease of this address, with all its addresses.
+    #[arg(required_unless_present_any = ["network", "namespace", "pod", "container"])]
+    address: Option<IpAddr>,
+    #[command(flatten)]
+    filter: Filter,
+    /// Says what would be released, and releases nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Does not ask.
+    #[arg(short, long)]
+    yes: bool,
+    /// Releases even if the pod is alive. Its address may then be given to another.
+    #[arg(long)]
+    force: bool,
+}
+
+impl Release {
+    pub fn run(&self, ledger: &Ledger, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
+        let leases = select::all(ledger, "ipam release")?;
+        let mut found: Vec<&Record> = leases.iter().filter(|record| self.filter.takes(record)).collect();
+        if let Some(address) = self.address {
+            found.retain(|record| record.ips().any(|ip| ip == address));
+        }
+        if found.is_empty() {
+            return Err(Stop::new(Exit::NotFound, format!("no such lease in {}", ledger.dir().display())));
+        }
+        let alive = self.alive(&found, terminal)?;
+        for lease in &found {
+            let would = if self.dry_run { "would release" } else { "to release:" };
+            let mut place: &mut dyn Write = if self.dry_run { terminal.out } else { terminal.err };
+            writeln!(&mut place, "{would} {}", describe(lease)).map_err(Stop::from_printing)?;
+        }
+        if alive {
+            return Err(Stop::new(Exit::Refused, "nothing was released; --force does it nevertheless"));
+        }
+        if self.dry_run {
+            return Ok(Exit::Done);
+        }
+        self.confirm(terminal)?;
+        found.into_iter().try_fold(Exit::Done, |exit, lease| release(ledger, lease, exit, terminal))
+    }
+
+    /// Whether any pod is alive, unless that does not matter.
+    fn alive(&self, found: &[&Record], terminal: &mut Terminal<'_>) -> Result<bool, Stop> {
+        let mut alive = false;
+        for lease in found.iter().filter(|_| !self.force) {
+            if let Some(objection) = Liveness::of(lease).objection() {
+                writeln!(terminal.err, "not dead: {}: {objection}", describe(lease)).map_err(Stop::from_printing)?;
+                alive = true;
+            }
+        }
+        Ok(alive)
+    }
+
+    fn confirm(&self, terminal: &mut Terminal<'_>) -> Result<(), Stop> {
+        if self.yes {
+            return Ok(());
+        }
+        if !io::stdin().is_terminal() {
+            return Err(Stop::new(Exit::Refused, "not asked to go on: add --yes, or run it on a terminal"));
+        }
+        write!(terminal.err, "Release? [y/N] ").and_then(|()| terminal.err.flush()).map_err(Stop::from_printing)?;
+        let mut answer = String::new();
+        io::stdin().lock().read_line(&mut answer).map_err(Stop::from_printing)?;
+        match answer.trim() {
+            "y" | "Y" | "yes" => Ok(()),
+            _ => Err(Stop::new(Exit::Refused, "nothing was released")),
+        }
+    }
+}
+
+fn release(ledger: &Ledger, lease: &Record, exit: Exit, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
+    match ledger.release_lease("ipam release", &lease.attachment, &lease.lease_id, Cooldown::Full)? {
+        Released::Lease(_) => {
+            writeln!(terminal.out, "released {}", describe(lease)).map_err(Stop::from_printing)?;
+            Ok(exit)
+        }
+        Released::Nothing | Released::Spooled => {
+            writeln!(terminal.err, "ended meanwhile: {}", describe(lease)).map_err(Stop::from_printing)?;
+            Ok(Exit::NotFound)
+        }
+    }
+}
+
+fn describe(lease: &Record) -> String {
+    let addresses: Vec<String> = lease.ips().map(|ip| ip.to_string()).collect();
+    let pod = lease.pod.to_string();
+    let pod = if pod.is_empty() { pod } else { format!("pod {pod}, ") };
+    let attachment = &lease.attachment;
+    let (container, ifname, network) = (&attachment.container_id, &attachment.ifname, &attachment.network);
+    format!("{} of {pod}container {container}, interface {ifname}, network {network}", addresses.join(" and "))
+}

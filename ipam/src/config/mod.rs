@@ -1,0 +1,97 @@
+//! The network config: raw -> valid. Allocation and ledger see the valid one only.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cni_spec::{CniArgs, Dns, NetConf, NetworkName, Route, SpecVersion};
+
+use crate::Error;
+use crate::pool::Pool;
+
+mod pools;
+mod problem;
+mod raw;
+mod requested;
+mod resolv;
+mod routes;
+
+pub use problem::{InvalidKey, Problem};
+
+/// How long a released address rests before it is given again, unless there is no other.
+const COOLDOWN: Duration = Duration::from_secs(30);
+
+/// Everything about a network that an ADD needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    pub network: NetworkName,
+    /// One address is leased from each.
+    pub pools: Vec<Pool>,
+    /// How long a released address rests.
+    pub cooldown: Duration,
+    pub routes: Vec<Route>,
+    pub dns: Dns,
+    wanted: Vec<IpAddr>,
+}
+
+impl Config {
+    pub fn from_net_conf(config: &NetConf) -> Result<Self, Error> {
+        let raw: raw::RawNetConf = config.parse().map_err(Error::ConfigShape)?;
+        let default = raw::RawIpam::default();
+        let ipam = raw.ipam.as_ref().unwrap_or(&default);
+        let pools = pools::pools(&raw, ipam).map_err(Error::Config)?;
+        fits_version(&pools, config.cni_version).map_err(Error::Config)?;
+        let cooldown = ipam.cooldown_seconds.map_or(COOLDOWN, |seconds| Duration::from_secs(seconds.into()));
+        let routes = routes::routes(ipam.routes.as_deref().unwrap_or_default()).map_err(Error::Config)?;
+        let dns = ipam.resolv_conf.as_ref().filter(|path| !path.is_empty()).map(|path| read_resolv_conf(path));
+        let dns = dns.transpose()?.unwrap_or_default();
+        let wanted = requested::of_config(config)?;
+        Ok(Self { network: config.name.clone(), pools, cooldown, routes, dns, wanted })
+    }
+
+    /// The address that each pool is asked for, in the pools' order.
+    pub fn requested(&self, args: &CniArgs) -> Result<Vec<Option<IpAddr>>, Error> {
+        if self.wanted.is_empty() {
+            let wanted = requested::of_args(args)?;
+            return requested::assign(&self.pools, wanted.as_slice());
+        }
+        requested::assign(&self.pools, &self.wanted)
+    }
+}
+
+/// Where the ledger is and how long to wait for it: all that DEL needs to know.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub dir: Option<PathBuf>,
+    pub lock_timeout: Option<Duration>,
+}
+
+impl Place {
+    pub fn from_net_conf(config: &NetConf) -> Result<Self, Error> {
+        let raw: raw::RawPlaceConf = config.parse().map_err(Error::ConfigShape)?;
+        let raw = raw.ipam.unwrap_or_default();
+        let dir = raw.data_dir.filter(|dir| !dir.is_empty()).map(PathBuf::from);
+        if let Some(dir) = dir.as_ref().filter(|dir| !dir.is_absolute()) {
+            let (path, value) = ("ipam.dataDir".to_owned(), Some(dir.display().to_string()));
+            return Err(Error::Config(InvalidKey { path, value, problem: Problem::NotAbsolute }));
+        }
+        let lock_timeout = raw.lock_timeout_seconds.map(|seconds| Duration::from_secs(seconds.into()));
+        Ok(Self { dir, lock_timeout })
+    }
+}
+
+/// Results before 0.3.0 carry `ip4` and `ip6`.
+fn fits_version(pools: &[Pool], version: SpecVersion) -> Result<(), InvalidKey> {
+    let of_v4 = pools.iter().filter(|pool| pool.is_ipv4()).count();
+    if version >= SpecVersion::V0_3_0 || (of_v4 <= 1 && pools.len() - of_v4 <= 1) {
+        return Ok(());
+    }
+    Err(InvalidKey { path: "ipam".to_owned(), value: None, problem: Problem::TooMany(version) })
+}
+
+fn read_resolv_conf(path: &str) -> Result<Dns, Error> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(resolv::parse(&text)),
+        Err(source) => Err(Error::ResolvConf { path: path.into(), source }),
+    }
+}

@@ -1,0 +1,97 @@
+//! One process at a time: a lock file beside the database, waited for with a deadline.
+//!
+//! The engine has a lock of its own, but takes it only after it has read and perhaps written a file, and
+//! cannot be waited for. This one is around all of that.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use super::holder::Holder;
+use crate::Error;
+
+/// The lock, held until this is dropped.
+#[derive(Debug)]
+pub(super) struct Lock(Flock<File>);
+
+impl Lock {
+    /// Waits for the lock, and writes into its file who has it since when and for what.
+    pub fn acquire(path: &Path, purpose: &str, timeout: Duration) -> Result<Self, Error> {
+        let failed = |source| Error::LockFile { path: path.to_owned(), source };
+        let started = Instant::now();
+        loop {
+            let file = open(path).map_err(failed)?;
+            let left = timeout.saturating_sub(started.elapsed());
+            let Some(lock) = wait(file, left).map_err(failed)? else {
+                let holder = Holder::of(path);
+                return Err(Error::Busy { path: path.to_owned(), waited: timeout, holder });
+            };
+            // Somebody who tidies up may have removed the file that was waited for.
+            if is_still_at(&lock, path).map_err(failed)? {
+                let text = Holder::of_this_process(purpose).to_json();
+                lock.set_len(0).and_then(|()| lock.write_all_at(text.as_bytes(), 0)).map_err(failed)?;
+                return Ok(Self(lock));
+            }
+        }
+    }
+}
+
+impl Drop for Lock {
+    /// The lock goes with the file; the name of its holder must not outlast it. If that cannot be written, a
+    /// later reader finds that the process named there does not hold the lock.
+    fn drop(&mut self) {
+        let _ = self.0.set_len(0);
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+fn is_still_at(file: &File, path: &Path) -> io::Result<bool> {
+    let held = file.metadata()?;
+    match fs::metadata(path) {
+        Ok(there) => Ok((held.dev(), held.ino()) == (there.dev(), there.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The lock, or none if the time ran out. The kernel has no flock(2) with a deadline, so a thread waits: it is
+/// woken the moment the lock is free, in the order of asking, where polling would be neither. If the deadline
+/// comes first, the thread gives the lock back as soon as it has it, or ends with the process.
+fn wait(file: File, timeout: Duration) -> io::Result<Option<Flock<File>>> {
+    let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => return Ok(Some(lock)),
+        Err((file, Errno::EWOULDBLOCK)) => file,
+        Err((_, errno)) => return Err(errno.into()),
+    };
+    let (sender, receiver) = mpsc::sync_channel(0);
+    let waiter = move || {
+        // A failed send drops the lock: nobody waits for it any more.
+        let _ = sender.send(lock_uninterrupted(file));
+    };
+    thread::Builder::new().name("ledger-lock".to_owned()).spawn(waiter)?;
+    match receiver.recv_timeout(timeout) {
+        Ok(locked) => locked.map(Some),
+        Err(mpsc::RecvTimeoutError::Timeout) => Ok(None),
+        Err(mpsc::RecvTimeoutError::Disconnected) => Err(io::Error::other("the waiting thread ended")),
+    }
+}
+
+fn lock_uninterrupted(mut file: File) -> io::Result<Flock<File>> {
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusive) {
+            Ok(lock) => return Ok(lock),
+            Err((again, Errno::EINTR)) => file = again,
+            Err((_, errno)) => return Err(errno.into()),
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! The leases that can be read off the kernel: podwire marks what it makes for a pod.
+
+use cni_spec::Attachment;
+use ipnetwork::IpNetwork;
+use kernel::rtnl::{Link, RouteFilter, Rtnl};
+
+use crate::clock::{self, Moment};
+use crate::record::{Origin, Pod, Record, RecordedAddress};
+use crate::{Error, LeaseId};
+
+/// Who makes podwire's routes (rtnetlink(7), rtm_protocol).
+const PODWIRE: u8 = 112;
+
+/// One lease for each host end of a veth pair that says whose it is, with the addresses routed to it.
+pub(super) fn leases_in_kernel(now: Moment, boot_id: &str) -> Result<Vec<Record>, Error> {
+    let rtnl = Rtnl::open().map_err(Error::Rebuild)?;
+    let links = rtnl.links_of_kind("veth").map_err(Error::Rebuild)?;
+    let owned: Vec<(Link, Attachment)> = links
+        .into_iter()
+        .filter_map(|link| {
+            let attachment = owner(link.alias.as_deref()?)?;
+            Some((link, attachment))
+        })
+        .collect();
+    if owned.is_empty() {
+        return Ok(Vec::new());
+    }
+    let filter = RouteFilter { protocol: Some(PODWIRE), ..RouteFilter::default() };
+    let routes = rtnl.routes(&filter).map_err(Error::Rebuild)?;
+    let mut leases: Vec<Record> = Vec::new();
+    for (link, attachment) in owned {
+        let to_pod = routes.iter().filter(|route| route.oif == link.index && is_one_address(route.dst));
+        let is_known = |dst: &IpNetwork| leases.iter().any(|lease| lease.ips().any(|ip| ip == dst.ip()));
+        let addresses: Vec<IpNetwork> = to_pod.map(|route| route.dst).filter(|dst| !is_known(dst)).collect();
+        if !addresses.is_empty() {
+            leases.push(recovered(attachment, &addresses, now, boot_id)?);
+        }
+    }
+    Ok(leases)
+}
+
+/// Whether the kernel has a link for the attachment.
+pub(crate) fn has_link(attachment: &Attachment) -> Result<bool, Error> {
+    let rtnl = Rtnl::open().map_err(Error::Rebuild)?;
+    let links = rtnl.links_of_kind("veth").map_err(Error::Rebuild)?;
+    Ok(links.iter().any(|link| link.alias.as_deref().and_then(owner).as_ref() == Some(attachment)))
+}
+
+/// The attachment in the ifalias `podwire NETWORK CONTAINERID IFNAME`.
+fn owner(alias: &str) -> Option<Attachment> {
+    let mut words = alias.strip_prefix("podwire ")?.split(' ');
+    let (network, container_id, ifname) = (words.next()?, words.next()?, words.next()?);
+    let attachment = Attachment {
+        network: network.parse().ok()?,
+        container_id: container_id.parse().ok()?,
+        ifname: ifname.parse().ok()?,
+    };
+    words.next().is_none().then_some(attachment)
+}
+
+fn is_one_address(network: IpNetwork) -> bool {
+    network.prefix() == if network.is_ipv4() { 32 } else { 128 }
+}
+
+fn recovered(attachment: Attachment, addresses: &[IpNetwork], now: Moment, boot_id: &str) -> Result<Record, Error> {
+    let recorded = |address: &IpNetwork| RecordedAddress { address: *address, gateway: None, pool: String::new() };
+    Ok(Record {
+        lease_id: LeaseId(clock::unique_name()?),
+        attachment,
+        addresses: addresses.iter().map(recorded).collect(),
+        netns: None,
+        pod: Pod::default(),
+        created: now.wall,
+        // Nobody knows: older than every request.
+        created_boottime_ms: 0,
+        boot_id: boot_id.to_owned(),
+        origin: Origin::Recovered,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alias_names_an_attachment_or_nothing() {
+        let named = owner("podwire k8s-net 0a1b2c eth0").unwrap();
+        assert_eq!(named.to_string(), "k8s-net 0a1b2c eth0");
+        for other in ["", "podwire", "podwire a b", "podwire a b eth0 d", "podwire a/b c eth0", "other a b eth0"] {
+            assert_eq!(owner(other), None, "{other:?}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Changes to the ledger: each is one transaction, there whole or not at all.
+
+use std::net::IpAddr;
+
+use cni_spec::Attachment;
+use sled::transaction::{ConflictableTransactionError, TransactionError, TransactionalTree};
+
+use super::error::{Damage, StoreError};
+use super::{Release, Store, keys, malformed};
+use crate::pool::PoolKey;
+use crate::record::Record;
+
+/// What one transaction does: first what ends, then what begins.
+#[derive(Debug, Default)]
+pub(crate) struct Change {
+    /// Leases to end, as they were read.
+    pub ended: Vec<Ended>,
+    /// Leases to begin.
+    pub begun: Vec<Record>,
+    /// Pools whose cursor moves.
+    pub cursors: Vec<(PoolKey, IpAddr)>,
+    /// Releases that need not be remembered any longer.
+    pub forgotten: Vec<IpAddr>,
+    /// Attachments that were deleted before they were known, and when.
+    pub tombstones: Vec<(Attachment, u64)>,
+    /// Tombstones that nobody needs any more.
+    pub levelled: Vec<Attachment>,
+}
+
+/// The end of a lease.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub record: Record,
+    /// In milliseconds of `CLOCK_BOOTTIME`; 0 for addresses that need no rest.
+    pub released_at: u64,
+}
+
+type InTransaction<T> = Result<T, ConflictableTransactionError<StoreError>>;
+
+impl Store {
+    /// Carries the change out. It is not safe from the death of this process before [`Store::flush`].
+    pub fn commit(&self, change: &Change) -> Result<(), StoreError> {
+        self.db.transaction(|tree| apply(tree, change)).map_err(|error| match error {
+            TransactionError::Abort(ours) => ours,
+            TransactionError::Storage(engines) => engines.into(),
+        })
+    }
+}
+
+fn apply(tree: &TransactionalTree, change: &Change) -> InTransaction<()> {
+    for ended in &change.ended {
+        end(tree, ended)?;
+    }
+    for record in &change.begun {
+        begin(tree, record)?;
+    }
+    for (pool, address) in &change.cursors {
+        tree.insert(keys::cursor(pool), keys::address(*address))?;
+    }
+    for address in &change.forgotten {
+        forget(tree, *address)?;
+    }
+    for (attachment, at) in &change.tombstones {
+        tree.insert(keys::tombstone(attachment), at.to_be_bytes().as_slice())?;
+    }
+    for attachment in &change.levelled {
+        tree.remove(keys::tombstone(attachment))?;
+    }
+    Ok(())
+}
+
+fn end(tree: &TransactionalTree, ended: &Ended) -> InTransaction<()> {
+    let key = keys::lease(&ended.record.attachment);
+    tree.remove(key.as_slice())?;
+    for recorded in &ended.record.addresses {
+        let (address, pool) = (recorded.address.ip(), PoolKey(recorded.pool.clone()));
+        let index = keys::address(address);
+        // An entry that names somebody else is that one's: it is not freed here.
+        if tree.get(&index)?.is_some_and(|holder| *holder == key[1..]) {
+            tree.remove(index)?;
+            forget(tree, address)?;
+            let release = Release { at: ended.released_at, pool: pool.clone() };
+            tree.insert(keys::released(address), release.to_bytes())?;
+            tree.insert(keys::queued(&pool, ended.released_at, address), &[])?;
+        }
+    }
+    Ok(())
+}
+
+fn begin(tree: &TransactionalTree, record: &Record) -> InTransaction<()> {
+    let key = keys::lease(&record.attachment);
+    for address in record.ips() {
+        // The caller looked; if this is taken nevertheless, leases and index tell different stories.
+        if tree.insert(keys::address(address), &key[1..])?.is_some() {
+            let damage = StoreError::Damaged(Damage::Index(address));
+            return Err(ConflictableTransactionError::Abort(damage));
+        }
+        forget(tree, address)?;
+    }
+    let value = serde_json::json!(record).to_string();
+    tree.insert(key, value.as_bytes())?;
+    tree.remove(keys::tombstone(&record.attachment))?;
+    Ok(())
+}
+
+fn forget(tree: &TransactionalTree, address: IpAddr) -> InTransaction<()> {
+    let key = keys::released(address);
+    let Some(value) = tree.remove(key.as_slice())? else { return Ok(()) };
+    let Some(release) = Release::from_bytes(&value) else {
+        return Err(ConflictableTransactionError::Abort(malformed(&key)));
+    };
+    tree.remove(keys::queued(&release.pool, release.at, address))?;
+    Ok(())
+}

@@ -1,0 +1,144 @@
+//! The keys of the one tree: a letter for the kind, then fixed-width or zero-ended parts, so that scans are
+//! ordered as they are used.
+//!
+//! | key | value |
+//! |---|---|
+//! | `m` name | what holds for the whole ledger |
+//! | `l` network 0 container id 0 ifname | the lease: the truth |
+//! | `a` family address | the attachment that holds the address: derived from the leases |
+//! | `r` family address | when the address was released last, and from which pool |
+//! | `q` pool 0 time family address | the same, in the order of release |
+//! | `c` pool | the pool's cursor |
+//! | `t` network 0 container id 0 ifname | when an unknown attachment was deleted |
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use cni_spec::{Attachment, NetworkName};
+
+use crate::pool::PoolKey;
+
+pub(super) const SCHEMA: &[u8] = b"mschema";
+pub(super) const BOOT: &[u8] = b"mboot";
+
+/// What begins every key of a kind.
+pub(super) const LEASES: &[u8] = b"l";
+pub(super) const TOMBSTONES: &[u8] = b"t";
+/// All kinds that end with the boot: everything but `m`.
+pub(super) const OF_THE_BOOT: [&[u8]; 6] = [b"l", b"a", b"r", b"q", b"c", b"t"];
+
+pub(super) fn lease(attachment: &Attachment) -> Vec<u8> {
+    named(b'l', attachment)
+}
+
+/// What begins the keys of all leases of a network.
+pub(super) fn leases_of(network: &NetworkName) -> Vec<u8> {
+    [LEASES, network.as_str().as_bytes(), &[0]].concat()
+}
+
+pub(super) fn tombstone(attachment: &Attachment) -> Vec<u8> {
+    named(b't', attachment)
+}
+
+/// The attachment in the key of a lease or a tombstone.
+pub(super) fn attachment_in(key: &[u8]) -> Option<Attachment> {
+    let mut names = std::str::from_utf8(key.get(1..)?).ok()?.split('\0');
+    let (network, container_id, ifname) = (names.next()?, names.next()?, names.next()?);
+    let attachment = Attachment {
+        network: network.parse().ok()?,
+        container_id: container_id.parse().ok()?,
+        ifname: ifname.parse().ok()?,
+    };
+    names.next().is_none().then_some(attachment)
+}
+
+/// Names have no zero bytes: cni-spec's newtypes see to that.
+fn named(kind: u8, attachment: &Attachment) -> Vec<u8> {
+    let Attachment { network, container_id, ifname } = attachment;
+    let parts = [network.as_str().as_bytes(), container_id.as_str().as_bytes(), ifname.as_str().as_bytes()];
+    [&[kind], parts.join(&0).as_slice()].concat()
+}
+
+pub(super) fn address(address: IpAddr) -> Vec<u8> {
+    [b"a".as_slice(), &of_address(address)].concat()
+}
+
+pub(super) fn released(address: IpAddr) -> Vec<u8> {
+    [b"r".as_slice(), &of_address(address)].concat()
+}
+
+pub(super) fn queued(pool: &PoolKey, at: u64, address: IpAddr) -> Vec<u8> {
+    [queue(pool).as_slice(), &at.to_be_bytes(), &of_address(address)].concat()
+}
+
+/// What begins the keys of a pool's releases.
+pub(super) fn queue(pool: &PoolKey) -> Vec<u8> {
+    [b"q", pool.0.as_bytes(), &[0]].concat()
+}
+
+pub(super) fn cursor(pool: &PoolKey) -> Vec<u8> {
+    [b"c", pool.0.as_bytes()].concat()
+}
+
+const ADDRESS: usize = 17;
+
+/// The family's number, then the address in 16 bytes, big endian: ordered as addresses are.
+fn of_address(address: IpAddr) -> [u8; ADDRESS] {
+    let (family, bits) = match address {
+        IpAddr::V4(v4) => (4, u128::from(v4.to_bits())),
+        IpAddr::V6(v6) => (6, v6.to_bits()),
+    };
+    let mut key = [family; ADDRESS];
+    key[1..].copy_from_slice(&bits.to_be_bytes());
+    key
+}
+
+/// The address at the end of a key.
+pub(super) fn address_in(key: &[u8]) -> Option<IpAddr> {
+    let (family, bits) = key.last_chunk::<ADDRESS>()?.split_first()?;
+    let bits = u128::from_be_bytes(bits.try_into().ok()?);
+    match family {
+        4 => u32::try_from(bits).ok().map(|bits| IpAddr::V4(Ipv4Addr::from_bits(bits))),
+        6 => Some(IpAddr::V6(Ipv6Addr::from_bits(bits))),
+        _ => None,
+    }
+}
+
+/// Time and address at the end of a release's key.
+pub(super) fn release_in(key: &[u8]) -> Option<(u64, IpAddr)> {
+    let address = address_in(key)?;
+    let time = key.get(..key.len().checked_sub(ADDRESS)?)?.last_chunk::<8>()?;
+    Some((u64::from_be_bytes(*time), address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_come_back_from_their_keys_and_sort_as_addresses() {
+        let texts = ["0.0.0.0", "9.255.255.255", "10.0.0.1", "255.255.255.255", "::", "::1", "fd00::1", "ff00::"];
+        let addresses = texts.map(|text| text.parse::<IpAddr>().unwrap());
+        let mut keys = addresses.map(address).to_vec();
+        assert_eq!(keys.iter().map(|key| address_in(key).unwrap()).collect::<Vec<_>>(), addresses);
+        let unsorted = keys.clone();
+        keys.sort();
+        assert_eq!(keys, unsorted);
+    }
+
+    #[test]
+    fn releases_sort_by_time_within_their_pool() {
+        let pool = PoolKey("10.0.0.1-10.0.0.9".into());
+        let early = queued(&pool, 255, "10.0.0.9".parse().unwrap());
+        let late = queued(&pool, 256, "10.0.0.1".parse().unwrap());
+        assert!(early < late);
+        assert_eq!(release_in(&late), Some((256, "10.0.0.1".parse().unwrap())));
+        assert!(!late.starts_with(&queue(&PoolKey("10.0.0.1-10.0.0".into()))));
+    }
+
+    #[test]
+    fn a_damaged_key_is_no_address() {
+        assert_eq!(address_in(b"a"), None);
+        assert_eq!(address_in(&[7; 18]), None);
+        assert_eq!(release_in(&of_address("10.0.0.1".parse().unwrap())), None);
+    }
+}

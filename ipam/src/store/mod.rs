@@ -1,0 +1,163 @@
+//! The database: the only module that names the engine, sled.
+//!
+//! sled was built for one process that opens its database once. Here every call is a process of its own, so the
+//! engine is kept behind three things: the ledger's lock around everything (in [`crate::ledger`]), [`open`],
+//! which clears away what a killed opener leaves and makes errors of panics, and the habit of flushing before
+//! an answer is given.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use cni_spec::{Attachment, NetworkName};
+
+use crate::pool::PoolKey;
+use crate::record::Record;
+
+mod change;
+mod error;
+mod hurry;
+mod keys;
+mod occupancy;
+mod open;
+
+pub(crate) use change::{Change, Ended};
+pub use error::{Damage, StoreError};
+pub(crate) use open::sheltered;
+
+/// The version of keys and values, counted up when an older program could misread them.
+const SCHEMA: u32 = 1;
+
+/// An open database. The caller holds the ledger's lock.
+#[derive(Debug)]
+pub(crate) struct Store {
+    db: sled::Db,
+}
+
+impl Store {
+    /// Makes a new database in an empty folder.
+    pub fn create(dir: &Path, boot_id: &str) -> Result<Self, StoreError> {
+        let store = Self { db: open::open(dir)? };
+        let mut stamps = sled::Batch::default();
+        stamps.insert(keys::SCHEMA, &SCHEMA.to_be_bytes());
+        stamps.insert(keys::BOOT, boot_id.as_bytes());
+        store.db.apply_batch(stamps)?;
+        Ok(store)
+    }
+
+    /// Opens a database. If another boot wrote it, its leases are void and go: no pod survives a reboot.
+    pub fn open(dir: &Path, boot_id: &str) -> Result<Self, StoreError> {
+        let store = Self { db: open::open(dir)? };
+        let schema = store.db.get(keys::SCHEMA)?.ok_or(StoreError::Damaged(Damage::NoSchema))?;
+        match schema.as_ref().try_into().map(u32::from_be_bytes) {
+            Ok(SCHEMA) => {}
+            Ok(found) if found > SCHEMA => return Err(StoreError::Newer { found, known: SCHEMA }),
+            Ok(_) | Err(_) => return Err(malformed(keys::SCHEMA)),
+        }
+        if store.db.get(keys::BOOT)?.as_deref() != Some(boot_id.as_bytes()) {
+            store.begin_boot(boot_id)?;
+        }
+        Ok(store)
+    }
+
+    /// Makes what was committed safe from the death of this process. (It is in the kernel's hands then; a
+    /// loss of power ends the boot, and with it the leases.)
+    pub fn flush(&self) -> Result<(), StoreError> {
+        self.db.flush()?;
+        Ok(())
+    }
+
+    /// The attachment's lease.
+    pub fn lease(&self, attachment: &Attachment) -> Result<Option<Record>, StoreError> {
+        let key = keys::lease(attachment);
+        self.db.get(&key)?.map(|value| record(&key, &value)).transpose()
+    }
+
+    /// All leases, in the order of network, container id and interface.
+    pub fn leases(&self) -> impl Iterator<Item = Result<Record, StoreError>> {
+        self.scan_leases(keys::LEASES)
+    }
+
+    /// All leases of a network.
+    pub fn leases_of(&self, network: &NetworkName) -> impl Iterator<Item = Result<Record, StoreError>> {
+        self.scan_leases(&keys::leases_of(network))
+    }
+
+    /// The lease that holds the address.
+    pub fn holder(&self, address: IpAddr) -> Result<Option<Record>, StoreError> {
+        let index = keys::address(address);
+        let Some(attachment) = self.db.get(index)? else { return Ok(None) };
+        let key = [keys::LEASES, &attachment].concat();
+        let value = self.db.get(&key)?.ok_or(StoreError::Damaged(Damage::Index(address)))?;
+        record(&key, &value).map(Some)
+    }
+
+    /// When the attachment was deleted without being known, in milliseconds of `CLOCK_BOOTTIME`.
+    pub fn tombstone(&self, attachment: &Attachment) -> Result<Option<u64>, StoreError> {
+        let key = keys::tombstone(attachment);
+        self.db.get(&key)?.map(|value| time(&key, &value)).transpose()
+    }
+
+    /// Attachments whose tombstone is older than a moment of `CLOCK_BOOTTIME`, in milliseconds.
+    pub fn tombstones_before(&self, moment: u64) -> Result<Vec<Attachment>, StoreError> {
+        let mut old = Vec::new();
+        for entry in self.db.scan_prefix(keys::TOMBSTONES) {
+            let (key, value) = entry?;
+            if time(&key, &value)? < moment {
+                old.push(keys::attachment_in(&key).ok_or_else(|| malformed(&key))?);
+            }
+        }
+        Ok(old)
+    }
+
+    fn scan_leases(&self, prefix: &[u8]) -> impl Iterator<Item = Result<Record, StoreError>> + use<> {
+        self.db.scan_prefix(prefix).map(|entry| {
+            let (key, value) = entry?;
+            record(&key, &value)
+        })
+    }
+
+    fn begin_boot(&self, boot_id: &str) -> Result<(), StoreError> {
+        let mut batch = sled::Batch::default();
+        for kind in keys::OF_THE_BOOT {
+            for key in self.db.scan_prefix(kind).keys() {
+                batch.remove(key?);
+            }
+        }
+        batch.insert(keys::BOOT, boot_id.as_bytes());
+        self.db.apply_batch(batch)?;
+        Ok(())
+    }
+}
+
+/// When an address was released, and from which pool: the value that leads to its place in the queue.
+#[derive(Debug, Clone)]
+struct Release {
+    at: u64,
+    pool: PoolKey,
+}
+
+impl Release {
+    fn to_bytes(&self) -> Vec<u8> {
+        [self.at.to_be_bytes().as_slice(), self.pool.0.as_bytes()].concat()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (at, pool) = bytes.split_first_chunk()?;
+        Some(Self { at: u64::from_be_bytes(*at), pool: PoolKey(String::from_utf8(pool.to_vec()).ok()?) })
+    }
+}
+
+fn record(key: &[u8], value: &[u8]) -> Result<Record, StoreError> {
+    serde_json::from_slice(value).map_err(|source| {
+        let key = String::from_utf8_lossy(key).replace('\0', " ");
+        StoreError::Damaged(Damage::Value { key, source })
+    })
+}
+
+fn time(key: &[u8], value: &[u8]) -> Result<u64, StoreError> {
+    value.try_into().map(u64::from_be_bytes).map_err(|_| malformed(key))
+}
+
+fn malformed(key: &[u8]) -> StoreError {
+    StoreError::Damaged(Damage::Key(String::from_utf8_lossy(key).into_owned()))
+}

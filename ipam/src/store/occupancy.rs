@@ -1,0 +1,50 @@
+//! What [`crate::allocate`] wants to know, from the database.
+
+use std::net::IpAddr;
+
+use super::error::{Damage, StoreError};
+use super::{Release, Store, keys, malformed};
+use crate::allocate::Occupancy;
+use crate::pool::PoolKey;
+use crate::span::Span;
+
+impl Occupancy for Store {
+    type Error = StoreError;
+
+    fn leased(&self, span: Span) -> impl Iterator<Item = Result<IpAddr, StoreError>> {
+        let found = self.db.range(keys::address(span.first)..=keys::address(span.last));
+        found.keys().map(|key| {
+            let key = key?;
+            keys::address_in(&key).ok_or_else(|| malformed(&key))
+        })
+    }
+
+    fn released_at(&self, address: IpAddr) -> Result<Option<u64>, StoreError> {
+        let key = keys::released(address);
+        let Some(value) = self.db.get(&key)? else { return Ok(None) };
+        Release::from_bytes(&value).map(|release| Some(release.at)).ok_or_else(|| malformed(&key))
+    }
+
+    fn released(&self, span: Span) -> impl Iterator<Item = Result<(u64, IpAddr), StoreError>> {
+        let found = self.db.range(keys::released(span.first)..=keys::released(span.last));
+        found.map(|entry| {
+            let (key, value) = entry?;
+            let address = keys::address_in(&key).ok_or_else(|| malformed(&key))?;
+            let release = Release::from_bytes(&value).ok_or_else(|| malformed(&key))?;
+            Ok((release.at, address))
+        })
+    }
+
+    fn oldest_released(&self, pool: &PoolKey) -> impl Iterator<Item = Result<(u64, IpAddr), StoreError>> {
+        self.db.scan_prefix(keys::queue(pool)).keys().map(|key| {
+            let key = key?;
+            keys::release_in(&key).ok_or_else(|| malformed(&key))
+        })
+    }
+
+    fn cursor(&self, pool: &PoolKey) -> Result<Option<IpAddr>, StoreError> {
+        let key = keys::cursor(pool);
+        let Some(value) = self.db.get(&key)? else { return Ok(None) };
+        keys::address_in(&value).map(Some).ok_or_else(|| StoreError::Damaged(Damage::Key(pool.0.clone())))
+    }
+}

@@ -1,0 +1,98 @@
+//! Opening and closing the engine, which was made for one process that stays.
+
+use std::any::Any;
+use std::fs;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::error::{Damage, StoreError};
+use super::hurry::hurried;
+
+/// In bytes; the engine's own default is a gigabyte, a ledger has a few megabytes at most.
+const CACHE: u64 = 16 << 20;
+/// How long the threads of a process that just closed the database may keep it locked.
+const CLOSING: Duration = Duration::from_millis(500);
+
+pub(super) fn open(dir: &Path) -> Result<sled::Db, StoreError> {
+    remove_unfinished_snapshots(dir).map_err(StoreError::Io)?;
+    let started = Instant::now();
+    loop {
+        let opened = sheltered(|| {
+            let config = sled::Config::new().path(dir).cache_capacity(CACHE).flush_every_ms(None);
+            hurried(|| config.open()).map_err(StoreError::from)
+        });
+        match opened {
+            Err(StoreError::Locked) if started.elapsed() < CLOSING => thread::sleep(Duration::from_millis(2)),
+            result => return result,
+        }
+    }
+}
+
+/// Runs what calls the engine: of its panics, an error is made.
+pub(crate) fn sheltered<T, E: From<StoreError>>(work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    // A panic leaves the database as a killed process would, and the value that calls it is not used again.
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(result) => result,
+        Err(panic) => Err(StoreError::Damaged(Damage::Panic(said(panic.as_ref()))).into()),
+    }
+}
+
+fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("nothing").to_owned()
+}
+
+/// Whoever is killed while opening leaves a half-written `snap.LSN.generating`, and the engine takes it for the
+/// newest snapshot and refuses the database from then on. The older snapshot and the log are whole, so the
+/// leftover can go. Only to be called under the lock: it may be somebody's work in progress.
+fn remove_unfinished_snapshots(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A database with one entry, closed.
+    fn database(dir: &Path) {
+        let db = open(dir).unwrap();
+        db.insert(b"k", b"v").unwrap();
+        db.flush().unwrap();
+    }
+
+    #[test]
+    fn an_unfinished_snapshot_bricks_the_engine_but_not_us() {
+        let dir = tempfile::tempdir().unwrap();
+        database(dir.path());
+        fs::write(dir.path().join("snap.FFFFFFFFFFFFFFFF.generating"), b"half").unwrap();
+        let bricked = sled::Config::new().path(dir.path()).open();
+        assert!(matches!(bricked, Err(sled::Error::Corruption { .. })), "the engine has been mended: {bricked:?}");
+        drop(bricked);
+        let db = open(dir.path()).unwrap();
+        assert_eq!(db.get(b"k").unwrap().as_deref(), Some(b"v".as_slice()));
+    }
+
+    #[test]
+    fn a_panic_becomes_an_error() {
+        let result: Result<(), StoreError> = sheltered(|| panic!("at {}", 7));
+        assert!(matches!(result, Err(StoreError::Damaged(Damage::Panic(text))) if text == "at 7"));
+    }
+
+    #[test]
+    fn a_second_opener_is_told_that_it_is_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let _held = open(dir.path()).unwrap();
+        assert!(matches!(open(dir.path()), Err(StoreError::Locked)));
+    }
+}

@@ -1,1 +1,32 @@
-//! Chained CNI plugin: hostPort by nftables maps.
+//! Chained CNI plugin: host ports by nftables maps, over netlink.
+//!
+//! A request goes through these modules in this order:
+//!
+//! - [`settings`], [`mapping`] and [`pod`] check what the runtime sent; together they are a [`config::Config`].
+//! - [`ruleset`] says what the firewall must hold for it, as values that print as nft(8) text.
+//! - [`claim`] compares that with what is there, for ADD, and [`difference`] for CHECK. So far nothing did any I/O.
+//! - [`firewall`] looks at the kernel's nf_tables and changes them; [`localhost`] does that for one sysctl.
+//! - [`remove`] and [`check`] are the rest of the verbs, and [`Portmap`] answers them all.
+//!
+//! Everything of an attachment carries its [`owner`]'s mark, so DEL and GC need no file and no previous result.
+//!
+//! What this crate does not do: it gives no pod an address or an interface, opens no port in anybody's filter rules,
+//! and keeps no state outside the kernel.
+
+pub mod check;
+pub mod claim;
+pub mod config;
+pub mod difference;
+pub mod error;
+pub mod firewall;
+pub mod localhost;
+pub mod mapping;
+pub mod owner;
+mod plugin;
+pub mod pod;
+pub mod remove;
+pub mod ruleset;
+pub mod settings;
+
+pub use error::Error;
+pub use plugin::Portmap;

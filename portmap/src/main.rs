@@ -1,2 +1,7 @@
-//! Entry point.
-fn main() {}
+//! The executable `podwire-portmap`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cni_spec::dispatch::main(&portmap::Portmap)
+}

@@ -1,0 +1,104 @@
+//! What an ADD has to change, given what the firewall holds. Nothing here does any I/O.
+
+use std::net::SocketAddr;
+
+use nft_model::{Change, Element, Family, Table, Value};
+
+use crate::error::Error;
+use crate::owner::{Holder, Owner};
+use crate::ruleset::{self, Entry, HAIRPIN};
+
+/// What the firewall holds of one family, as far as an ADD must know.
+#[derive(Debug, Clone)]
+pub struct Observed {
+    /// The family.
+    pub family: Family,
+    /// Whether our table is there.
+    pub table: bool,
+    /// The elements that are needed, each with what is there under its key.
+    pub entries: Vec<(Entry, Option<Element>)>,
+}
+
+/// One transaction.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// Its steps. None if all is there already.
+    pub changes: Vec<Change>,
+    /// Whether it removes what was observed. Then nobody may have changed anything since.
+    pub replaces: bool,
+}
+
+/// Claims every key for `owner`, or none.
+///
+/// A key that `owner` holds already, from an ADD whose DEL was lost, is replaced. So is a hairpin element: it is no
+/// claim to anything, and its pod's address was given out anew.
+///
+/// # Errors
+/// [`Error::Held`] for the first key that somebody else holds.
+pub fn batch(owner: &Owner, observed: &[Observed]) -> Result<Batch, Error> {
+    let mut batch = Batch::default();
+    for family in observed {
+        claim_family(owner, family, &mut batch)?;
+    }
+    Ok(batch)
+}
+
+fn claim_family(owner: &Owner, observed: &Observed, batch: &mut Batch) -> Result<(), Error> {
+    let frame = ruleset::frame(observed.family).map_err(Error::RuleSet)?;
+    if !observed.table {
+        batch.changes.push(Change::AddTable(frame.clone()));
+    }
+    for set in ruleset::SETS {
+        let (mut stale, mut new) = (Vec::new(), Vec::new());
+        for (Entry { element, .. }, there) in observed.entries.iter().filter(|(entry, _)| entry.set == set) {
+            match there {
+                Some(there) if there == element => continue,
+                Some(there) if set != HAIRPIN && there.comment.as_deref() != Some(owner.comment()) => {
+                    return Err(held(observed.family, there));
+                }
+                Some(there) => stale.push(there.key.clone()),
+                None => {}
+            }
+            new.push(element.clone());
+        }
+        batch.replaces |= !stale.is_empty();
+        push(batch, &frame, set, stale, new)?;
+    }
+    Ok(())
+}
+
+fn push(batch: &mut Batch, frame: &Table, set: &str, stale: Vec<Vec<Value>>, new: Vec<Element>) -> Result<(), Error> {
+    if !stale.is_empty() {
+        batch.changes.push(frame.destroy_elements(set, stale).map_err(Error::RuleSet)?);
+    }
+    if !new.is_empty() {
+        batch.changes.push(frame.add_elements(set, new).map_err(Error::RuleSet)?);
+    }
+    Ok(())
+}
+
+fn held(family: Family, element: &Element) -> Error {
+    Error::Held {
+        port: port_text(family, &element.key),
+        holder: Holder::of(element.comment.as_deref()),
+        target: target_text(&element.data),
+    }
+}
+
+/// The key of a map, for people.
+fn port_text(family: Family, key: &[Value]) -> String {
+    match (key, family) {
+        ([Value::Proto(proto), Value::Port(port)], Family::Ip) => format!("{port}/{proto} on every IPv4 address"),
+        ([Value::Proto(proto), Value::Port(port)], Family::Ip6) => format!("{port}/{proto} on every IPv6 address"),
+        ([Value::Addr(address), Value::Proto(proto), Value::Port(port)], _) => format!("{port}/{proto} on {address}"),
+        (other, _) => Element::new(other).to_string(),
+    }
+}
+
+/// Where a map leads, for people.
+fn target_text(data: &[Value]) -> String {
+    match data {
+        [Value::Addr(address), Value::Port(port)] => SocketAddr::new(*address, *port).to_string(),
+        other => Element::new(other).to_string(),
+    }
+}

@@ -1,0 +1,247 @@
+//! Everything that can keep a request from being served, and the CNI code of each.
+
+use cni_spec::{Attachment, CniError, ErrorCode, IfName};
+use nft_model::{Family, Invalid};
+use serde_json::Value;
+
+use crate::difference::Difference;
+use crate::owner::Holder;
+use crate::ruleset::TABLE;
+
+/// One variant per step.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A key of the config could not be read; the error says which.
+    #[error("{}", .0.msg)]
+    Config(CniError),
+    /// ADD without `prevResult`.
+    #[error(
+        "invalid network config: prevResult is missing: must be called as a chained plugin, after one that gives the pod an address"
+    )]
+    NotChained,
+    /// A key has a value that cannot be.
+    #[error("invalid network config: {path}={value}: {flaw}")]
+    Invalid {
+        /// The key with its path.
+        path: String,
+        /// Its value.
+        value: Value,
+        /// What is wrong with it.
+        flaw: Flaw,
+    },
+    /// A key of the reference portmap has a value that would make a difference here, and does not.
+    #[error(
+        "unsupported network config: {key}={value}: not supported by this plugin, which maps ports by nftables only"
+    )]
+    Unsupported {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: Value,
+    },
+    /// The names that mark an attachment's elements would be cut short.
+    #[error("CNI_CONTAINERID={:?} is too long: with network {:?} and CNI_IFNAME {:?} it makes a mark of {length} bytes, and the firewall keeps {max}", .attachment.container_id.as_str(), .attachment.network.as_str(), .attachment.ifname.as_str())]
+    OwnerTooLong {
+        /// Whose.
+        attachment: Attachment,
+        /// Of the mark, in bytes.
+        length: usize,
+        /// In bytes.
+        max: usize,
+    },
+    /// The mark could not be printed by nft(8).
+    #[error("CNI_IFNAME={:?} has a quote or a backslash, which a comment in nft(8) cannot have", .ifname.as_str())]
+    OwnerUnprintable {
+        /// The interface's name.
+        ifname: IfName,
+    },
+    /// A rule set that cannot be: a mistake in this plugin.
+    #[error("the rule set is wrong")]
+    RuleSet(#[source] Invalid),
+    /// There is no socket to nf_tables.
+    #[error("failed to open a netlink socket to nf_tables")]
+    Open(#[source] kernel::Error),
+    /// Looking at the firewall failed.
+    #[error("failed to read {what} from nf_tables")]
+    Read {
+        /// In the words of nft(8).
+        what: String,
+        /// Why.
+        #[source]
+        source: kernel::Error,
+    },
+    /// Changing the firewall failed; nothing was changed.
+    #[error("failed to change table {TABLE}")]
+    Commit(#[source] kernel::Error),
+    /// Others changed the firewall again and again in the meantime; with what the kernel said last.
+    #[error("table {TABLE} cannot be changed now: something else changed at every attempt")]
+    Busy(#[source] kernel::Error),
+    /// There is a table of our name that this version did not make.
+    #[error(
+        "table {family} {TABLE} is not this plugin's: its comment is {comment:?}, not {:?}",
+        crate::ruleset::LAYOUT
+    )]
+    ForeignTable {
+        /// The table's family.
+        family: Family,
+        /// What the table says of itself.
+        comment: Option<String>,
+    },
+    /// Somebody else has the host port.
+    #[error("host port {port} is held by {holder}, for {target}")]
+    Held {
+        /// Protocol, port and address.
+        port: String,
+        /// Who.
+        holder: Holder,
+        /// The holder's pod address and port.
+        target: String,
+    },
+    /// The way to the pod could not be found out.
+    #[error("failed to find the interface that leads to the pod")]
+    Route(#[source] kernel::Error),
+    /// `route_localnet` of the pod's interface on the host could not be read or set.
+    #[error("failed to access sysctl {key}")]
+    Localnet {
+        /// The sysctl.
+        key: String,
+        /// Why.
+        #[source]
+        source: kernel::Error,
+    },
+    /// An ADD failed, and so did a part of its undoing.
+    #[error("{failure}; undoing it failed too, so something is left until DEL or GC")]
+    Undo {
+        /// What failed first.
+        failure: Box<Error>,
+        /// What could not be undone.
+        undo: Vec<Error>,
+    },
+    /// CHECK found differences.
+    #[error("{} of the attachment's host port rules are not as ADD left them", .0.len())]
+    Differs(Vec<Difference>),
+    /// Some of what GC had to do failed; the rest was done.
+    #[error("{} steps failed, the rest was done", .0.len())]
+    Several(Vec<Error>),
+    /// STATUS: no ADD would be served.
+    #[error("the kernel's nf_tables cannot be used")]
+    NotAvailable(#[source] Box<Error>),
+}
+
+impl Error {
+    /// One error for a list of them.
+    ///
+    /// # Errors
+    /// The only error, or [`Error::Several`].
+    pub fn all_of(mut errors: Vec<Self>) -> Result<(), Self> {
+        match errors.len() {
+            0 => Ok(()),
+            1 => Err(errors.remove(0)),
+            _ => Err(Self::Several(errors)),
+        }
+    }
+}
+
+/// What is wrong with a value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Flaw {
+    /// No port.
+    #[error("must be 1 to 65535")]
+    Port,
+    /// No protocol with ports that nf_tables can translate.
+    #[error("must be tcp, udp or sctp")]
+    Protocol,
+    /// No address.
+    #[error("must be an IP address of the node; leave it out for every address")]
+    HostIp,
+    /// Nothing that a node can have as its address.
+    #[error("must be a unicast address")]
+    NotUnicast,
+    /// `::1`.
+    #[error("the kernel does not let a pod answer to ::1; 127.0.0.1 can be mapped")]
+    LoopbackV6,
+    /// The same again.
+    #[error("the same address, protocol and port as in runtimeConfig.portMappings[{first}]")]
+    Duplicate {
+        /// Its index.
+        first: usize,
+    },
+    /// Nothing to lead to.
+    #[error("prevResult has no {}address on {} in the pod that it could lead to", family_word(*.family), .ifname.as_str())]
+    NoPodAddress {
+        /// The family asked for; `None` for any.
+        family: Option<Family>,
+        /// The pod's interface.
+        ifname: IfName,
+    },
+    /// A backend that nobody has.
+    #[error("must be \"nftables\"")]
+    Backend,
+}
+
+fn family_word(family: Option<Family>) -> &'static str {
+    match family {
+        None => "",
+        Some(Family::Ip) => "IPv4 ",
+        Some(Family::Ip6) => "IPv6 ",
+    }
+}
+
+/// This plugin's own code (the spec leaves 100 and above to plugins): CHECK found differences.
+pub const CODE_DIFFERS: ErrorCode = ErrorCode::Plugin(110);
+/// This plugin's own code: the host port is somebody else's.
+pub const CODE_HELD: ErrorCode = ErrorCode::Plugin(120);
+/// This plugin's own code: the table is somebody else's, or another version's.
+pub const CODE_FOREIGN_TABLE: ErrorCode = ErrorCode::Plugin(121);
+/// This plugin's own code: a mistake in the plugin itself.
+pub const CODE_RULE_SET: ErrorCode = ErrorCode::Plugin(122);
+
+impl From<Error> for CniError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Config(error) => error,
+            Error::NotChained | Error::Invalid { .. } => Self::from_source(ErrorCode::InvalidConfig, &error),
+            Error::Unsupported { .. } => Self::from_source(ErrorCode::UnsupportedField, &error),
+            Error::OwnerTooLong { .. } | Error::OwnerUnprintable { .. } => {
+                Self::from_source(ErrorCode::InvalidEnvironment, &error)
+            }
+            Error::RuleSet(_) => Self::from_source(CODE_RULE_SET, &error),
+            Error::Open(_) | Error::Read { .. } | Error::Commit(_) | Error::Route(_) | Error::Localnet { .. } => {
+                Self::from_source(ErrorCode::Io, &error)
+            }
+            Error::Busy(_) => Self::from_source(ErrorCode::TryAgainLater, &error),
+            Error::ForeignTable { family, .. } => Self::from_source(CODE_FOREIGN_TABLE, &error).with_details(format!(
+                "once no pod with host ports is left, remove it: nft delete table {family} {TABLE}"
+            )),
+            Error::Held { .. } => Self::from_source(CODE_HELD, &error),
+            Error::Undo { failure, undo } => undo_error(*failure, undo),
+            Error::Differs(ref differences) => {
+                let lines: Vec<String> = differences.iter().map(ToString::to_string).collect();
+                Self::new(CODE_DIFFERS, error.to_string()).with_details(lines.join("\n"))
+            }
+            Error::Several(errors) => several(errors),
+            Error::NotAvailable(_) => Self::from_source(ErrorCode::NotAvailable, &error),
+        }
+    }
+}
+
+/// The first error's code, and every message.
+fn several(errors: Vec<Error>) -> CniError {
+    let msg = format!("{} steps failed, the rest was done", errors.len());
+    let all: Vec<CniError> = errors.into_iter().map(CniError::from).collect();
+    let code = all.first().map_or(ErrorCode::Io, |first| first.code);
+    CniError::new(code, msg).with_details(all.iter().map(one_line).collect::<Vec<_>>().join("; "))
+}
+
+fn undo_error(failure: Error, undo: Vec<Error>) -> CniError {
+    let failure = CniError::from(failure);
+    let undo: Vec<String> = undo.into_iter().map(|error| one_line(&CniError::from(error))).collect();
+    let msg = format!("{}; undoing it failed too, so something is left until DEL or GC", failure.msg);
+    let details = format!("{}; not undone: {}", failure.details, undo.join("; "));
+    CniError::new(failure.code, msg).with_details(details.trim_start_matches("; "))
+}
+
+/// An error with its causes on one line.
+pub(crate) fn one_line(error: &CniError) -> String {
+    if error.details.is_empty() { error.msg.clone() } else { format!("{}: {}", error.msg, error.details) }
+}

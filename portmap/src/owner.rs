@@ -1,0 +1,92 @@
+//! Whose element it is: the comment that every element carries.
+
+use std::fmt;
+
+use cni_spec::Attachment;
+
+use crate::error::Error;
+
+/// The longest mark, in bytes. The kernel keeps the length of an element's user data, its own header included, in one
+/// byte (net/netfilter/nf_tables_api.c): a longer comment is refused or lost.
+const MAX: usize = 251;
+
+/// An attachment that can own elements. Its text, "NETWORK CONTAINERID IFNAME", is the comment of each of them, and
+/// all that DEL and GC need to find them again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    attachment: Attachment,
+    comment: String,
+}
+
+impl Owner {
+    /// The owner's mark for this attachment.
+    ///
+    /// # Errors
+    /// Code 4 when the kernel could not keep the names whole, or nft(8) could not print them: a mark that was
+    /// shortened might be somebody else's too, and then DEL would end the wrong mapping.
+    pub fn new(attachment: &Attachment) -> Result<Self, Error> {
+        let comment = attachment.to_string();
+        if comment.len() > MAX {
+            return Err(Error::OwnerTooLong { attachment: attachment.clone(), length: comment.len(), max: MAX });
+        }
+        if comment.contains(['"', '\\']) {
+            return Err(Error::OwnerUnprintable { ifname: attachment.ifname.clone() });
+        }
+        Ok(Self { attachment: attachment.clone(), comment })
+    }
+
+    /// The comment.
+    #[must_use]
+    pub fn comment(&self) -> &str {
+        &self.comment
+    }
+
+    /// Whose.
+    #[must_use]
+    pub fn attachment(&self) -> &Attachment {
+        &self.attachment
+    }
+}
+
+/// Reads an owner's mark; `None` if it is nobody's that this plugin knows.
+#[must_use]
+pub fn parse(comment: &str) -> Option<Attachment> {
+    let [network, container_id, ifname] = comment.split(' ').collect::<Vec<_>>().try_into().ok()?;
+    Some(Attachment {
+        network: network.parse().ok()?,
+        container_id: container_id.parse().ok()?,
+        ifname: ifname.parse().ok()?,
+    })
+}
+
+/// Somebody who holds a host port, for a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Holder {
+    /// Another attachment.
+    Attachment(Attachment),
+    /// An element with no comment, or one that this plugin did not write.
+    Unknown(Option<String>),
+}
+
+impl Holder {
+    /// The holder that a comment names.
+    #[must_use]
+    pub fn of(comment: Option<&str>) -> Self {
+        match comment.and_then(parse) {
+            Some(attachment) => Self::Attachment(attachment),
+            None => Self::Unknown(comment.map(str::to_owned)),
+        }
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Attachment(Attachment { network, container_id, ifname }) => {
+                write!(f, "container {container_id} ({ifname}) of network {network}")
+            }
+            Self::Unknown(Some(comment)) => write!(f, "an unknown owner ({comment:?})"),
+            Self::Unknown(None) => f.write_str("an unknown owner"),
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The verbs of the protocol.
+
+use std::io::Write;
+
+use cni_spec::{AddRequest, CheckRequest, CniError, CniResult, DelRequest, GcRequest, Plugin, StatusRequest};
+use nft_model::Family;
+
+use crate::config::Config;
+use crate::error::{self, Error};
+use crate::firewall::{Firewall, Presence};
+use crate::settings::Settings;
+use crate::{check, localhost, owner, remove};
+
+/// The plugin. It has no state of its own: everything it knows is in the kernel.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Portmap;
+
+impl Plugin for Portmap {
+    type Error = Error;
+
+    fn about(&self) -> String {
+        format!("podwire-portmap {}: chained CNI plugin, host ports by nftables maps", env!("CARGO_PKG_VERSION"))
+    }
+
+    fn add(&self, request: &AddRequest) -> Result<CniResult, Error> {
+        let prev_result = request.config.prev_result.as_ref().ok_or(Error::NotChained)?;
+        if let Some(config) = Config::new(&request.attachment, &request.config, prev_result)? {
+            map_ports(&config)?;
+        }
+        Ok(prev_result.clone())
+    }
+
+    /// Never fails: the chain would stop here, and the plugins before this one would keep the pod's address and
+    /// interface for ever. GC takes away what had to stay.
+    fn del(&self, request: &DelRequest) -> Result<(), Error> {
+        let comment = request.attachment.to_string();
+        for error in remove::mappings(&|other| other == comment) {
+            // A runtime passes standard error on when a plugin succeeds; if even that fails, nobody listens.
+            let _ = writeln!(std::io::stderr(), "DEL goes on despite: {}", error::one_line(&CniError::from(error)));
+        }
+        Ok(())
+    }
+
+    fn check(&self, request: &CheckRequest) -> Result<(), Error> {
+        let config = Config::new(&request.attachment, &request.config, &request.prev_result)?;
+        check::attachment(&request.attachment, config.as_ref())
+    }
+
+    fn gc(&self, request: &GcRequest) -> Result<(), Error> {
+        let network = &request.config.name;
+        let valid = &request.valid;
+        let errors = remove::mappings(&|comment| {
+            owner::parse(comment).is_some_and(|owner| owner.network == *network && !valid.contains(&owner))
+        });
+        Error::all_of(errors)
+    }
+
+    fn status(&self, request: &StatusRequest) -> Result<(), Error> {
+        Settings::of(&request.config)?;
+        let unavailable = |error| Error::NotAvailable(Box::new(error));
+        let mut firewall = Firewall::open().map_err(unavailable)?;
+        for family in Family::ALL {
+            if let Presence::Foreign(comment) = firewall.presence(family).map_err(unavailable)? {
+                return Err(unavailable(Error::ForeignTable { family, comment }));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// All host ports of an attachment, or none of them.
+fn map_ports(config: &Config) -> Result<(), Error> {
+    Firewall::open()?.claim(config)?;
+    localhost::allow(config).map_err(|failure| {
+        let undo = remove::mappings(&|comment| comment == config.owner.comment());
+        if undo.is_empty() { failure } else { Error::Undo { failure: Box::new(failure), undo } }
+    })
+}

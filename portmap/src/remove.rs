@@ -1,0 +1,27 @@
+//! Taking mappings away: one attachment's (DEL, a failed ADD), or those of all that are gone (GC).
+
+use nft_model::Family;
+
+use crate::error::Error;
+use crate::firewall::Firewall;
+use crate::localhost;
+
+/// Removes every element whose comment `stale` says yes to, and each table that nobody has an element in any more.
+/// Goes on after a failure: what one family cannot give back must not keep the other one.
+pub fn mappings(stale: &dyn Fn(&str) -> bool) -> Vec<Error> {
+    let mut firewall = match Firewall::open() {
+        Ok(firewall) => firewall,
+        Err(error) => return vec![error],
+    };
+    Family::ALL.into_iter().flat_map(|family| in_family(&mut firewall, family, stale)).collect()
+}
+
+fn in_family(firewall: &mut Firewall, family: Family, stale: &dyn Fn(&str) -> bool) -> Vec<Error> {
+    let mut errors = Vec::new();
+    match firewall.release(family, stale) {
+        Ok(gone) => errors.extend(localhost::withdraw(firewall, &gone).err()),
+        Err(error) => errors.push(error),
+    }
+    errors.extend(firewall.delete_if_empty(family).err());
+    errors
+}

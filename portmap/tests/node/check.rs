@@ -1,0 +1,147 @@
+//! CHECK compares content: every difference is found, and told with what should be there.
+
+use crate::common::net::{forward, lan, pod};
+use crate::common::plugin::{Answer, Attachment, DIFFERS, nft, ruleset};
+use kernel::sysctl;
+use sandbox::private_host;
+use serde_json::json;
+
+/// The differences that CHECK tells, one a line.
+#[track_caller]
+fn differences(attachment: &Attachment) -> Vec<String> {
+    match attachment.check() {
+        Answer::Ok { .. } => Vec::new(),
+        Answer::Failed { code, msg, details } => {
+            let lines: Vec<String> = details.split('\n').map(str::to_owned).collect();
+            assert_eq!(
+                (code, msg),
+                (DIFFERS, format!("{} of the attachment's host port rules are not as ADD left them", lines.len()))
+            );
+            lines
+        }
+    }
+}
+
+#[test]
+fn what_add_left_is_as_it_should_be() {
+    private_host(|| {
+        forward();
+        let _lan = lan();
+        for (number, snat) in [(2, true), (3, false)] {
+            let pod = pod(number);
+            let ports = json!([
+                { "hostPort": 8000 + u32::from(number), "containerPort": 80 },
+                { "hostPort": 53, "containerPort": 53, "protocol": "udp", "hostIP": format!("192.0.2.{number}") },
+            ]);
+            let attachment = Attachment::new(&pod, &ports).with("snat", json!(snat));
+            attachment.add().ok();
+            assert_eq!(differences(&attachment), Vec::<String>::new());
+        }
+    });
+}
+
+#[test]
+fn every_difference_of_the_elements_is_told() {
+    private_host(|| {
+        let ports = json!([
+            { "hostPort": 8080, "containerPort": 80 },
+            { "hostPort": 8081, "containerPort": 81 },
+            { "hostPort": 8082, "containerPort": 82, "hostIP": "192.0.2.1" },
+        ]);
+        let attachment = Attachment::on_paper("c1", &["10.88.0.2/32"], &ports);
+        attachment.add().ok();
+        let element = |action: &str, set: &str, element: &str| {
+            nft(&[action, "element", "ip", "podwire-hostport", set, &format!("{{ {element} }}")]);
+        };
+        element("delete", "wildcard", "tcp . 8080");
+        element("delete", "wildcard", "tcp . 8081");
+        element("add", "wildcard", "tcp . 8081 comment \"podnet c2 eth0\" : 10.88.0.3 . 81");
+        element("delete", "hairpin", "10.88.0.2 . 10.88.0.2");
+        element("add", "exact", "192.0.2.9 . tcp . 9 comment \"podnet c1 eth0\" : 10.88.0.2 . 9");
+        element("add", "exact", "192.0.2.9 . tcp . 10 comment \"podnet c2 eth0\" : 10.88.0.3 . 9");
+        assert_eq!(
+            differences(&attachment),
+            [
+                "ip podwire-hostport exact: expected nothing, \
+                 found `192.0.2.9 . tcp . 9 comment \"podnet c1 eth0\" : 10.88.0.2 . 9`",
+                "ip podwire-hostport wildcard: expected `tcp . 8080 comment \"podnet c1 eth0\" : 10.88.0.2 . 80`, \
+                 found nothing",
+                "ip podwire-hostport wildcard: expected `tcp . 8081 comment \"podnet c1 eth0\" : 10.88.0.2 . 81`, \
+                 found `tcp . 8081 comment \"podnet c2 eth0\" : 10.88.0.3 . 81`",
+                "ip podwire-hostport hairpin: expected `10.88.0.2 . 10.88.0.2 comment \"podnet c1 eth0\"`, \
+                 found nothing",
+            ]
+        );
+    });
+}
+
+#[test]
+fn every_difference_of_the_frame_is_told() {
+    private_host(|| {
+        let attachment =
+            Attachment::on_paper("c1", &["10.88.0.2/32"], &json!([{ "hostPort": 8080, "containerPort": 80 }]));
+        attachment.add().ok();
+        nft(&["flush", "chain", "ip", "podwire-hostport", "guard"]);
+        nft(&["delete", "chain", "ip", "podwire-hostport", "output"]);
+        nft(&["add", "chain", "ip", "podwire-hostport", "output", "{ type nat hook output priority 0; }"]);
+        nft(&["add", "chain", "ip", "podwire-hostport", "mine"]);
+        nft(&["insert", "rule", "ip", "podwire-hostport", "prerouting", "return"]);
+        assert_eq!(
+            differences(&attachment),
+            [
+                "ip podwire-hostport chain prerouting rule 1: expected `fib daddr type local jump hostports`, \
+                 found `return`",
+                "ip podwire-hostport chain prerouting rule 2: expected nothing, \
+                 found `fib daddr type local jump hostports`",
+                "ip podwire-hostport chain output: expected `type nat hook output priority -100; policy accept;`, \
+                 found `type nat hook output priority filter; policy accept;`",
+                "ip podwire-hostport chain output rule 1: expected `fib daddr type local jump hostports`, found nothing",
+                "ip podwire-hostport chain guard rule 1: expected `iifname != \"lo\" ip daddr 127.0.0.0/8 drop`, \
+                 found nothing",
+                "ip podwire-hostport chain guard rule 2: expected `iifname != \"lo\" ip saddr 127.0.0.0/8 drop`, \
+                 found nothing",
+                "ip podwire-hostport: expected nothing, found `chain mine`",
+            ]
+        );
+    });
+}
+
+#[test]
+fn a_missing_table_and_a_closed_interface_are_told() {
+    private_host(|| {
+        let pod = pod(2);
+        let attachment = Attachment::new(&pod, &json!([{ "hostPort": 8080, "containerPort": 80 }]));
+        attachment.add().ok();
+        nft(&["delete", "table", "ip6", "podwire-hostport"]);
+        let key = format!("net/ipv4/conf/{}/route_localnet", pod.link);
+        sysctl::set(&key, "0").unwrap();
+        assert_eq!(
+            differences(&attachment),
+            [
+                "table ip6 podwire-hostport: expected `table ip6 podwire-hostport`, found nothing".to_owned(),
+                format!("sysctl {key}: expected `1`, found `0`"),
+            ]
+        );
+    });
+}
+
+#[test]
+fn a_mapping_that_is_no_longer_asked_for_is_told() {
+    private_host(|| {
+        let attachment =
+            Attachment::on_paper("c1", &["fd88::2/128"], &json!([{ "hostPort": 8080, "containerPort": 80 }]));
+        attachment.add().ok();
+        let without = attachment.with("runtimeConfig", json!({ "portMappings": null }));
+        assert_eq!(
+            differences(&without),
+            [
+                "ip6 podwire-hostport wildcard: expected nothing, \
+                 found `tcp . 8080 comment \"podnet c1 eth0\" : fd88::2 . 80`",
+                "ip6 podwire-hostport hairpin: expected nothing, found `fd88::2 . fd88::2 comment \"podnet c1 eth0\"`",
+            ]
+        );
+        without.del().ok();
+        assert_eq!(ruleset(), "");
+        without.check().ok();
+    });
+}

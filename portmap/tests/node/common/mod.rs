@@ -1,0 +1,4 @@
+//! A node with a LAN and pods, made of real namespaces, and the plugin run as a runtime runs it.
+
+pub mod net;
+pub mod plugin;

@@ -1,0 +1,16 @@
+//! The plugin's executable on a node of real namespaces, with real packets.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests fail by panicking, in their helpers too"
+)]
+
+mod bad_input;
+mod check;
+mod common;
+mod golden;
+mod isolation;
+mod lifecycle;
+mod packets;
+mod races;

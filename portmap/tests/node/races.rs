@@ -1,0 +1,125 @@
+//! Many at once: no mapping is ever lost, and none is left.
+
+use std::thread;
+
+use crate::common::plugin::{Answer, Attachment, HELD, ruleset};
+use sandbox::private_host;
+use serde_json::json;
+
+fn attachment(number: u32) -> Attachment {
+    let addresses = [format!("10.88.{}.{}/32", number / 250, number % 250 + 1), format!("fd88::{number:x}/128")];
+    let ports = json!([
+        { "hostPort": 10000 + number, "containerPort": 80 },
+        { "hostPort": 53, "containerPort": 53, "protocol": "udp", "hostIP": format!("192.0.2.{}", number % 250 + 1) },
+    ]);
+    Attachment::on_paper(&format!("c{number}"), &addresses.each_ref().map(String::as_str), &ports)
+}
+
+/// Runs all at the same time and waits for them.
+fn together(requests: Vec<Box<dyn FnOnce() -> Answer + Send + '_>>) -> Vec<Answer> {
+    thread::scope(|scope| {
+        let threads: Vec<_> = requests.into_iter().map(|request| scope.spawn(request)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+fn request<'a>(run: impl FnOnce() -> Answer + Send + 'a) -> Box<dyn FnOnce() -> Answer + Send + 'a> {
+    Box::new(run)
+}
+
+#[test]
+fn forty_adds_and_dels_in_parallel_lose_nothing() {
+    private_host(|| {
+        let all: Vec<Attachment> = (0..60).map(attachment).collect();
+        let (first, later) = all.split_at(40);
+        let adds = together(first.iter().map(|one| request(|| one.add())).collect());
+        adds.into_iter().for_each(|answer| drop(answer.ok()));
+        first.iter().for_each(|one| drop(one.check().ok()));
+        // All of the first go while others come.
+        let dels = first.iter().map(|one| request(|| one.del()));
+        let mixed = together(later.iter().map(|one| request(|| one.add())).chain(dels).collect());
+        mixed.into_iter().for_each(|answer| drop(answer.ok()));
+        later.iter().for_each(|one| drop(one.check().ok()));
+        let listed = ruleset();
+        first.iter().for_each(|one| assert!(!listed.contains(&format!(" {} ", one.container)), "{listed}"));
+        let dels = together(later.iter().map(|one| request(|| one.del())).collect());
+        dels.into_iter().for_each(|answer| drop(answer.ok()));
+        assert_eq!(ruleset(), "");
+    });
+}
+
+#[test]
+fn the_last_one_out_does_not_take_a_newcomers_mapping_along() {
+    private_host(|| {
+        attachment(0).add().ok();
+        for number in 0..40 {
+            let (old, new) = (attachment(number), attachment(number + 1));
+            let answers = together(vec![request(|| old.del()), request(|| new.add())]);
+            answers.into_iter().for_each(|answer| drop(answer.ok()));
+            new.check().ok();
+            assert!(!ruleset().contains(&format!(" {} ", old.container)), "{}", ruleset());
+        }
+        attachment(40).del().ok();
+        assert_eq!(ruleset(), "");
+    });
+}
+
+#[test]
+fn of_many_claimants_of_one_port_one_wins() {
+    private_host(|| {
+        let claimants: Vec<Attachment> = (0..20)
+            .map(|number| {
+                let address = format!("10.88.0.{}/32", number + 1);
+                let ports = json!([{ "hostPort": 20000 + number, "containerPort": 80 }, { "hostPort": 8080, "containerPort": 80 }]);
+                Attachment::on_paper(&format!("c{number}"), &[&address], &ports)
+            })
+            .collect();
+        let answers = together(claimants.iter().map(|one| request(|| one.add())).collect());
+        let mut winners = Vec::new();
+        for (claimant, answer) in claimants.iter().zip(answers) {
+            match answer {
+                Answer::Ok { .. } => winners.push(claimant),
+                Answer::Failed { code, msg, .. } => {
+                    assert_eq!(code, HELD, "{msg}");
+                    // A loser has nothing, not even the port that nobody else wanted.
+                    assert!(!ruleset().contains(&format!(" {} ", claimant.container)), "{}", ruleset());
+                }
+            }
+        }
+        let [winner] = winners.as_slice() else { panic!("{} winners", winners.len()) };
+        winner.check().ok();
+        winner.del().ok();
+        assert_eq!(ruleset(), "");
+    });
+}
+
+#[test]
+fn a_runtime_that_sends_del_three_times_at_once_is_served() {
+    private_host(|| {
+        for number in 0..10 {
+            let one = attachment(number);
+            one.add().ok();
+            let answers = together((0..3).map(|_| request(|| one.del())).collect());
+            answers.into_iter().for_each(|answer| drop(answer.ok()));
+            assert_eq!(ruleset(), "");
+        }
+    });
+}
+
+#[test]
+fn attachments_that_replace_their_lost_selves_in_parallel_all_end_well() {
+    private_host(|| {
+        let all: Vec<Attachment> = (0..12).map(attachment).collect();
+        all.iter().for_each(|one| drop(one.add().ok()));
+        let changed: Vec<Attachment> = (0..12)
+            .map(|number| {
+                let mut one = attachment(number);
+                one.config["runtimeConfig"]["portMappings"][0]["containerPort"] = json!(8080);
+                one
+            })
+            .collect();
+        let answers = together(changed.iter().map(|one| request(|| one.add())).collect());
+        answers.into_iter().for_each(|answer| drop(answer.ok()));
+        changed.iter().for_each(|one| drop(one.check().ok()));
+    });
+}

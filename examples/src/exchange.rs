@@ -54,7 +54,7 @@ pub enum Reply {
 impl fmt::Display for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Answer(answer) => write!(f, "{} answered, saw {}", answer.name, answer.peer.ip()),
+            Self::Answer(answer) => write!(f, "{} saw {}", answer.name, answer.peer.ip()),
             Self::Refused => f.write_str("refused"),
             Self::Unreachable { by: Some(router) } => write!(f, "unreachable, said {router}"),
             Self::Unreachable { by: None } => f.write_str("no route"),

@@ -1,2 +1,7 @@
-//! Entry point.
-fn main() {}
+//! `podwire-demo`; see `podwire-demo --help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    podwire_examples::cli::main()
+}

@@ -17,7 +17,7 @@ use cni_spec::{CniResult, ContainerId, Environment, IfName, SpecVersion, ValidAt
 use serde_json::{Map, Value};
 
 use self::cache::Cache;
-pub use self::error::{ErrorList, RuntimeError};
+pub use self::error::{ErrorList, RuntimeError, chain};
 use crate::conflist::{Conflist, PluginConf};
 
 /// The parameters of one attachment; every call for it gets the same.

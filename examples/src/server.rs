@@ -27,7 +27,7 @@ pub enum ServerError {
         name: String,
         /// Why.
         #[source]
-        source: kernel::Error,
+        source: Box<kernel::Error>,
     },
     /// Inside, the address could not be bound or served.
     #[error("{name} cannot serve {protocol} on {address}")]
@@ -88,7 +88,7 @@ impl Servers {
             };
             let running = netns
                 .run(listen)
-                .map_err(|source| ServerError::Namespace { name: name.to_owned(), source })?
+                .map_err(|source| ServerError::Namespace { name: name.to_owned(), source: Box::new(source) })?
                 .map_err(|source| ServerError::Listen { name: name.to_owned(), protocol, address, source })?;
             servers.running.extend(running);
         }

@@ -51,7 +51,7 @@ pub enum StageError {
         name: String,
         /// Why.
         #[source]
-        source: kernel::Error,
+        source: Box<kernel::Error>,
     },
     /// ip(8) could not be run.
     #[error("cannot run ip(8)")]
@@ -120,6 +120,8 @@ impl Stage {
             &[("net/ipv4/ip_forward", "1"), ("net/ipv6/conf/all/forwarding", "1"), ("net/ipv6/icmp/ratelimit", "0")],
         )?;
         ip(&wire, &layout::wire(std::process::id()))?;
+        // Its link-local address is there at once, not seconds later: the node's state is compared by and by.
+        set(&node, &[("net/ipv6/conf/uplink/accept_dad", "0")])?;
         ip(&node, &layout::node())?;
         ip(&client, &layout::client())?;
         ip(&router, &layout::router())?;
@@ -214,5 +216,5 @@ fn ip(machine: &Machine, lines: &[String]) -> Result<(), StageError> {
 }
 
 fn namespace(name: &str, source: kernel::Error) -> StageError {
-    StageError::Namespace { name: name.to_owned(), source }
+    StageError::Namespace { name: name.to_owned(), source: Box::new(source) }
 }

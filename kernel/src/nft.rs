@@ -87,14 +87,22 @@ impl Nft {
         for change in changes {
             change.check().map_err(|source| Error::NftInvalid { change: batch::describe_change(change), source })?;
         }
-        if self.removal == Removal::Destroy {
-            match self.send(changes, generation)? {
-                Some(refused) if refused.is_unknown_message() => self.removal = Removal::Delete,
-                Some(refused) => return Err(refused.error),
-                None => return Ok(()),
-            }
+        if self.removal == Removal::Delete {
+            return self.commit_known_keys(changes, generation);
         }
-        self.commit_known_keys(changes, generation)
+        match self.send(changes, generation)? {
+            None => Ok(()),
+            Some(refused) if refused.is_unknown_message() => {
+                self.removal = Removal::Delete;
+                let result = self.commit_known_keys(changes, generation);
+                if result.is_err() {
+                    // The same errno can mean a bad key, which says nothing about the kernel.
+                    self.removal = Removal::Destroy;
+                }
+                result
+            }
+            Some(refused) => Err(refused.error),
+        }
     }
 
     /// Before Linux 6.3: removes only keys that are there, and looks again if one of them has gone meanwhile.
@@ -187,5 +195,67 @@ impl Refused {
 
     fn is_missing_key(&self) -> bool {
         matches!(self.part, Part::Keys { .. }) && self.errno == Errno::ENOENT
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use nft_model::{Element, Family, Set, Table, Type};
+
+    fn table() -> Table {
+        Table::new(Family::Ip, "t", None, vec![Set::new("ports", [Type::InetService])], vec![]).expect("valid")
+    }
+
+    fn add(ports: impl IntoIterator<Item = u16>) -> Change {
+        let elements = ports.into_iter().map(|port| Element::new([port.into()])).collect();
+        table().add_elements("ports", elements).expect("fits")
+    }
+
+    fn destroy(ports: impl IntoIterator<Item = u16>) -> Change {
+        table().destroy_elements("ports", ports.into_iter().map(|port| vec![port.into()]).collect()).expect("fits")
+    }
+
+    /// As after the first answer of a kernel before 6.3.
+    fn old_kernel() -> Nft {
+        Nft { removal: Removal::Delete, ..Nft::open().expect("a socket") }
+    }
+
+    #[test]
+    fn old_kernels_remove_what_is_there() {
+        sandbox::private_host(|| {
+            let mut nft = old_kernel();
+            let missing = nft.commit(&[destroy([1])]);
+            assert!(matches!(missing, Err(Error::NftRefused { refusal: Refusal::NotFound, .. })), "{missing:?}");
+            nft.commit(&[Change::AddTable(table()), add(1..=5)]).expect("commit");
+            nft.commit(&[destroy([2, 9, 4, 2]), add([2])]).expect("commit");
+            nft.commit(&[destroy([8, 9])]).expect("nothing to do");
+            nft.commit(&[destroy([])]).expect("nothing to do");
+            let left = nft.elements(Family::Ip, "t", "ports").expect("readable");
+            assert_eq!(left, [1, 2, 3, 5].map(|port| Element::new([Value::Port(port)])));
+            let generation = nft.generation().expect("a number");
+            nft.commit_if_unchanged(&[destroy([1])], generation).expect("nobody changed anything");
+            let moved = nft.commit_if_unchanged(&[destroy([2])], generation);
+            assert!(matches!(moved, Err(Error::NftGenerationMoved)), "{moved:?}");
+        });
+    }
+
+    #[test]
+    fn old_kernels_take_racing_removals() {
+        sandbox::private_host(|| {
+            old_kernel().commit(&[Change::AddTable(table()), add(1..=200)]).expect("commit");
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        let mut nft = old_kernel();
+                        for port in 1..=200 {
+                            nft.commit(&[destroy([port])]).expect("gone, by whomever");
+                        }
+                    });
+                }
+            });
+            assert!(!old_kernel().has_elements(Family::Ip, "t", "ports").expect("readable"));
+        });
     }
 }

@@ -52,15 +52,6 @@ pub enum Change {
         /// The keys to remove.
         keys: Vec<Vec<Value>>,
     },
-    /// Removes every element of a set or map.
-    FlushSet {
-        /// The table's family.
-        family: Family,
-        /// The table's name.
-        table: String,
-        /// The set's or map's name.
-        set: String,
-    },
     /// Removes every rule of a chain.
     FlushChain {
         /// The table's family.
@@ -102,7 +93,6 @@ impl Change {
             Self::DeleteTable { family, name } | Self::DestroyTable { family, name } => (*family, name),
             Self::AddElements { family, table, .. }
             | Self::DestroyElements { family, table, .. }
-            | Self::FlushSet { family, table, .. }
             | Self::FlushChain { family, table, .. }
             | Self::AddRules { family, table, .. } => (*family, table),
         }
@@ -125,7 +115,6 @@ impl Display for Change {
                 write!(f, "destroy element {family} {table} {set} ")?;
                 braces(f, keys.iter().map(|key| Text(move |f: &mut Formatter<'_>| concatenation(f, key))))
             }
-            Self::FlushSet { family, table, set } => write!(f, "flush set {family} {table} {set}"),
             Self::FlushChain { family, table, chain } => write!(f, "flush chain {family} {table} {chain}"),
             Self::AddRules { family, table, chain, rules } => {
                 for (index, rule) in rules.iter().enumerate() {

@@ -92,11 +92,12 @@ pub enum Invalid {
     NoBits,
 }
 
-/// The longest comment, in bytes: `NFT_USERDATA_MAXLEN` (256) of linux/netfilter/nf_tables.h without type, length and
-/// final NUL. nft(8) itself lists such a comment but reads no more than 128.
-const COMMENT_MAX: usize = 253;
+/// The longest comment, in bytes. The kernel keeps the length of an element's user data and of its own header in a byte
+/// (`struct nft_set_ext_tmpl` of net/netfilter/nf_tables.h); Linux 6.18 refuses one byte more and loses a comment two
+/// bytes longer. nft(8) lists such a comment but reads no more than 128 bytes.
+const COMMENT_MAX: usize = 251;
 
-/// The longest key, in bytes: `NFT_REG32_COUNT` registers of four bytes, less what nft keeps for itself.
+/// The longest key, and the longest data, in bytes: `NFT_DATA_VALUE_MAXLEN` of linux/netfilter/nf_tables.h.
 const KEY_MAX: usize = 64;
 
 /// The lowest priority of a nat chain is above that of connection tracking, `NF_IP_PRI_CONNTRACK` of
@@ -136,7 +137,6 @@ pub(crate) fn change(change: &Change) -> Result<(), Invalid> {
             name(set)?;
             keys.iter().try_for_each(|key| loose_element(*family, set, &Element::new(key.clone())))
         }
-        Change::FlushSet { set, .. } => name(set),
         Change::FlushChain { chain, .. } => name(chain),
         Change::AddRules { family, chain, rules, .. } => {
             name(chain)?;

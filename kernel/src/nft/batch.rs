@@ -183,9 +183,6 @@ fn add_change(messages: &mut Vec<Message>, index: usize, change: &Change, remova
         }
         Change::AddElements { .. } => add_elements(messages, index, change, None),
         Change::DestroyElements { .. } => add_keys(messages, index, change, removal),
-        Change::FlushSet { table, set, .. } => {
-            whole(NfTablesMessage::DeleteSetElement(SetElementMessage { attributes: place(table, set) }), 0);
-        }
         Change::FlushChain { table, chain, .. } => whole(encode::flush_chain(table, chain), 0),
         Change::AddRules { table, chain, rules, .. } => {
             for rule in rules {

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use cni_spec::{AddRequest, CniResult};
 
+use crate::Error;
+use crate::addresses::{self, Leased};
 use crate::apply::apply;
 use crate::config::Config;
 use crate::firewall::{Firewall, Masquerading};
@@ -11,7 +13,6 @@ use crate::names::Names;
 use crate::plan::Wiring;
 use crate::pod::{Ends, Node, Pod, observe};
 use crate::undo::Undo;
-use crate::{Error, addresses};
 
 /// Addresses of the documentation ranges (RFC 5737, RFC 3849): no packet is sent there, the kernel is only asked
 /// which link it would leave by.
@@ -33,30 +34,26 @@ pub fn add(request: &AddRequest) -> Result<CniResult, Error> {
 
     let mtu = config.mtu.map_or_else(|| outside_mtu(&node), |mtu| Ok(Some(mtu)))?;
     let wiring = Wiring::of(&request.attachment, &config, &request.netns, mtu)?;
+    let names = wiring.names.clone();
     let ends = Ends { node: &node, pod: &pod };
 
+    let mut undo = Undo::default();
+    undo.push(|| delete_link(&names));
     // The lease takes longer than the link and needs nothing of it, so it gets a thread of its own.
     let (linked, leased) = std::thread::scope(|scope| {
         let lease = scope.spawn(|| addresses::lease(&config.ipam_type, request));
         let linked = apply(&wiring.link_steps(), &ends, None);
         (linked, lease.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
-
-    let leased = match leased {
+    let Leased { result: leased, give_back } = match leased {
         Ok(leased) => leased,
-        Err(failure) => {
-            let mut undo = Undo::default();
-            undo.push(|| delete_link(&wiring.names, &node));
-            return Err(undo.run(failure));
-        }
+        Err(failure) => return Err(undo.run(failure)),
     };
-    let wiring = wiring.with_addresses(&leased.result);
-    // What is to be undone last is pushed first: an address is free when nothing uses it any more.
-    let mut undo = Undo::default();
-    undo.push(|| addresses::give_back(&config.ipam_type, request, &leased));
-    undo.push(|| delete_link(&wiring.names, &node));
-    undo.push(|| Firewall::open(&request.attachment.network)?.remove(&wiring.names.owner));
+    // An address is free when nothing uses it any more.
+    undo.push_under(give_back);
+    undo.push(|| Firewall::open(&request.attachment.network)?.remove(&names.owner));
 
+    let wiring = wiring.with_addresses(&leased);
     let wired = linked.and_then(|()| {
         let masquerading =
             config.masquerade.as_ref().map(|rules| Masquerading::open(&request.attachment.network, rules));
@@ -65,7 +62,7 @@ pub fn add(request: &AddRequest) -> Result<CniResult, Error> {
     match wired {
         Ok(()) => {
             undo.forget();
-            Ok(wiring.result(&config, &leased.result, request.config.prev_result.clone()))
+            Ok(wiring.result(&config, &leased, request.config.prev_result.clone()))
         }
         Err(failure) => Err(undo.run(failure)),
     }
@@ -83,7 +80,9 @@ fn refuse_taken_names(request: &AddRequest, names: &Names, node: &Node, pod: &Po
     }
 }
 
-fn delete_link(names: &Names, node: &Node) -> Result<(), Error> {
+/// By a socket of its own: the failure that is undone may be that of the socket.
+fn delete_link(names: &Names) -> Result<(), Error> {
+    let node = Node::open()?;
     match node.host_link(names)? {
         Some(link) => node.delete_link(&link),
         None => Ok(()),

@@ -2,63 +2,58 @@
 
 use cni_spec::delegate::{Delegate, DelegateError};
 use cni_spec::{AddRequest, CheckRequest, CniResult, DelRequest, Environment, GcRequest, NetConf, StatusRequest};
-use ipam::{Ipam, Lease, LeaseRequest, Ledger, Netns};
+use ipam::{Ipam, LeaseRequest, Ledger, Netns};
 
 use crate::Error;
 use crate::config::OWN_IPAM;
 
 /// What an IPAM plugin gave, and how to give it back.
-pub struct Leased {
+pub struct Leased<'a> {
     /// Addresses, routes and resolver settings.
     pub result: CniResult,
-    /// Ours remembers the lease, so that no later one is ended in its place.
-    lease: Option<(Box<Ipam>, Lease)>,
+    /// Takes back what this call got, and no lease that is older or younger.
+    pub give_back: Box<dyn FnOnce() -> Result<(), Error> + Send + 'a>,
 }
 
 /// Leases addresses of every family, or none.
 ///
 /// # Errors
-/// The IPAM plugin's own. A delegate that failed has been sent DEL by then (spec section 4).
-pub fn lease(ipam_type: &str, request: &AddRequest) -> Result<Leased, Error> {
-    let leased = if ipam_type == OWN_IPAM {
-        let ipam = Box::new(own(&request.config)?);
-        let wanted = LeaseRequest {
-            attachment: request.attachment.clone(),
-            netns: Netns::at(&request.netns),
-            args: request.args.clone(),
-        };
-        let lease = ipam.lease(&wanted).map_err(own_error)?;
-        Leased { result: CniResult::from(&lease), lease: Some((ipam, lease)) }
-    } else {
-        let delegate = Delegate::new(&request.environment);
-        let conf = &request.config;
-        let result = delegate.add(ipam_type, &conf.bytes, conf.cni_version).map_err(|source| {
-            if !matches!(source, DelegateError::NotFound { .. }) {
-                // The runtime will send DEL as well; this one only spares the address the time until then.
-                let _ = delegate_del(ipam_type, &request.environment, conf);
-            }
-            delegate_error(ipam_type, source)
-        })?;
-        Leased { result, lease: None }
-    };
-    if leased.result.ips.is_empty() {
-        let failure = Error::NoAddress { ipam_type: ipam_type.to_owned() };
-        return Err(match give_back(ipam_type, request, &leased) {
-            Ok(()) => failure,
-            Err(undo) => Error::Undo { failure: Box::new(failure), undo: vec![undo] },
-        });
+/// The IPAM plugin's own; it holds nothing of this call then.
+pub fn lease<'a>(ipam_type: &'a str, request: &'a AddRequest) -> Result<Leased<'a>, Error> {
+    let leased = if ipam_type == OWN_IPAM { lease_own(request)? } else { lease_delegated(ipam_type, request)? };
+    if !leased.result.ips.is_empty() {
+        return Ok(leased);
     }
-    Ok(leased)
+    let failure = Error::NoAddress { ipam_type: ipam_type.to_owned() };
+    match (leased.give_back)() {
+        Ok(()) => Err(failure),
+        Err(undo) => Err(Error::Undo { failure: Box::new(failure), undo: vec![undo] }),
+    }
 }
 
-/// Takes back what [`lease`] gave in this very call.
-///
-/// # Errors
-/// The IPAM plugin's own.
-pub fn give_back(ipam_type: &str, request: &AddRequest, leased: &Leased) -> Result<(), Error> {
-    match &leased.lease {
-        Some((ipam, lease)) => ipam.undo(lease).map_err(own_error),
-        None => delegate_del(ipam_type, &request.environment, &request.config),
+fn lease_own(request: &AddRequest) -> Result<Leased<'_>, Error> {
+    let ipam = own(&request.config)?;
+    let wanted = LeaseRequest {
+        attachment: request.attachment.clone(),
+        netns: Netns::at(&request.netns),
+        args: request.args.clone(),
+    };
+    let lease = ipam.lease(&wanted).map_err(own_error)?;
+    Ok(Leased { result: CniResult::from(&lease), give_back: Box::new(move || ipam.undo(&lease).map_err(own_error)) })
+}
+
+fn lease_delegated<'a>(ipam_type: &'a str, request: &'a AddRequest) -> Result<Leased<'a>, Error> {
+    let conf = &request.config;
+    let give_back = move || delegate_del(ipam_type, &request.environment, conf);
+    match Delegate::new(&request.environment).add(ipam_type, &conf.bytes, conf.cni_version) {
+        Ok(result) => Ok(Leased { result, give_back: Box::new(give_back) }),
+        Err(source) => {
+            // A delegate whose ADD failed gets a DEL (spec section 4); its outcome says nothing new.
+            if !matches!(source, DelegateError::NotFound { .. }) {
+                let _ = give_back();
+            }
+            Err(delegate_error(ipam_type, source))
+        }
     }
 }
 

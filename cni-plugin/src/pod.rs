@@ -33,17 +33,18 @@ impl Node {
         Ok(Self { rtnl })
     }
 
-    /// The attachment's host end, if it is there.
+    /// The attachment's host end, if it is there. A veth of its name without an alias is one too: the kernel
+    /// takes aliases of existing links only, so an ADD may have been killed in between.
     ///
     /// # Errors
     /// [`Error::HostLinkTaken`] if a link has its name that is not ours.
     pub fn host_link(&self, names: &Names) -> Result<Option<Link>, Error> {
         let found = self.rtnl.link(&names.host_link).map_err(|source| observe(&names.host_link, source))?;
         match found {
-            Some(link) if link.alias.as_deref() != Some(names.alias.as_str()) => {
-                Err(Error::HostLinkTaken { link: link.name, alias: link.alias.unwrap_or_default() })
-            }
-            other => Ok(other),
+            None => Ok(None),
+            Some(link) if link.alias.as_ref() == Some(&names.alias) => Ok(Some(link)),
+            Some(link) if link.alias.is_none() && link.kind.as_deref() == Some("veth") => Ok(Some(link)),
+            Some(link) => Err(Error::HostLinkTaken { link: link.name, alias: link.alias.unwrap_or_default() }),
         }
     }
 

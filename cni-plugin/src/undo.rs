@@ -16,6 +16,11 @@ impl<'a> Undo<'a> {
         self.0.push(Box::new(action));
     }
 
+    /// Remembers what is to be taken back after everything else, though it was made in the middle.
+    pub fn push_under(&mut self, action: impl FnOnce() -> Result<(), Error> + 'a) {
+        self.0.insert(0, Box::new(action));
+    }
+
     /// The failure, together with what could not be taken back.
     #[must_use]
     pub fn run(mut self, failure: Error) -> Error {

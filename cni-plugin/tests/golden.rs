@@ -1,6 +1,8 @@
 //! Plans in `ip`, `sysctl` and `nft` text. A case is a folder: `config.json` (the network config) and
 //! `ipam.json` (what the IPAM plugin answered) make `plan.txt`. `UPDATE_GOLDEN=1` rewrites them.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;

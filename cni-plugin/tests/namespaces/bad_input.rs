@@ -1,0 +1,149 @@
+//! What is refused, with which code and in which words, and that nothing is left of it.
+
+use crate::common::{TestPod, dual_stack, run, run_bytes, traces, with};
+use serde_json::{Value, json};
+
+fn ipam(ipam: &Value) -> Value {
+    with(dual_stack(), &json!({ "ipam": ipam }))
+}
+
+#[test]
+fn bad_configs() {
+    sandbox::private_host(|| {
+        let cases = [
+            (json!({ "ipam": {} }), 7, "invalid network config: ipam.type is missing"),
+            (json!({ "ipam": { "type": "nosuch" } }), 7, "invalid network config: ipam.type=\"nosuch\": "),
+            (json!({ "mtu": 60 }), 7, "invalid network config: mtu=60: must be 0, or 68 to 65535 bytes"),
+            (json!({ "mtu": "big" }), 7, "invalid network config: mtu=\"big\": "),
+            (json!({ "ipMasqBackend": "iptables" }), 2, "unsupported value: ipMasqBackend=\"iptables\": "),
+            (
+                json!({ "nonMasqueradeCIDRs": ["10.0.0.0/8", "ten"] }),
+                7,
+                "invalid network config: nonMasqueradeCIDRs[1]=\"ten\": is not a CIDR",
+            ),
+            (
+                json!({ "nonMasqueradeCIDRs": ["10.1.0.0/8"] }),
+                7,
+                "invalid network config: nonMasqueradeCIDRs[0]=\"10.1.0.0/8\": has host bits set; the network is 10.0.0.0/8",
+            ),
+            (json!({ "name": "a b" }), 7, "name=\"a b\""),
+            (json!({ "cniVersion": "9.9.9" }), 1, "cniVersion=\"9.9.9\" is not supported"),
+        ];
+        refused(cases.map(|(changes, code, msg)| (with(dual_stack(), &changes), code, msg)).as_ref());
+    });
+}
+
+#[test]
+fn bad_pools() {
+    sandbox::private_host(|| {
+        let own = |mut keys: Value| {
+            keys["type"] = json!("podwire-ipam");
+            ipam(&keys)
+        };
+        refused(&[
+            (own(json!({ "podCIDR": "10.244.1.0/33" })), 7, "ipam.podCIDR=\"10.244.1.0/33\""),
+            (own(json!({ "subnet": "10.244.1.0/24", "gateway": "10.9.9.9" })), 7, "ipam.gateway=\"10.9.9.9\""),
+            (
+                own(json!({ "ranges": [[{ "subnet": "10.244.0.0/16" }], [{ "subnet": "10.244.1.0/24" }]] })),
+                7,
+                "ipam.ranges",
+            ),
+        ]);
+    });
+}
+
+/// Each config is refused with this code and a message that begins with, or contains, these words.
+fn refused(cases: &[(Value, u64, &str)]) {
+    let pod = TestPod::new("one");
+    let before = traces();
+    for (config, code, words) in cases {
+        let (found, msg) = pod.add(config).error();
+        assert!(found == *code && msg.contains(words), "{config}: expected {code} {words:?}, found {found} {msg:?}");
+        before.unchanged(format!("{config}"));
+    }
+}
+
+#[test]
+fn bad_environments() {
+    sandbox::private_host(|| {
+        let pod = TestPod::new("one");
+        std::fs::write("/run/plain", "").unwrap();
+        let before = traces();
+        let cases = [
+            (&[("CNI_NETNS", "/run/netns/nosuch")][..], "CNI_NETNS=\"/run/netns/nosuch\""),
+            (&[("CNI_NETNS", "/run/plain")], "CNI_NETNS=\"/run/plain\""),
+            (&[("CNI_NETNS", "/proc/self/ns/mnt")], "CNI_NETNS=\"/proc/self/ns/mnt\""),
+            (&[("CNI_NETNS", "/proc/self/ns/net")], "is the node's own network namespace"),
+            (&[("CNI_IFNAME", "sixteen-letters-")], "CNI_IFNAME=\"sixteen-letters-\""),
+            (&[("CNI_IFNAME", "lo")], "CNI_IFNAME=\"lo\" is taken"),
+            (&[("CNI_CONTAINERID", "../etc")], "CNI_CONTAINERID=\"../etc\""),
+            (&[("CNI_CONTAINERID", ""), ("CNI_IFNAME", ""), ("CNI_NETNS", "")], "CNI_CONTAINERID"),
+        ];
+        for (changes, words) in cases {
+            let mut env = pod.env("ADD");
+            for (name, value) in &mut env {
+                if let Some((_, other)) = changes.iter().find(|(changed, _)| changed == name) {
+                    *value = (*other).to_owned();
+                }
+            }
+            let answer = run(&env, &dual_stack());
+            let (code, msg) = answer.error();
+            assert!(code == 4 && msg.contains(words), "{changes:?}: {code} {msg:?}");
+            for (name, value) in changes.iter().filter(|(_, value)| value.is_empty()) {
+                assert!(msg.contains(name), "{name}={value:?} is not named in {msg:?}");
+            }
+            before.unchanged(format!("{changes:?}"));
+        }
+    });
+}
+
+#[test]
+fn broken_json() {
+    sandbox::private_host(|| {
+        let pod = TestPod::new("one");
+        for bytes in [&b"{"[..], b"", b"[]", b"\xff"] {
+            assert_eq!(run_bytes(&pod.env("ADD"), bytes).error().0, 6, "{bytes:?}");
+        }
+    });
+}
+
+#[test]
+fn an_exhausted_pool_says_so_and_leaves_nothing() {
+    sandbox::private_host(|| {
+        let tiny = ipam(&json!({ "type": "podwire-ipam", "podCIDR": ["10.244.1.0/24", "fd00::1/128"] }));
+        TestPod::new("one").add(&tiny).ok();
+        let before = traces();
+        let (code, msg) = TestPod::new("two").add(&tiny).error();
+        assert_eq!(code, 100, "{msg}");
+        before.unchanged("not even the address of the other family");
+    });
+}
+
+#[test]
+fn an_owner_that_the_kernel_cannot_keep_is_refused() {
+    sandbox::private_host(|| {
+        let pod = TestPod::new("one");
+        let mut env = pod.env("ADD");
+        env[1].1 = "c".repeat(240);
+        let (code, msg) = run(&env, &dual_stack()).error();
+        assert_eq!(code, 7, "{msg}");
+        env[0].1 = "DEL".to_owned();
+        run(&env, &dual_stack()).ok();
+    });
+}
+
+#[test]
+fn a_strangers_link_of_our_name_is_named_and_left() {
+    sandbox::private_host(|| {
+        let pod = TestPod::new("one");
+        let host = pod.add(&dual_stack()).ok().json()["interfaces"][0]["name"].as_str().unwrap().to_owned();
+        pod.del(&dual_stack()).ok();
+        crate::common::text("ip", &["link", "add", &host, "type", "veth", "peer", "name", "other"]);
+        crate::common::text("ip", &["link", "set", "dev", &host, "alias", "uplink of rack 7"]);
+        let before = traces();
+        let (code, msg) = pod.add(&dual_stack()).error();
+        assert!(code == 5 && msg.contains(&host), "{code} {msg}");
+        pod.del(&dual_stack()).ok();
+        before.unchanged("at the end");
+    });
+}

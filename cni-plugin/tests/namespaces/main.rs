@@ -1,0 +1,10 @@
+//! The plugin's executable on private nodes: what it does to the kernel, by packets and by other tools' eyes.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+mod attach;
+mod bad_input;
+mod common;
+mod delegated;
+mod masquerade;
+mod residue;

@@ -145,6 +145,14 @@ pub enum Error {
         #[source]
         source: Failure,
     },
+    /// An interface got no carrier in time.
+    #[error("the interface with index {index} got no carrier within {waited_ms} ms")]
+    NoCarrier {
+        /// Its index.
+        index: u32,
+        /// How long it was waited for, in milliseconds.
+        waited_ms: u64,
+    },
     /// An interface could not be deleted.
     #[error("cannot delete the interface with index {index}")]
     DeleteLink {

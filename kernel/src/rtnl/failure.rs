@@ -35,9 +35,9 @@ pub enum Failure {
     /// The socket was closed, or the request could not be sent.
     #[error("the rtnetlink socket is closed")]
     Closed,
-    /// The kernel answered a request that asks for one object with none.
-    #[error("the kernel's answer lacks what was asked for")]
-    Empty,
+    /// The kernel answered, but what was asked for is not in its answer.
+    #[error("there is no such object")]
+    Missing,
 }
 
 impl Failure {
@@ -46,7 +46,7 @@ impl Failure {
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Self::Refused { errno, .. } => Some(*errno),
-            Self::Interrupted { .. } | Self::NoAnswer { .. } | Self::Closed | Self::Empty => None,
+            Self::Interrupted { .. } | Self::NoAnswer { .. } | Self::Closed | Self::Missing => None,
         }
     }
 

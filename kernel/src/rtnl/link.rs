@@ -1,13 +1,19 @@
 //! Interfaces.
 
+use std::time::{Duration, Instant};
+
 use macaddr::MacAddr6;
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, State};
 use nix::errno::Errno;
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
 use super::{Failure, Rtnl};
 use crate::error::{Error, Result};
+
+/// Kernels before 6.8 act on some changes of carrier once a second.
+const CARRIER_DEADLINE: Duration = Duration::from_secs(3);
+const CARRIER_POLL: Duration = Duration::from_micros(200);
 
 /// An interface as the kernel shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +28,8 @@ pub struct Link {
     pub mtu: u32,
     /// Whether it is administratively up (IFF_UP); its carrier may still be missing.
     pub up: bool,
+    /// Whether it is up, has a carrier, and sends (operational state "up"). Never for `lo`, which does not tell.
+    pub carrier: bool,
     /// ifalias: what its owner noted on it.
     pub alias: Option<String>,
     /// "veth", "bridge"...; `None` for `lo` and most hardware.
@@ -85,6 +93,32 @@ impl Rtnl {
         self.change_link(index, "change the state", LinkUnspec::new_with_index(index).up())
     }
 
+    /// Returns when packets that are sent out of the interface are no longer dropped: it has a carrier, and
+    /// the kernel has acted on that.
+    ///
+    /// A veth end gets its carrier when both ends are up, but sends only after a work queue has given it its
+    /// queue (`linkwatch_do_dev`, net/core/link_watch.c); until then packets are lost without a trace but for
+    /// the interface's count of drops. Since Linux 6.8 the question itself makes the kernel catch up. Not
+    /// for `lo` and others that never tell about a carrier.
+    ///
+    /// # Errors
+    /// [`Error::NoCarrier`] if that takes longer than 3 s, as when the peer is down; [`Error::ReadLink`] if the
+    /// interface is gone.
+    pub fn wait_for_carrier(&self, index: u32) -> Result<()> {
+        let deadline = Instant::now() + CARRIER_DEADLINE;
+        loop {
+            let gone = || Error::ReadLink { link: format!("with index {index}"), source: Failure::Missing };
+            if self.link_by_index(index)?.ok_or_else(gone)?.carrier {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                let waited_ms = u64::try_from(CARRIER_DEADLINE.as_millis()).unwrap_or(u64::MAX);
+                return Err(Error::NoCarrier { index, waited_ms });
+            }
+            std::thread::sleep(CARRIER_POLL);
+        }
+    }
+
     /// Sets the MTU, in bytes.
     ///
     /// # Errors
@@ -132,7 +166,7 @@ impl Rtnl {
     ) -> std::result::Result<Option<Link>, Failure> {
         match self.get(RouteNetlinkMessage::GetLink(without_statistics(request))) {
             Ok(RouteNetlinkMessage::NewLink(message)) => Ok(Some(Link::from_message(message))),
-            Ok(_) => Err(Failure::Empty),
+            Ok(_) => Err(Failure::Missing),
             Err(failure) if failure.is(&[Errno::ENODEV]) => Ok(None),
             Err(failure) => Err(failure),
         }
@@ -156,6 +190,7 @@ impl Link {
             mac: None,
             mtu: 0,
             up: message.header.flags.contains(LinkFlags::Up),
+            carrier: false,
             alias: None,
             kind: None,
             link_index: None,
@@ -166,6 +201,7 @@ impl Link {
                 LinkAttribute::IfName(name) => link.name = name,
                 LinkAttribute::Address(bytes) => link.mac = <[u8; 6]>::try_from(bytes).ok().map(MacAddr6::from),
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::OperState(state) => link.carrier = state == State::Up,
                 LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
                 LinkAttribute::Link(index) => link.link_index = Some(index),
                 LinkAttribute::LinkNetNsId(id) => link.link_netnsid = Some(id),

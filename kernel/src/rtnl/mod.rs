@@ -85,7 +85,7 @@ impl Rtnl {
 
     /// Asks for one object.
     fn get(&self, message: RouteNetlinkMessage) -> std::result::Result<RouteNetlinkMessage, Failure> {
-        self.exchange(message, 0)?.objects.pop().ok_or(Failure::Empty)
+        self.exchange(message, 0)?.objects.pop().ok_or(Failure::Missing)
     }
 
     /// Asks for a list, again if it changed while the kernel wrote it.
@@ -151,5 +151,94 @@ impl Answer {
             return refusal.map_or(Ok(answer), Err);
         }
         Err(Failure::Closed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::net::Ipv4Addr;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Instant;
+
+    use ipnetwork::Ipv4Network;
+    use netlink_packet_route::AddressFamily;
+    use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+
+    use super::*;
+
+    const LO: u32 = 1;
+    /// Enough for a list that the kernel writes in many parts.
+    const STABLE: u32 = 1000;
+
+    fn request() -> RouteNetlinkMessage {
+        let mut message = AddressMessage::default();
+        message.header.family = AddressFamily::Inet;
+        RouteNetlinkMessage::GetAddress(message)
+    }
+
+    fn address(number: u32) -> Ipv4Addr {
+        Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 0).to_bits() + number)
+    }
+
+    /// How many of the addresses that are there all the time are in the list.
+    fn stable_in(objects: &[RouteNetlinkMessage]) -> usize {
+        let local = |object: &RouteNetlinkMessage| match object {
+            RouteNetlinkMessage::NewAddress(message) => {
+                message.attributes.iter().find_map(|attribute| match attribute {
+                    AddressAttribute::Local(address) => Some(*address),
+                    _ => None,
+                })
+            }
+            _ => None,
+        };
+        let found: BTreeSet<_> = objects.iter().filter_map(local).collect();
+        (1..=STABLE).filter(|&number| found.contains(&address(number).into())).count()
+    }
+
+    /// Adds and removes addresses in front of all others until told to stop.
+    fn churn(stop: &AtomicBool) {
+        let rtnl = Rtnl::open().unwrap();
+        let flapping = Ipv4Network::from(Ipv4Addr::new(10, 255, 255, 255)).into();
+        while !stop.load(Ordering::Relaxed) {
+            rtnl.add_address(LO, flapping).unwrap();
+            rtnl.delete_address(LO, flapping).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_list_that_changed_is_noticed_and_read_again() {
+        sandbox::private_host(|| {
+            let rtnl = Rtnl::open().unwrap();
+            for number in 1..=STABLE {
+                rtnl.add_address(LO, Ipv4Network::from(address(number)).into()).unwrap();
+            }
+            let stop = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                let churning = scope.spawn(|| churn(&stop));
+                let deadline = Instant::now() + Duration::from_secs(20);
+                let interrupted = || rtnl.exchange(request(), NLM_F_DUMP).unwrap().interrupted;
+                while !interrupted() {
+                    assert!(Instant::now() < deadline, "no list was interrupted");
+                }
+                match rtnl.list(&request()) {
+                    Ok(objects) => assert_eq!(stable_in(&objects), STABLE as usize),
+                    Err(failure) => assert_eq!(failure, Failure::Interrupted { attempts: LIST_ATTEMPTS }),
+                }
+                stop.store(true, Ordering::Relaxed);
+                churning.join().unwrap();
+            });
+            assert_eq!(stable_in(&rtnl.list(&request()).unwrap()), STABLE as usize);
+        });
+    }
+
+    #[test]
+    fn a_list_that_fails_is_not_an_empty_list() {
+        sandbox::private_host(|| {
+            let mut message = AddressMessage::default();
+            message.header.index = 4711;
+            let failure = Rtnl::open().unwrap().list(&RouteNetlinkMessage::GetAddress(message)).unwrap_err();
+            assert_eq!(failure.errno(), Some(nix::errno::Errno::ENODEV));
+        });
     }
 }

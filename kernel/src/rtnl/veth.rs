@@ -83,10 +83,10 @@ impl Rtnl {
             Some(link) => link,
             None => {
                 let request = LinkMessageBuilder::<LinkUnspec>::default().name(pair.host);
-                self.read_link(request)?.ok_or(Failure::Empty)?
+                self.read_link(request)?.ok_or(Failure::Missing)?
             }
         };
-        let peer = link.link_index.ok_or(Failure::Empty)?;
+        let peer = link.link_index.ok_or(Failure::Missing)?;
         Ok(Made { indexes: VethIndexes { host: link.index, peer }, link })
     }
 
@@ -119,7 +119,8 @@ fn request(pair: &VethPair<'_>) -> LinkMessage {
         host = host.mtu(mtu);
     }
     if !pair.alias.is_empty() {
-        // Ignored by Linux up to 6.18 at least; a kernel that takes it saves the second message.
+        // Linux up to 6.18 at least does not set it here, but refuses here what is too long; a kernel that
+        // sets it saves the second message.
         host = host.alias(pair.alias);
     }
     host.set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build()))).build()

@@ -74,12 +74,7 @@ impl Rtnl {
     /// [`Error::ListLinks`].
     pub fn links_of_kind(&self, kind: &str) -> Result<Vec<Link>> {
         let request = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::from(kind));
-        let links = match self.list_links(request) {
-            // A kind that the kernel does not know, or whose module was never needed.
-            Err(failure) if failure.is(&[Errno::EOPNOTSUPP, Errno::ENODEV]) => Ok(Vec::new()),
-            other => other,
-        };
-        let mut links = links.map_err(Error::ListLinks)?;
+        let mut links = self.list_links(request).map_err(Error::ListLinks)?;
         // Kernels that do not know the kind list everything.
         links.retain(|link| link.kind.as_deref() == Some(kind));
         Ok(links)

@@ -83,9 +83,9 @@ impl Rtnl {
         Ok(self.exchange(message, NLM_F_ACK | flags)?.objects)
     }
 
-    /// Asks for one object.
+    /// Asks for one object. The acknowledgement after it also ends the wait if the object cannot be parsed.
     fn get(&self, message: RouteNetlinkMessage) -> std::result::Result<RouteNetlinkMessage, Failure> {
-        self.exchange(message, 0)?.objects.pop().ok_or(Failure::Missing)
+        self.exchange(message, NLM_F_ACK)?.objects.pop().ok_or(Failure::Missing)
     }
 
     /// Asks for a list, again if it changed while the kernel wrote it.
@@ -104,7 +104,7 @@ impl Rtnl {
         request.header.flags = NLM_F_REQUEST | flags;
         let exchange = async {
             let answers = self.handle.clone().request(request).map_err(|_| Failure::Closed)?;
-            Answer::collect(answers, flags).await
+            Answer::collect(answers).await
         };
         self.runtime.block_on(async {
             let seconds = ANSWER_DEADLINE.as_secs();
@@ -127,10 +127,9 @@ struct Answer {
 }
 
 impl Answer {
-    /// Reads up to the end that belongs to the request: an acknowledgement, the end of a list, or one object.
+    /// Reads up to the acknowledgement, or the end of the list.
     async fn collect(
         answers: impl Stream<Item = NetlinkMessage<RouteNetlinkMessage>>,
-        flags: u16,
     ) -> std::result::Result<Self, Failure> {
         let mut answer = Self { objects: Vec::new(), interrupted: false };
         let mut answers = std::pin::pin!(answers);
@@ -139,9 +138,6 @@ impl Answer {
             let refusal = match message.payload {
                 NetlinkPayload::InnerMessage(object) => {
                     answer.objects.push(object);
-                    if flags & (NLM_F_ACK | NLM_F_DUMP) == 0 {
-                        return Ok(answer);
-                    }
                     continue;
                 }
                 NetlinkPayload::Error(error) => Failure::from_error(&message.header, &error),

@@ -39,6 +39,8 @@ fn addresses_are_what_iproute2_shows() {
         assert_eq!(read, sorted);
         let lo: Vec<_> = pod.rtnl.addresses(1).unwrap().iter().map(|address| address.network.to_string()).collect();
         assert_eq!(lo, ["127.0.0.1/8", "::1/128"]);
+        pod.rtnl.add_address(1, network("fd00::1/128")).unwrap();
+        assert!(pod.rtnl.addresses(1).unwrap().iter().any(|address| address.network == network("fd00::1/128")));
     });
 }
 

@@ -1,18 +1,21 @@
 //! Which address comes next. Pure: it knows no file, no process, no kernel and no ledger engine.
 //!
 //! The truth is the set of leased addresses. Beside it the ledger keeps two hints, so that neither a /16 that
-//! is nearly full nor a /64 has to be searched: how far the pool has been handed out for the first time (the
-//! cursor), and which addresses came back when (the releases). Losing a hint costs a walk over the leased
-//! addresses, never an address.
+//! is nearly full nor a /64 has to be searched: where the last search ended (the cursor), and which addresses
+//! came back when (the releases). Losing a hint costs a walk over the leased addresses, never an address.
 
 use std::net::IpAddr;
 
 use crate::pool::{Pool, PoolKey};
 use crate::span::{self, Span};
 
-/// A larger pool forgets releases that have cooled down: it is not reused before it was handed out whole, and
-/// remembering every address of a /64 would be without end.
-pub(crate) const REMEMBERED: u128 = 1 << 16;
+/// A pool of up to so many addresses remembers all its releases, and reuses addresses in exactly their order.
+/// A larger one forgets those that have cooled down: it comes round to them after all others.
+const REMEMBERED: u128 = 4096;
+
+/// How many addresses a search may pass over, before it leaves the rest to the next and takes an address that
+/// is known to be free: so the fullest pool costs hardly more than an empty one.
+const PATIENCE: usize = 64;
 
 /// What is known about the addresses: the ledger, or a model of it.
 pub(crate) trait Occupancy {
@@ -31,11 +34,11 @@ pub(crate) trait Occupancy {
     /// The remembered releases of a pool, oldest first.
     fn oldest_released(&self, pool: &PoolKey) -> impl Iterator<Item = Result<(u64, IpAddr), Self::Error>>;
 
-    /// The address that was handed out last as one never used before.
+    /// The address at which the last search ended.
     fn cursor(&self, pool: &PoolKey) -> Result<Option<IpAddr>, Self::Error>;
 }
 
-/// The clock and the rest that a released address is given.
+/// The clock, and how long a released address rests.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cooling {
     /// `CLOCK_BOOTTIME` in milliseconds: it neither jumps nor stops while the machine sleeps.
@@ -54,56 +57,91 @@ impl Cooling {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Choice {
     pub address: IpAddr,
-    /// The pool's cursor is to be set to the address.
-    pub moves_cursor: bool,
+    /// Where the pool's cursor is to be set.
+    pub cursor: Option<IpAddr>,
+    /// Releases that need not be remembered any longer.
+    pub forgotten: Vec<IpAddr>,
+}
+
+impl Choice {
+    /// An address that somebody asked for.
+    pub fn of(address: IpAddr) -> Self {
+        Self { address, cursor: None, forgotten: Vec::new() }
+    }
 }
 
 /// The address of the pool that nobody had, or that nobody has had for the longest time. An address that is
 /// cooling down is given only when there is no other, the oldest first. None if all are leased.
 pub(crate) fn allocate<O: Occupancy>(pool: &Pool, occupancy: &O, cooling: Cooling) -> Result<Option<Choice>, O::Error> {
-    if let Some(address) = never_used(pool, occupancy)? {
-        return Ok(Some(Choice { address, moves_cursor: true }));
-    }
+    let key = pool.key();
+    let ahead = spans_after(pool, occupancy.cursor(&key)?);
+    let cursor = match search(&ahead, occupancy, |released| released.is_none(), PATIENCE)? {
+        Search::Found(address) => {
+            let forgotten = forgettable(pool, occupancy, cooling)?;
+            return Ok(Some(Choice { address, cursor: Some(address), forgotten }));
+        }
+        Search::Tired(at) => Some(at),
+        Search::Nothing => None,
+    };
     if let Some(address) = least_recently_released(pool, occupancy, cooling)? {
-        return Ok(Some(Choice { address, moves_cursor: false }));
+        return Ok(Some(Choice { cursor, ..Choice::of(address) }));
     }
-    if let Some(address) = overlooked(pool, occupancy, cooling)? {
-        return Ok(Some(Choice { address, moves_cursor: true }));
+    // Neither hint helps: the pool is full, or the releases were remembered under another config.
+    let rested = |released: Option<u64>| released.is_none_or(|at| cooling.is_over(at));
+    if let Search::Found(address) = search(pool.spans(), occupancy, rested, usize::MAX)? {
+        return Ok(Some(Choice { cursor: Some(address), ..Choice::of(address) }));
     }
-    let address = oldest_cooling(pool, occupancy)?;
-    Ok(address.map(|address| Choice { address, moves_cursor: false }))
+    Ok(oldest_cooling(pool, occupancy)?.map(Choice::of))
 }
 
-/// Releases that a large pool need not remember any longer: a few at a time, so that no call pays for many.
-pub(crate) fn forgettable<O: Occupancy>(pool: &Pool, occupancy: &O, cooling: Cooling) -> Result<Vec<IpAddr>, O::Error> {
-    const AT_A_TIME: usize = 4;
-    if pool.capacity() <= REMEMBERED {
-        return Ok(Vec::new());
-    }
-    occupancy
-        .oldest_released(&pool.key())
-        .take(AT_A_TIME)
-        .take_while(|release| release.as_ref().map_or(true, |(at, _)| cooling.is_over(*at)))
-        .map(|release| release.map(|(_, address)| address))
-        .collect()
+/// The pool's spans from the cursor on and round to it again: the cursor itself comes last.
+fn spans_after(pool: &Pool, cursor: Option<IpAddr>) -> Vec<Span> {
+    let spans = pool.spans();
+    let place = cursor.and_then(|cursor| Some((cursor, spans.iter().position(|span| span.contains(cursor))?)));
+    let Some((cursor, index)) = place else { return spans.to_vec() };
+    let (before, from) = spans.split_at(index);
+    let Some((here, after)) = from.split_first() else { return spans.to_vec() };
+    let rest = span::next(cursor).filter(|first| here.contains(*first)).map(|first| Span { first, ..*here });
+    let again = Span { last: cursor, ..*here };
+    rest.into_iter().chain(after.iter().copied()).chain(before.iter().copied()).chain([again]).collect()
 }
 
-/// The first address after the cursor that is neither leased nor among the releases.
-fn never_used<O: Occupancy>(pool: &Pool, occupancy: &O) -> Result<Option<IpAddr>, O::Error> {
-    let cursor = occupancy.cursor(&pool.key())?.filter(|cursor| pool.leases(*cursor));
-    let ahead = pool.spans().iter().skip_while(|span| cursor.is_some_and(|cursor| !span.contains(cursor)));
-    for (index, span) in ahead.enumerate() {
-        let first = match cursor {
-            Some(cursor) if index == 0 => span::next(cursor).filter(|first| span.contains(*first)),
-            _ => Some(span.first),
-        };
-        let Some(first) = first else { continue };
-        let found = first_gap(Span { first, ..*span }, occupancy, |released| released.is_none())?;
-        if found.is_some() {
-            return Ok(found);
+/// How a walk over addresses ended.
+enum Search {
+    /// At an address that is free.
+    Found(IpAddr),
+    /// At an address that is not, after too many.
+    Tired(IpAddr),
+    /// At the end of the last span.
+    Nothing,
+}
+
+/// The first address that is not leased and whose last release is acceptable. It passes over leased and
+/// unacceptable addresses one by one, but never looks at the free ones behind the first.
+fn search<O: Occupancy>(
+    spans: &[Span],
+    occupancy: &O,
+    acceptable: impl Fn(Option<u64>) -> bool,
+    mut patience: usize,
+) -> Result<Search, O::Error> {
+    for span in spans {
+        let mut leased = occupancy.leased(*span);
+        let mut next_leased = leased.next().transpose()?;
+        let mut candidate = Some(span.first);
+        while let Some(address) = candidate {
+            if next_leased == Some(address) {
+                next_leased = leased.next().transpose()?;
+            } else if acceptable(occupancy.released_at(address)?) {
+                return Ok(Search::Found(address));
+            }
+            patience = patience.saturating_sub(1);
+            if patience == 0 {
+                return Ok(Search::Tired(address));
+            }
+            candidate = span::next(address).filter(|next| span.contains(*next));
         }
     }
-    Ok(None)
+    Ok(Search::Nothing)
 }
 
 fn least_recently_released<O: Occupancy>(
@@ -123,18 +161,6 @@ fn least_recently_released<O: Occupancy>(
     Ok(None)
 }
 
-/// Any address that is free and not cooling down, wherever it is: for what the hints do not know, because the
-/// config changed or a lease was undone.
-fn overlooked<O: Occupancy>(pool: &Pool, occupancy: &O, cooling: Cooling) -> Result<Option<IpAddr>, O::Error> {
-    for span in pool.spans() {
-        let found = first_gap(*span, occupancy, |released| released.is_none_or(|at| cooling.is_over(at)))?;
-        if found.is_some() {
-            return Ok(found);
-        }
-    }
-    Ok(None)
-}
-
 fn oldest_cooling<O: Occupancy>(pool: &Pool, occupancy: &O) -> Result<Option<IpAddr>, O::Error> {
     let mut oldest: Option<(u64, IpAddr)> = None;
     for release in pool.spans().iter().flat_map(|span| occupancy.released(*span)) {
@@ -144,28 +170,18 @@ fn oldest_cooling<O: Occupancy>(pool: &Pool, occupancy: &O) -> Result<Option<IpA
     Ok(oldest.map(|(_, address)| address))
 }
 
-/// The first address of the span that is not leased and whose last release is acceptable. It walks over the
-/// leased addresses, not over the span.
-fn first_gap<O: Occupancy>(
-    span: Span,
-    occupancy: &O,
-    acceptable: impl Fn(Option<u64>) -> bool,
-) -> Result<Option<IpAddr>, O::Error> {
-    let mut leased = occupancy.leased(span).peekable();
-    let mut candidate = Some(span.first).filter(|first| span.contains(*first));
-    while let Some(address) = candidate {
-        let is_leased = match leased.peek() {
-            Some(Ok(next)) => *next == address,
-            Some(Err(_)) | None => false,
-        };
-        if let Some(next) = leased.next_if(|next| is_leased || next.is_err()) {
-            next?;
-        } else if acceptable(occupancy.released_at(address)?) {
-            return Ok(Some(address));
-        }
-        candidate = span::next(address).filter(|next| span.contains(*next));
+/// Releases that a large pool need not remember any longer: a few at a time, so that no call pays for many.
+fn forgettable<O: Occupancy>(pool: &Pool, occupancy: &O, cooling: Cooling) -> Result<Vec<IpAddr>, O::Error> {
+    const AT_A_TIME: usize = 4;
+    if pool.capacity() <= REMEMBERED {
+        return Ok(Vec::new());
     }
-    Ok(None)
+    occupancy
+        .oldest_released(&pool.key())
+        .take(AT_A_TIME)
+        .take_while(|release| release.as_ref().map_or(true, |(at, _)| cooling.is_over(*at)))
+        .map(|release| release.map(|(_, address)| address))
+        .collect()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use crate::allocate::{Choice, Cooling, Occupancy as _, allocate, forgettable};
+use crate::allocate::{Choice, Cooling, Occupancy as _, allocate};
 use crate::clock::{self, Moment};
 use crate::config::Config;
 use crate::error::{Claim, Exhausted};
@@ -37,8 +37,8 @@ pub(crate) fn lease(
     let mut addresses = Vec::new();
     for (pool, wanted) in config.pools.iter().zip(requested) {
         let choice = choose(session, config, pool, wanted)?;
-        change.cursors.extend(choice.moves_cursor.then(|| (pool.key(), choice.address)));
-        change.forgotten.extend(forgettable(pool, store, cooling(session, config))?);
+        change.cursors.extend(choice.cursor.map(|cursor| (pool.key(), cursor)));
+        change.forgotten.extend(choice.forgotten);
         addresses.push(recorded(pool, choice.address));
     }
     let record = Record {
@@ -81,7 +81,7 @@ fn choose(session: &Session<'_>, config: &Config, pool: &Pool, wanted: Option<Ip
     let store = session.store;
     if let Some(address) = wanted {
         return match store.holder(address)? {
-            None => Ok(Choice { address, moves_cursor: false }),
+            None => Ok(Choice::of(address)),
             Some(Record { attachment, pod, .. }) => {
                 Err(Error::Taken { address, holder: Box::new(Claim { attachment, pod }) }.into())
             }

@@ -21,8 +21,9 @@ impl Memory {
     fn lease(&mut self, choice: &Choice) {
         assert!(self.leased.insert(choice.address), "{} was given twice", choice.address);
         self.released.remove(&choice.address);
-        if choice.moves_cursor {
-            self.cursor = Some(choice.address);
+        self.cursor = choice.cursor.or(self.cursor);
+        for address in &choice.forgotten {
+            self.released.remove(address);
         }
     }
 
@@ -70,20 +71,19 @@ fn addresses(pool: &Pool) -> Vec<IpAddr> {
     pool.spans().iter().flat_map(walk).collect()
 }
 
-/// The rule of [`allocate`] in the plainest words, at the cost of the whole pool.
+/// The rule of [`allocate`] in the plainest words, at the cost of the whole pool. Its pools are too small for
+/// anybody's patience.
 fn model(pool: &Pool, memory: &Memory, cooling: Cooling) -> Option<IpAddr> {
-    let all = addresses(pool);
-    let free: Vec<IpAddr> = all.iter().copied().filter(|address| !memory.leased.contains(address)).collect();
-    let position = |address: &IpAddr| all.iter().position(|other| other == address);
-    let ahead = |address: &&IpAddr| memory.cursor.is_none_or(|cursor| position(address) > position(&cursor));
-    let fresh = free.iter().filter(|address| !memory.released.contains_key(address)).find(ahead);
-    let age = |address: &&IpAddr| (memory.released.get(address).copied(), **address);
-    let cooled = |address: &&IpAddr| memory.released.get(address).is_some_and(|at| cooling.is_over(*at));
-    let forgotten = |address: &&IpAddr| !memory.released.contains_key(address);
+    let mut all = addresses(pool);
+    let free = |address: &&IpAddr| !memory.leased.contains(*address);
+    let age = |address: &&IpAddr| (memory.released.get(*address).copied(), **address);
+    let cooled = |address: &&IpAddr| memory.released.get(*address).is_some_and(|at| cooling.is_over(*at));
+    let at_cursor = all.iter().position(|address| Some(*address) == memory.cursor);
+    all.rotate_left(at_cursor.map_or(0, |index| index + 1));
+    let fresh = all.iter().filter(free).find(|address| !memory.released.contains_key(*address));
     fresh
-        .or_else(|| free.iter().filter(cooled).min_by_key(age))
-        .or_else(|| free.iter().find(forgotten))
-        .or_else(|| free.iter().min_by_key(age))
+        .or_else(|| all.iter().filter(free).filter(cooled).min_by_key(age))
+        .or_else(|| all.iter().filter(free).min_by_key(age))
         .copied()
 }
 
@@ -145,7 +145,7 @@ proptest! {
                 Step::Ask(index) => {
                     let address = all[index % all.len()];
                     if !memory.leased.contains(&address) {
-                        memory.lease(&Choice { address, moves_cursor: false });
+                        memory.lease(&Choice::of(address));
                     }
                 }
                 Step::Release(index) => pick(index).into_iter().for_each(|one| memory.release(one, cooling.now)),
@@ -205,18 +205,39 @@ fn cost(pool: &Pool, memory: &Memory) -> usize {
 }
 
 #[test]
-fn a_nearly_full_pool_costs_no_more_than_an_empty_one() {
+fn the_fullest_pool_costs_a_bounded_search() {
     let pool = pool("10.0.0.0/16");
     let mut memory = Memory::default();
-    let empty = cost(&pool, &memory);
+    assert!(cost(&pool, &memory) < 5, "an empty pool");
     let all = addresses(&pool);
     memory.leased.extend(all.iter().copied());
-    memory.cursor = all.last().copied();
-    for address in all.iter().step_by(100) {
-        memory.release(*address, 1);
+    for address in [all[60_000], all[61_000]] {
+        memory.release(address, 1);
     }
-    let full = cost(&pool, &memory);
-    assert!(full <= empty + 2, "{full} questions instead of {empty}");
+    assert!(cost(&pool, &memory) < PATIENCE + 5, "a pool with two free addresses, far away");
+}
+
+#[test]
+fn a_search_goes_on_where_the_last_one_tired() {
+    let pool = pool("10.0.0.0/22");
+    let mut memory = Memory::default();
+    let cooling = Cooling { now: 100_000, period: 30_000 };
+    let all = addresses(&pool);
+    memory.leased.extend(all.iter().copied());
+    let (hidden, known) = (all[3 * PATIENCE + 10], [all[3], all[4], all[5], all[6]]);
+    memory.leased.remove(&hidden);
+    for address in known {
+        memory.release(address, 1);
+    }
+    let given: Vec<IpAddr> = (0..5)
+        .map(|_| {
+            let choice = give(&pool, &memory, cooling).unwrap();
+            memory.lease(&choice);
+            choice.address
+        })
+        .collect();
+    assert_eq!(given, [known[0], known[1], known[2], hidden, known[3]]);
+    assert_eq!(give(&pool, &memory, cooling), None);
 }
 
 #[test]
@@ -224,15 +245,21 @@ fn a_large_pool_is_given_out_in_order_and_forgets_what_cooled_down() {
     let pool = pool("fd00::/64");
     let mut memory = Memory::default();
     let mut cooling = Cooling { now: 100_000, period: 30_000 };
-    let first = give(&pool, &memory, cooling).unwrap();
+    let next = |memory: &mut Memory, cooling| {
+        let choice = give(&pool, memory, cooling).unwrap();
+        memory.lease(&choice);
+        choice
+    };
+    let first = next(&mut memory, cooling);
     assert_eq!(first.address.to_string(), "fd00::2");
-    memory.lease(&first);
     memory.release(first.address, cooling.now);
-    assert_eq!(forgettable(&pool, &memory, cooling), Ok(vec![]), "still cooling down");
+    let second = next(&mut memory, cooling);
+    assert_eq!((second.address.to_string().as_str(), second.forgotten), ("fd00::3", vec![]), "still cooling down");
     cooling.now += 30_000;
-    assert_eq!(forgettable(&pool, &memory, cooling), Ok(vec![first.address]));
-    memory.released.clear();
-    assert_eq!(give(&pool, &memory, cooling).unwrap().address.to_string(), "fd00::3", "not the one just returned");
+    let third = next(&mut memory, cooling);
+    assert_eq!((third.address.to_string().as_str(), third.forgotten), ("fd00::4", vec![first.address]));
+    assert_eq!(memory.released.len(), 0);
+    assert_eq!(next(&mut memory, cooling).address.to_string(), "fd00::5", "not one that was had already");
     assert!(cost(&pool, &memory) < 5);
 }
 

@@ -140,7 +140,7 @@ impl Nft {
         let mut refused = None;
         let mut overrun = None;
         loop {
-            let replies = match self.socket.receive() {
+            let replies = match self.socket.receive(batch.sequences()) {
                 Ok(Some(replies)) => replies,
                 Ok(None) => break,
                 // More errors than the socket's buffer holds; the first ones are there.

@@ -3,7 +3,8 @@
 use std::fmt::{self, Display, Formatter};
 
 use crate::chain::Rule;
-use crate::check::{self, Invalid};
+use crate::check;
+use crate::invalid::Invalid;
 use crate::set::Element;
 use crate::table::Table;
 use crate::value::{Family, Text, Value, concatenation};

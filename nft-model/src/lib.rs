@@ -20,20 +20,26 @@
 //! # Ok::<(), nft_model::Invalid>(())
 //! ```
 
+mod base;
 mod chain;
 mod change;
 mod check;
+mod check_rules;
+mod field;
+mod invalid;
 mod name;
 mod set;
 mod statement;
 mod table;
 mod value;
 
-pub use chain::{Base, Chain, Hook, Kind, Policy, Rule};
+pub use base::{Base, Hook, Kind, Policy};
+pub use chain::{Chain, Rule};
 pub use change::Change;
-pub use check::Invalid;
+pub use field::Field;
+pub use invalid::Invalid;
 pub use name::check_name;
 pub use set::{Element, Set};
-pub use statement::{Field, Statement};
+pub use statement::Statement;
 pub use table::Table;
 pub use value::{Family, Proto, Type, Value};

@@ -4,7 +4,8 @@ use std::fmt::{self, Display, Formatter};
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
-use crate::value::{Family, Proto, Text, Type, concatenation};
+use crate::field::Field;
+use crate::value::{Family, Proto, Text, concatenation};
 
 /// A match or an action.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -180,39 +181,4 @@ fn prefix(network: IpNetwork) -> impl Display {
             length => write!(f, "{}/{length}", network.network()),
         }
     })
-}
-
-/// A field of a packet that is part of a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Field {
-    /// The source address.
-    Saddr,
-    /// The destination address.
-    Daddr,
-    /// The transport protocol.
-    L4proto,
-    /// The destination port, of whatever transport protocol.
-    ThDport,
-}
-
-impl Field {
-    /// The type of the field as a part of a key.
-    #[must_use]
-    pub const fn value_type(self) -> Type {
-        match self {
-            Self::Saddr | Self::Daddr => Type::Addr,
-            Self::L4proto => Type::InetProto,
-            Self::ThDport => Type::InetService,
-        }
-    }
-
-    /// The field's text in a table of `family`.
-    pub fn in_family(self, family: Family) -> impl Display {
-        Text(move |f: &mut Formatter<'_>| match self {
-            Self::Saddr => write!(f, "{family} saddr"),
-            Self::Daddr => write!(f, "{family} daddr"),
-            Self::L4proto => f.write_str("meta l4proto"),
-            Self::ThDport => f.write_str("th dport"),
-        })
-    }
 }

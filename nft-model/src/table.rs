@@ -4,7 +4,8 @@ use std::fmt::{self, Display, Formatter};
 
 use crate::chain::Chain;
 use crate::change::Change;
-use crate::check::{self, Invalid};
+use crate::check;
+use crate::invalid::Invalid;
 use crate::set::{Element, Set};
 use crate::statement::Statement;
 use crate::value::{Family, Value};

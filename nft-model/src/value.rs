@@ -50,7 +50,7 @@ pub enum Type {
     /// A port, `inet_service`.
     InetService,
     /// A type this crate does not know, by nft's number for it. Only found in what a kernel holds, never in a checked
-    /// [`Table`].
+    /// [`Table`](crate::Table).
     Other(u32),
 }
 

@@ -57,7 +57,7 @@ fn names_and_comments() {
 
 #[test]
 fn sets_and_elements() {
-    let wide = vec![Type::Addr; 17];
+    let wide = vec![Type::Addr; 6];
     assert_eq!(table(vec![Set::new("s", [])], vec![]), Err(Invalid::Key("s".into())));
     assert_eq!(table(vec![Set::new("s", wide.clone())], vec![]), Err(Invalid::Key("s".into())));
     assert_eq!(table(vec![Set::map("s", [Type::Addr], wide)], vec![]), Err(Invalid::Key("s".into())));

@@ -1,4 +1,6 @@
-//! Changes as a batch of messages, and which of them a refusal is about.
+//! Changes as a batch of messages.
+
+mod describe;
 
 use std::ops::Range;
 
@@ -7,8 +9,9 @@ use netlink_packet_netfilter::nftables::{
     ListAttribute, NfTablesMessage, SetElementAttribute, SetElementList, SetElementMessage,
 };
 use netlink_packet_netfilter::none::ControlMessage;
-use nft_model::{Change, Element, Family, Rule, Value};
+use nft_model::{Change, Element, Family, Value};
 
+pub(super) use self::describe::describe_change;
 use super::encode;
 use super::message::append;
 
@@ -101,6 +104,11 @@ impl<'a> Batch<'a> {
         Some(Self { changes, bytes, first, parts })
     }
 
+    /// The numbers of its messages.
+    pub(super) fn sequences(&self) -> Range<u32> {
+        self.first..self.first.saturating_add(u32::try_from(self.parts.len()).unwrap_or(u32::MAX))
+    }
+
     /// The part that the message with this sequence number does.
     pub(super) fn part(&self, sequence: u32) -> Option<&Part> {
         self.parts.get(usize::try_from(sequence.checked_sub(self.first)?).ok()?)
@@ -109,31 +117,6 @@ impl<'a> Batch<'a> {
     /// Whether this is the number of the message that asks to be acknowledged.
     pub(super) fn is_last(&self, sequence: u32) -> bool {
         sequence.checked_sub(self.first).is_some_and(|index| index as usize + 2 == self.parts.len())
-    }
-
-    /// What a part does, as nft(8) says it, and the element it is about if `offset` points to one.
-    pub(super) fn describe(&self, part: &Part, offset: Option<usize>) -> (String, Option<Vec<Value>>) {
-        let change = |index: usize| &self.changes[index];
-        match part {
-            Part::Frame => (self.changes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "), None),
-            Part::Change(index) => (describe_change(change(*index)), None),
-            Part::Set(index, set) => (describe_set(change(*index), *set), None),
-            Part::Chain(index, chain) => (describe_chain(change(*index), *chain), None),
-            Part::Rule(index, chain, rule) => (describe_rule(change(*index), *chain, *rule), None),
-            Part::Elements { change: index, set, range } => {
-                let (place, elements) = elements(change(*index), *set);
-                let elements = &elements[range.clone()];
-                let lengths = elements.iter().map(|element| encode::element(element).buffer_len());
-                describe_elements("add", &place, elements, at(&place, lengths, offset))
-            }
-            Part::Keys { change: index, range } => {
-                let (place, keys) = keys(change(*index));
-                let elements: Vec<_> = keys[range.clone()].iter().map(|key| Element::new(key.clone())).collect();
-                let lengths = elements.iter().map(|element| encode::element(element).buffer_len());
-                let at = at(&place, lengths, offset);
-                describe_elements("destroy", &place, &elements, at)
-            }
-        }
     }
 }
 
@@ -274,75 +257,4 @@ fn chunks(elements: impl Iterator<Item = ElementNla>) -> Vec<(Range<usize>, Vec<
         }
     }
     chunks
-}
-
-/// Which of the elements with these lengths starts at an offset of their message.
-fn at(place: &Place, lengths: impl Iterator<Item = usize>, offset: Option<usize>) -> Option<usize> {
-    let before = place_len(place);
-    let wanted = offset?.checked_sub(before)?;
-    let mut start = 0;
-    for (index, len) in lengths.enumerate() {
-        if start == wanted {
-            return Some(index);
-        }
-        start += len;
-    }
-    None
-}
-
-/// What stands in a message before its elements: two headers, the names, and the header of the list.
-fn place_len((_, table, set): &Place) -> usize {
-    16 + 4 + place(table, set).as_slice().buffer_len() + 4
-}
-
-pub(super) fn describe_change(change: &Change) -> String {
-    match change {
-        // All of it would be a page.
-        Change::AddTable(table) => format!("add table {} {}", table.family(), table.name()),
-        change => change.to_string(),
-    }
-}
-
-fn describe_set(change: &Change, set: usize) -> String {
-    let ((family, table, name), _) = elements(change, Some(set));
-    format!("add set {family} {table} {name}")
-}
-
-fn describe_chain(change: &Change, chain: usize) -> String {
-    let (family, name) = change.table();
-    match change {
-        Change::AddTable(table) => format!("add chain {family} {name} {}", table.chains()[chain].name),
-        change => change.to_string(),
-    }
-}
-
-fn describe_rule(change: &Change, chain: usize, rule: usize) -> String {
-    let (family, name) = change.table();
-    match change {
-        Change::AddTable(table) => {
-            let chain = &table.chains()[chain];
-            let rule: &Rule = &chain.rules[rule];
-            format!("add rule {family} {name} {} {}", chain.name, rule.in_family(family))
-        }
-        change => change.to_string(),
-    }
-}
-
-fn describe_elements(
-    verb: &str,
-    place: &Place,
-    elements: &[Element],
-    at: Option<usize>,
-) -> (String, Option<Vec<Value>>) {
-    let (family, table, set) = place;
-    let culprit = match elements {
-        [only] => Some(only),
-        elements => at.and_then(|at| elements.get(at)),
-    };
-    let what = match (culprit, elements) {
-        (Some(element), _) => element.to_string(),
-        (None, [first, rest @ ..]) => format!("{first} and {} more", rest.len()),
-        (None, []) => String::new(),
-    };
-    (format!("{verb} element {family} {table} {set} {{ {what} }}"), culprit.map(|element| element.key.clone()))
 }

@@ -74,9 +74,23 @@ impl Nft {
     /// [`Error::NftRead`] when the kernel refuses to tell, [`Error::NftUnsettled`] when others change the rule set
     /// all the time.
     pub fn read_table(&mut self, family: Family, name: &str) -> Result<Option<Table>, Error> {
+        self.read_settled(family, name, true)
+    }
+
+    /// Like [`Nft::read_table`], but without the elements of its sets: what [`Table::without_elements`] can be compared
+    /// with, in a time that does not depend on how many there are.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Nft::read_table`].
+    pub fn read_frame(&mut self, family: Family, name: &str) -> Result<Option<Table>, Error> {
+        self.read_settled(family, name, false)
+    }
+
+    fn read_settled(&mut self, family: Family, name: &str, elements: bool) -> Result<Option<Table>, Error> {
         for _ in 0..READ_ATTEMPTS {
             let before = self.generation()?;
-            let table = self.read_parts(family, name);
+            let table = self.read_parts(family, name, elements);
             if self.generation()? == before {
                 return table;
             }
@@ -173,10 +187,10 @@ impl Nft {
     }
 
     /// A table in several questions; what comes out may be of several generations.
-    fn read_parts(&mut self, family: Family, name: &str) -> Result<Option<Table>, Error> {
+    fn read_parts(&mut self, family: Family, name: &str, elements: bool) -> Result<Option<Table>, Error> {
         let Some(head) = self.head(family, name)? else { return Ok(None) };
         let mut sets = self.sets(family, name)?;
-        for set in &mut sets {
+        for set in sets.iter_mut().filter(|_| elements) {
             set.elements = self.elements_of(family, name, set)?;
         }
         let mut chains = self.chains(family, name)?;

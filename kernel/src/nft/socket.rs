@@ -2,9 +2,12 @@
 //!
 //! The kernel handles a request inside `send`, so its answer is there when `send` returns and nothing here ever waits.
 
-use std::io;
+mod dump;
 
-use netlink_packet_core::{NLM_F_DUMP, NetlinkBuffer};
+use std::io;
+use std::ops::Range;
+
+use netlink_packet_core::NetlinkBuffer;
 use netlink_packet_netfilter::nftables::NfTablesMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use nft_model::Family;
@@ -18,8 +21,6 @@ use crate::Error;
 const RECEIVE_LEN: usize = 64 * 1024;
 /// Bytes of the socket's buffer that the kernel does not let one message have (`netlink_sendmsg`).
 const SEND_RESERVE: usize = 32;
-/// How often a dump that others' changes cut through is begun again.
-const DUMP_ATTEMPTS: u32 = 100;
 
 /// A netfilter socket, connected to the kernel.
 #[derive(Debug)]
@@ -99,8 +100,8 @@ impl NfSocket {
         }
     }
 
-    /// The replies in the next message; `None` when there is none.
-    pub(super) fn receive(&mut self) -> Result<Option<Vec<Reply>>, Error> {
+    /// The replies in the next message that answer one of these requests; `None` when there is no message.
+    pub(super) fn receive(&mut self, requests: Range<u32>) -> Result<Option<Vec<Reply>>, Error> {
         let flags = (MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC).bits();
         let received = loop {
             match self.socket.recv(&mut self.buffer.as_mut_slice(), flags) {
@@ -117,7 +118,10 @@ impl NfSocket {
         while !rest.is_empty() {
             let header = NetlinkBuffer::new_checked(rest).map_err(|source| Error::NftDecode { source })?;
             let len = header.length() as usize;
-            replies.push(Reply::parse(&rest[..len]).map_err(|source| Error::NftDecode { source })?);
+            // What is left of an answer nobody waits for any more is not worth taking apart.
+            if requests.contains(&header.sequence_number()) {
+                replies.push(Reply::parse(&rest[..len]).map_err(|source| Error::NftDecode { source })?);
+            }
             rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
         }
         Ok(Some(replies))
@@ -132,102 +136,16 @@ impl NfSocket {
     ) -> Result<Option<Content>, Error> {
         let sequence = self.ask(family, request, 0)?;
         loop {
-            let replies = self.receive()?.ok_or_else(|| silent(what))?;
-            for reply in replies {
-                match reply {
-                    Reply { sequence: other, .. } if other != sequence => {}
-                    Reply { content: Content::Error { errno: Errno::ENOENT, .. }, .. } => return Ok(None),
-                    Reply { content: Content::Error { errno, .. }, .. } => return Err(unreadable(what, errno)),
-                    Reply { content: Content::Done { .. } | Content::Ack, .. } => return Err(silent(what)),
-                    Reply { content, .. } => return Ok(Some(content)),
-                }
+            let replies = self.receive(sequence..sequence + 1)?.ok_or_else(|| silent(what))?;
+            if let Some(reply) = replies.into_iter().next() {
+                return match reply.content {
+                    Content::Error { errno: Errno::ENOENT, .. } => Ok(None),
+                    Content::Error { errno, .. } => Err(unreadable(what, errno)),
+                    Content::Done { .. } | Content::Ack => Err(silent(what)),
+                    content => Ok(Some(content)),
+                };
             }
         }
-    }
-
-    /// A question with any number of answers, which are consistent with each other.
-    pub(super) fn dump(
-        &mut self,
-        what: &str,
-        family: Family,
-        request: impl Fn() -> NfTablesMessage,
-    ) -> Result<Vec<Content>, Error> {
-        for _ in 0..DUMP_ATTEMPTS {
-            if let Some(contents) = self.dump_once(what, family, request())? {
-                return Ok(contents);
-            }
-        }
-        Err(Error::NftUnsettled { what: what.to_owned() })
-    }
-
-    /// `None` if a change by somebody else came in between.
-    fn dump_once(
-        &mut self,
-        what: &str,
-        family: Family,
-        request: NfTablesMessage,
-    ) -> Result<Option<Vec<Content>>, Error> {
-        let sequence = self.begin_dump(what, family, request)?;
-        let (mut contents, mut settled) = (Vec::new(), true);
-        while let Some(replies) = self.dump_part(what, sequence)? {
-            for reply in replies {
-                settled &= !reply.interrupted;
-                contents.push(reply.content);
-            }
-        }
-        Ok(settled.then_some(contents))
-    }
-
-    /// Whether a question has any answer at all. The rest is left in the kernel until the next dump.
-    pub(super) fn dump_has(
-        &mut self,
-        what: &str,
-        family: Family,
-        request: NfTablesMessage,
-        wanted: impl Fn(&Content) -> bool,
-    ) -> Result<bool, Error> {
-        let sequence = self.begin_dump(what, family, request)?;
-        while let Some(replies) = self.dump_part(what, sequence)? {
-            if replies.iter().any(|reply| wanted(&reply.content)) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    fn begin_dump(&mut self, what: &str, family: Family, request: NfTablesMessage) -> Result<u32, Error> {
-        if let Some(sequence) = self.unfinished {
-            // Its errors are no longer anybody's business.
-            while let Ok(Some(_)) = self.dump_part(what, sequence) {}
-            self.unfinished = None;
-        }
-        let sequence = self.ask(Some(family), request, NLM_F_DUMP)?;
-        self.unfinished = Some(sequence);
-        Ok(sequence)
-    }
-
-    /// The next answers of a dump; `None` at its end.
-    fn dump_part(&mut self, what: &str, sequence: u32) -> Result<Option<Vec<Reply>>, Error> {
-        if self.unfinished != Some(sequence) {
-            return Ok(None);
-        }
-        let replies = self.receive()?.ok_or_else(|| silent(what))?;
-        let mut data = Vec::with_capacity(replies.len());
-        for reply in replies.into_iter().filter(|reply| reply.sequence == sequence) {
-            match reply.content {
-                Content::Error { errno, .. } | Content::Done { errno: Some(errno) } => {
-                    self.unfinished = None;
-                    return Err(unreadable(what, errno));
-                }
-                Content::Done { errno: None } | Content::Ack => {
-                    self.unfinished = None;
-                    // The end can be marked as cut through as well as any part of the dump.
-                    data.extend(reply.interrupted.then_some(reply));
-                }
-                _ => data.push(reply),
-            }
-        }
-        Ok(Some(data))
     }
 
     fn ask(&mut self, family: Option<Family>, request: NfTablesMessage, flags: u16) -> Result<u32, Error> {

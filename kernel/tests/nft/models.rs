@@ -38,7 +38,8 @@ pub fn address(family: Family, number: u8) -> String {
     }
 }
 
-/// The example of host ports: exact addresses beat wildcards, pods reach themselves, the host reaches pods by 127.0.0.1.
+/// The example of host ports: exact addresses beat wildcards, pods reach themselves, the host reaches pods by
+/// 127.0.0.1.
 pub fn hostport(family: Family) -> Table {
     let pod = address(family, 2);
     let exact = Set::map("exact", [Type::Addr, Type::InetProto, Type::InetService], [Type::Addr, Type::InetService])

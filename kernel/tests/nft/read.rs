@@ -16,7 +16,10 @@ fn what_was_committed_is_read_back() {
         let mut nft = Nft::open().expect("a socket");
         for table in Family::ALL.into_iter().flat_map(|family| [hostport(family), everything(family)]) {
             assert_eq!(nft.read_table(table.family(), table.name()).expect("readable"), None);
+            assert_eq!(nft.read_frame(table.family(), table.name()).expect("readable"), None);
             nft.commit(&[Change::AddTable(table.clone())]).expect("commit");
+            let frame = nft.read_frame(table.family(), table.name()).expect("readable");
+            assert_eq!(frame, Some(table.without_elements()));
             assert_eq!(nft.read_table(table.family(), table.name()).expect("readable"), Some(table));
         }
     });

@@ -30,6 +30,8 @@ mod rule;
 mod socket;
 mod value;
 
+use std::collections::BTreeSet;
+
 use nft_model::{Change, Value};
 use nix::errno::Errno;
 
@@ -123,13 +125,15 @@ impl Nft {
         if !self.has_set(*family, table, set)? {
             return Err(Error::NftRefused { change: change.to_string(), key: None, refusal: Refusal::NotFound });
         }
-        let mut known: Vec<Vec<Value>> = Vec::new();
+        // A key that is named twice is gone when its second turn comes.
+        let mut known: BTreeSet<&Vec<Value>> = BTreeSet::new();
         for key in keys {
-            if self.element(*family, table, set, key)?.is_some() && !known.contains(key) {
-                known.push(key.clone());
+            if self.element(*family, table, set, key)?.is_some() {
+                known.insert(key);
             }
         }
-        Ok(Change::DestroyElements { family: *family, table: table.clone(), set: set.clone(), keys: known })
+        let keys = known.into_iter().cloned().collect();
+        Ok(Change::DestroyElements { family: *family, table: table.clone(), set: set.clone(), keys })
     }
 
     /// Sends a batch. The kernel has done it when `send` returns; errors come first and the one acknowledgement last.

@@ -24,8 +24,9 @@ pub struct Observed {
 pub struct Batch {
     /// Its steps. None if all is there already.
     pub changes: Vec<Change>,
-    /// Whether it removes what was observed. Then nobody may have changed anything since.
-    pub replaces: bool,
+    /// Whether it must fail if anybody has changed anything since the observation: when it removes what was observed,
+    /// or makes a table. What it only adds, the kernel refuses by itself if it is there.
+    pub if_unchanged: bool,
 }
 
 /// Claims every key for `owner`, or none.
@@ -47,6 +48,8 @@ fn claim_family(owner: &Owner, observed: &Observed, batch: &mut Batch) -> Result
     let frame = ruleset::frame(observed.family).map_err(Error::RuleSet)?;
     if !observed.table {
         batch.changes.push(Change::AddTable(frame.clone()));
+        // Of many first ones all but one would be refused anyway, but that takes the kernel 20 ms each.
+        batch.if_unchanged = true;
     }
     for set in ruleset::SETS {
         let (mut stale, mut new) = (Vec::new(), Vec::new());
@@ -61,7 +64,7 @@ fn claim_family(owner: &Owner, observed: &Observed, batch: &mut Batch) -> Result
             }
             new.push(element.clone());
         }
-        batch.replaces |= !stale.is_empty();
+        batch.if_unchanged |= !stale.is_empty();
         push(batch, &frame, set, stale, new)?;
     }
     Ok(())

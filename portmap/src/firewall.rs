@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 use kernel::nft::{Generation, Nft, Refusal};
 use nft_model::{Change, Element, Family, Table, Value};
 
-use crate::claim::{self, Observed};
+use crate::claim::{self, Batch, Observed};
 use crate::config::Config;
 use crate::error::Error;
 use crate::ruleset::{self, LAYOUT, SETS, TABLE};
 
-/// How long a change is tried again that others got in the way of. A refused transaction costs the kernel up to 34 ms.
+/// How long a change is tried again that others got in the way of. Being told that the generation moved takes 0.1 ms,
+/// any other refusal up to 34 ms.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A socket to nf_tables of the calling thread's network namespace.
@@ -77,35 +78,39 @@ impl Firewall {
             for family in Family::ALL.into_iter().filter(|family| config.maps(*family)) {
                 observed.push(firewall.observe(config, family)?);
             }
-            let batch = claim::batch(&config.owner, &observed)?;
-            match batch.replaces {
-                true => firewall.commit_if_unchanged(&batch.changes, generation),
-                false => firewall.commit(&batch.changes),
-            }
+            let Batch { changes, if_unchanged } = claim::batch(&config.owner, &observed)?;
+            if if_unchanged { firewall.commit_if_unchanged(&changes, generation) } else { firewall.commit(&changes) }
         })
     }
 
-    /// Removes every element whose comment is somebody's that `stale` says yes to. Says which they were.
+    /// Removes every element whose comment `stale` says yes to. Says which they were.
     ///
     /// # Errors
-    /// When the kernel refuses to tell or to change; then nothing was changed.
+    /// [`Error::Busy`] when the firewall was changed at every attempt; others when the kernel refuses to tell or to
+    /// change. Then nothing was changed.
     pub fn release(&mut self, family: Family, stale: &dyn Fn(&str) -> bool) -> Result<Vec<Element>, Error> {
-        if self.presence(family)? == Presence::Missing {
-            return Ok(Vec::new());
-        }
         let frame = ruleset::frame(family).map_err(Error::RuleSet)?;
-        let (mut changes, mut gone) = (Vec::new(), Vec::new());
-        for set in SETS {
-            let mut elements = self.elements(family, set)?;
-            elements.retain(|element| element.comment.as_deref().is_some_and(stale));
-            if !elements.is_empty() {
-                let keys = elements.iter().map(|element| element.key.clone()).collect();
-                changes.push(frame.destroy_elements(set, keys).map_err(Error::RuleSet)?);
-                gone.extend(elements);
+        let mut gone = Vec::new();
+        self.persist(|firewall| {
+            gone.clear();
+            // The kernel removes by key alone: without this, a key that was given back and claimed by somebody else
+            // in the meantime would be taken from its new holder.
+            let generation = firewall.generation()?;
+            if firewall.presence(family)? == Presence::Missing {
+                return Ok(Outcome::Done);
             }
-        }
-        // An element that is gone by now, or a whole table, has nothing left to be removed.
-        self.commit(&changes)?;
+            let mut changes = Vec::new();
+            for set in SETS {
+                let mut elements = firewall.elements(family, set)?;
+                elements.retain(|element| element.comment.as_deref().is_some_and(stale));
+                if !elements.is_empty() {
+                    let keys = elements.iter().map(|element| element.key.clone()).collect();
+                    changes.push(frame.destroy_elements(set, keys).map_err(Error::RuleSet)?);
+                    gone.extend(elements);
+                }
+            }
+            firewall.commit_if_unchanged(&changes, generation)
+        })?;
         Ok(gone)
     }
 
@@ -138,6 +143,14 @@ impl Firewall {
         found.map(Option::unwrap_or_default).map_err(|source| reading(family, set, source))
     }
 
+    /// The element of one of our sets that has this key.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell.
+    pub fn element(&mut self, family: Family, set: &str, key: &[Value]) -> Result<Option<Element>, Error> {
+        self.nft.element(family, TABLE, set, key).map_err(|source| reading(family, set, source))
+    }
+
     fn observe(&mut self, config: &Config, family: Family) -> Result<Observed, Error> {
         let table = match self.presence(family)? {
             Presence::Missing => false,
@@ -156,21 +169,17 @@ impl Firewall {
         self.nft.generation().map_err(|source| Error::Read { what: "the generation".to_owned(), source })
     }
 
-    fn element(&mut self, family: Family, set: &str, key: &[Value]) -> Result<Option<Element>, Error> {
-        self.nft.element(family, TABLE, set, key).map_err(|source| reading(family, set, source))
-    }
-
     fn has_elements(&mut self, family: Family, set: &str) -> Result<bool, Error> {
         let found = found(self.nft.has_elements(family, TABLE, set));
         found.map(|any| any == Some(true)).map_err(|source| reading(family, set, source))
     }
 
     fn commit(&mut self, changes: &[Change]) -> Result<Outcome, Error> {
-        if changes.is_empty() { Ok(Outcome::Done) } else { outcome(self.nft.commit(changes)) }
+        outcome(self.nft.commit(changes))
     }
 
     fn commit_if_unchanged(&mut self, changes: &[Change], generation: Generation) -> Result<Outcome, Error> {
-        outcome(self.nft.commit_if_unchanged(changes, generation))
+        if changes.is_empty() { Ok(Outcome::Done) } else { outcome(self.nft.commit_if_unchanged(changes, generation)) }
     }
 
     /// Tries until nobody gets in the way.

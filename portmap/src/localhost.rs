@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
+use ipnetwork::IpNetwork;
 use kernel::rtnl::{self, RouteFilter, Rtnl};
 use kernel::sysctl;
 use nft_model::{Element, Family, Value};
@@ -48,15 +49,15 @@ pub fn withdraw(firewall: &mut Firewall, gone: &[Element]) -> Result<(), Error> 
     }
     let rtnl = Rtnl::open().map_err(Error::Route)?;
     let mut interfaces = BTreeMap::new();
-    for pod in pods {
-        interfaces.extend(interface(&rtnl, pod)?);
+    for pod in &pods {
+        interfaces.extend(interface(&rtnl, *pod)?);
     }
     for (index, name) in interfaces {
         let key = key(&name);
         let set = |value| sysctl::set(&key, value).map_err(|source| Error::Localnet { key: key.clone(), source });
         // An ADD claims first and sets the sysctl then. Looking again after the change sees the claim of every ADD
         // whose setting the change may have undone.
-        if !needed(firewall, &rtnl, index)? && set("0")? && needed(firewall, &rtnl, index)? {
+        if !needed(firewall, &rtnl, index, &pods)? && set("0")? && needed(firewall, &rtnl, index, &pods)? {
             set("1")?;
         }
     }
@@ -64,13 +65,22 @@ pub fn withdraw(firewall: &mut Firewall, gone: &[Element]) -> Result<(), Error> 
 }
 
 /// Whether the interface leads to a pod with a hairpin element.
-fn needed(firewall: &mut Firewall, rtnl: &Rtnl, index: u32) -> Result<bool, Error> {
-    let elements = firewall.elements(Family::Ip, HAIRPIN)?;
-    if elements.is_empty() {
-        return Ok(false);
+fn needed(firewall: &mut Firewall, rtnl: &Rtnl, index: u32, gone: &[Ipv4Addr]) -> Result<bool, Error> {
+    for pod in gone {
+        // The address may be somebody else's by now.
+        let pod = Value::Addr(IpAddr::V4(*pod));
+        if firewall.element(Family::Ip, HAIRPIN, &[pod.clone(), pod])?.is_some() {
+            return Ok(true);
+        }
     }
     let filter = RouteFilter { oif: Some(index), family: Some(rtnl::Family::Inet), ..RouteFilter::default() };
-    let routes = rtnl.routes(&filter).map_err(Error::Route)?;
+    let mut routes = rtnl.routes(&filter).map_err(Error::Route)?;
+    // The usual case, a veth with one pod behind it, is decided without reading everybody's elements.
+    routes.retain(|route| !gone.iter().any(|pod| route.dst == IpNetwork::from(IpAddr::V4(*pod))));
+    if routes.is_empty() {
+        return Ok(false);
+    }
+    let elements = firewall.elements(Family::Ip, HAIRPIN)?;
     let behind = |pod: Ipv4Addr| routes.iter().any(|route| route.dst.contains(IpAddr::V4(pod)));
     Ok(elements.iter().filter_map(hairpin_pod).any(behind))
 }

@@ -57,7 +57,17 @@ fn an_empty_node_gets_the_frame_and_the_elements_at_once() -> Result<(), Error> 
             "add element ip podwire-hostport hairpin { 10.88.0.2 . 10.88.0.2 comment \"podnet c1 eth0\" }",
         ]
     );
-    assert!(!batch.replaces);
+    assert!(batch.if_unchanged);
+    Ok(())
+}
+
+#[test]
+fn elements_alone_need_no_standstill() -> Result<(), Error> {
+    let config = config("c1", "10.88.0.2/32", 8080)?;
+    let entries = ruleset::entries(&config, Family::Ip).into_iter().map(|entry| (entry, None)).collect();
+    let batch = batch(&config.owner, &[Observed { family: Family::Ip, table: true, entries }])?;
+    assert_eq!(batch.changes.len(), 2);
+    assert!(!batch.if_unchanged);
     Ok(())
 }
 
@@ -81,7 +91,7 @@ fn own_elements_are_replaced_if_nothing_moved_since() -> Result<(), Error> {
             "add element ip podwire-hostport hairpin { 10.88.0.3 . 10.88.0.3 comment \"podnet c1 eth0\" }",
         ]
     );
-    assert!(batch.replaces);
+    assert!(batch.if_unchanged);
     Ok(())
 }
 
@@ -107,7 +117,7 @@ fn a_hairpin_goes_to_whom_the_address_was_given_last() -> Result<(), Error> {
             "add element ip podwire-hostport hairpin { 10.88.0.2 . 10.88.0.2 comment \"podnet c2 eth0\" }",
         ]
     );
-    assert!(batch.replaces);
+    assert!(batch.if_unchanged);
     Ok(())
 }
 

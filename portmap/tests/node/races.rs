@@ -3,6 +3,11 @@
 use std::thread;
 
 use crate::common::plugin::{Answer, Attachment, HELD, ruleset};
+use nft_model::Family;
+use portmap::Error;
+use portmap::config::Config;
+use portmap::firewall::Firewall;
+use portmap::ruleset::WILDCARD;
 use sandbox::private_host;
 use serde_json::json;
 
@@ -61,6 +66,69 @@ fn the_last_one_out_does_not_take_a_newcomers_mapping_along() {
         }
         attachment(40).del().ok();
         assert_eq!(ruleset(), "");
+    });
+}
+
+/// Processes take so long to start that they seldom meet; these meet all the time.
+#[test]
+fn whoever_deletes_the_table_has_seen_all_claims() {
+    private_host(|| {
+        let comes_and_goes = |number: u32| {
+            let config = attachment(number).checked();
+            let owner = config.owner.comment();
+            let is_own = |comment: &str| comment == owner;
+            let mut firewall = Firewall::open().unwrap();
+            for round in 0..120 {
+                firewall.claim(&config).unwrap();
+                let elements = firewall.elements(Family::Ip, WILDCARD).unwrap();
+                let own = elements.iter().filter(|element| element.comment.as_deref() == Some(owner));
+                assert_eq!(own.count(), 1, "{owner} in round {round}");
+                for family in Family::ALL {
+                    firewall.release(family, &is_own).unwrap();
+                    firewall.delete_if_empty(family).unwrap();
+                }
+            }
+        };
+        thread::scope(|scope| {
+            for number in 0..3 {
+                scope.spawn(move || comes_and_goes(number));
+            }
+        });
+        assert_eq!(ruleset(), "");
+    });
+}
+
+/// A runtime may send DEL several times at once, while the port goes to the next pod.
+#[test]
+fn a_late_del_does_not_end_the_next_holders_mapping() {
+    private_host(|| {
+        let holder = |number: u32| {
+            let ports = json!([{ "hostPort": 8080, "containerPort": 80 }]);
+            let address = format!("10.88.{}.{}/32", number / 250, number % 250 + 1);
+            Attachment::on_paper(&format!("c{number}"), &[&address], &ports).checked()
+        };
+        let claim = |config: &Config| {
+            let mut firewall = Firewall::open().unwrap();
+            while let Err(error) = firewall.claim(config) {
+                assert!(matches!(error, Error::Held { .. }), "{error}");
+            }
+        };
+        claim(&holder(0));
+        for number in 0..200 {
+            let (old, new) = (holder(number), holder(number + 1));
+            thread::scope(|scope| {
+                for _ in 0..3 {
+                    scope.spawn(|| {
+                        let is_old = |comment: &str| comment == old.owner.comment();
+                        Firewall::open().unwrap().release(Family::Ip, &is_old).unwrap();
+                    });
+                }
+                scope.spawn(|| claim(&new));
+            });
+            let elements = Firewall::open().unwrap().elements(Family::Ip, WILDCARD).unwrap();
+            let holders: Vec<_> = elements.iter().map(|element| element.comment.as_deref().unwrap()).collect();
+            assert_eq!(holders, [new.owner.comment()]);
+        }
     });
 }
 

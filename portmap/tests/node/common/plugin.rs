@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::process::{Output, Stdio};
 
+use cni_spec::NetConf;
+use portmap::config::Config;
 use serde_json::{Value, json};
 
 use super::net::Host;
@@ -56,6 +58,17 @@ impl Attachment {
     pub fn with(mut self, key: &str, value: Value) -> Self {
         self.config[key] = value;
         self
+    }
+
+    /// What the plugin makes of the config of ADD.
+    pub fn checked(&self) -> Config {
+        let conf = NetConf::from_bytes(self.config.to_string().into_bytes()).unwrap();
+        let attachment = cni_spec::Attachment {
+            network: conf.name.clone(),
+            container_id: self.container.parse().unwrap(),
+            ifname: self.ifname.parse().unwrap(),
+        };
+        Config::new(&attachment, &conf, conf.prev_result.as_ref().unwrap()).unwrap().unwrap()
     }
 
     pub fn add(&self) -> Answer {

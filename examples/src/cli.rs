@@ -79,6 +79,8 @@ enum CliError {
         #[source]
         source: io::Error,
     },
+    #[error("{}: the demo has a {covered} of its own and cannot see this one; copy the folder elsewhere", .path.display())]
+    Covered { path: PathBuf, covered: &'static str },
     #[error("signals")]
     Signals(#[source] nix::Error),
     #[error(transparent)]
@@ -188,10 +190,17 @@ fn settings(options: &Options) -> Result<Settings, CliError> {
     };
     let list = swap_all(list, options.swap.iter().copied().collect::<BTreeSet<_>>().into_iter().collect());
     let swapped = (!options.swap.is_empty()).then_some(&options.reference_dir);
-    let absolute =
-        |path: &PathBuf| fs::canonicalize(path).map_err(|source| CliError::Folder { path: path.clone(), source });
-    let plugin_path = options.plugin_dir.iter().chain(swapped).map(absolute).collect::<Result<_, _>>()?;
+    let plugin_path = options.plugin_dir.iter().chain(swapped).map(|path| visible(path)).collect::<Result<_, _>>()?;
     Ok(Settings { list, pods, plugin_path, environment: Environment::of_process() })
+}
+
+/// A folder by its path inside the sandbox.
+fn visible(path: &Path) -> Result<PathBuf, CliError> {
+    let path = fs::canonicalize(path).map_err(|source| CliError::Folder { path: path.to_owned(), source })?;
+    match ["/run", "/var/lib"].into_iter().find(|covered| path.starts_with(covered)) {
+        Some(covered) => Err(CliError::Covered { path, covered }),
+        None => Ok(path),
+    }
 }
 
 /// What the executable carries, so that it can be run from anywhere.

@@ -1,7 +1,7 @@
 //! The demo as a library: set up, attach, prove, detach, compare. It prints nothing.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -185,9 +185,11 @@ impl Demo {
             .map_err(|source| DemoError::Attach { pod: name(), source: Box::new(source) })?;
         let addresses: Vec<IpAddr> = added.result.ips.iter().map(|ip| ip.address.ip()).collect();
         let ports = pod.ports.iter().map(|port| (port.protocol, port.container_port.get()));
-        let listen: Vec<(Protocol, _)> = ports
+        // Two host ports may lead to one container port.
+        let listen: BTreeSet<(Protocol, SocketAddr)> = ports
             .flat_map(|(protocol, port)| addresses.iter().map(move |&address| (protocol, (address, port).into())))
             .collect();
+        let listen: Vec<_> = listen.into_iter().collect();
         let servers = Servers::start(&pod.name, &netns, &listen)
             .map_err(|source| DemoError::Serve { pod: name(), source: Box::new(source) })?;
         let machine = Machine { name: name(), netns: Arc::clone(&netns), addresses };

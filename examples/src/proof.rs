@@ -4,6 +4,8 @@ pub mod check;
 pub mod need;
 pub mod script;
 
+use std::panic::resume_unwind;
+use std::thread;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -31,12 +33,16 @@ pub struct Outcome {
     pub needs: Vec<String>,
 }
 
-/// Asks every question that these pods allow.
+/// Asks every question that these pods allow, all at once: what is broken is waited for once.
 ///
 /// # Errors
 /// If an asker's namespace cannot be entered; a bad answer is an [`Outcome`].
 pub fn prove(stage: &Stage, pods: &[Actor<'_>]) -> Result<Vec<Outcome>, StageError> {
-    script::checks(stage, pods).iter().map(run).collect()
+    let checks = script::checks(stage, pods);
+    thread::scope(|scope| {
+        let asked: Vec<_> = checks.iter().map(|check| scope.spawn(|| run(check))).collect();
+        asked.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    })
 }
 
 fn run(check: &Check<'_>) -> Result<Outcome, StageError> {

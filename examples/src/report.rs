@@ -221,10 +221,8 @@ fn timing(calls: &[CallReport]) -> String {
 /// New objects by name: a chain instead of its rules, a setting instead of its value.
 fn objects(lines: &[String]) -> Vec<String> {
     let name = |line: &str| {
-        [": ", " = "].iter().fold(line.to_owned(), |name, end| match name.split_once(end) {
-            Some((name, _)) => name.to_owned(),
-            None => name,
-        })
+        let end = if line.starts_with("nft ") { ": " } else { " = " };
+        line.split_once(end).map_or(line, |(name, _)| name).to_owned()
     };
     let mut objects: Vec<String> = lines.iter().filter_map(|line| line.strip_prefix("+ ")).map(name).collect();
     objects.dedup();
@@ -244,4 +242,63 @@ fn wrapped(words: &[String]) -> Vec<String> {
         }
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::residue::Known;
+
+    fn printed(print: impl Fn(&mut Vec<u8>) -> io::Result<()>) -> String {
+        let mut out = Vec::new();
+        print(&mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    fn outcome(id: &str, passed: bool, sent: &str, came_back: &str) -> Outcome {
+        let [id, sent, came_back] = [id, sent, came_back].map(str::to_owned);
+        Outcome { id, passed, sent, came_back, needs: vec!["host route to b IPv4".to_owned()] }
+    }
+
+    #[test]
+    fn a_line_that_fails_tells_what_it_stands_on() {
+        let outcomes = [
+            outcome("pod-pod-tcp4", true, "a 10.0.0.1 -> b 10.0.0.2:80", "b saw 10.0.0.1"),
+            outcome("node-pod-tcp4", false, "node 10.1.0.1 -> b 10.0.0.2:80", "nothing within 3 s"),
+        ];
+        let report = Report { outcomes: outcomes.to_vec(), ..Report::default() };
+        assert_eq!(
+            printed(|out| report.section(out, "IPv4", &outcomes).and_then(|()| report.verdict(out))),
+            "
+IPv4
+  ok     pod-pod-tcp4              a 10.0.0.1 -> b 10.0.0.2:80      b saw 10.0.0.1
+  FAILED node-pod-tcp4             node 10.1.0.1 -> b 10.0.0.2:80   nothing within 3 s
+                                   needs: host route to b IPv4
+
+1 of 2 lines FAILED: node-pod-tcp4
+"
+        );
+    }
+
+    #[test]
+    fn what_is_known_to_be_left_is_told_by_name() {
+        let lines = [
+            "+ nft table ip x chain y",
+            "+ nft table ip x chain y: drop",
+            "+ sysctl a = 1",
+            "- sysctl a = 0",
+            "+ route fd50:: dev a",
+        ];
+        let known = vec![Known { by: "left by z", lines: lines.map(str::to_owned).to_vec() }];
+        let residue = Residue { compared: 9, left: vec!["+ link q".to_owned()], known };
+        assert_eq!(
+            printed(|out| Report::default().remains(out, &residue)),
+            "           + link q
+         left by z:
+           nft table ip x chain y, sysctl a, route fd50:: dev a
+"
+        );
+        let words = ["a".repeat(60), "b".repeat(60), "c".to_owned()];
+        assert_eq!(wrapped(&words), [format!("{},", "a".repeat(60)), format!("{}, c", "b".repeat(60))]);
+    }
 }

@@ -53,12 +53,20 @@ pub enum StageError {
         #[source]
         source: Box<kernel::Error>,
     },
-    /// ip(8) could not be run.
-    #[error("cannot run ip(8)")]
-    Run(#[source] io::Error),
-    /// ip(8) refused a line.
-    #[error("ip -batch in {name}: {status}: {stderr}")]
-    Ip {
+    /// ip(8) or nft(8) could not be run.
+    #[error("cannot run {program}(8)")]
+    Run {
+        /// Which.
+        program: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// ip(8) or nft(8) refused a line.
+    #[error("{program} in {name}: {status}: {stderr}")]
+    Refused {
+        /// Which.
+        program: &'static str,
         /// In which namespace.
         name: String,
         /// How it ended.
@@ -117,7 +125,12 @@ impl Stage {
         // A router forwards, and tells every time where it cannot.
         set(
             &router,
-            &[("net/ipv4/ip_forward", "1"), ("net/ipv6/conf/all/forwarding", "1"), ("net/ipv6/icmp/ratelimit", "0")],
+            &[
+                ("net/ipv4/ip_forward", "1"),
+                ("net/ipv6/conf/all/forwarding", "1"),
+                ("net/ipv4/icmp_ratelimit", "0"),
+                ("net/ipv6/icmp/ratelimit", "0"),
+            ],
         )?;
         ip(&wire, &layout::wire(std::process::id()))?;
         // Its link-local address is there at once, not seconds later: the node's state is compared by and by.
@@ -125,6 +138,7 @@ impl Stage {
         ip(&node, &layout::node())?;
         ip(&client, &layout::client())?;
         ip(&router, &layout::router())?;
+        feed(&router, "nft", &["-f", "-"], &layout::router_rules())?;
         let mut stage = Self { node, client, router, servers: Vec::new() };
         stage.serve()?;
         stage.wait_until_ready()?;
@@ -198,21 +212,30 @@ fn set(machine: &Machine, values: &[(&str, &str)]) -> Result<(), StageError> {
 
 /// Runs lines of ip(8) in a namespace; the first that is refused ends it.
 fn ip(machine: &Machine, lines: &[String]) -> Result<(), StageError> {
+    feed(machine, "ip", &["-batch", "-"], &lines.join("\n"))
+}
+
+/// Runs a program in a namespace with this text on its standard input.
+fn feed(machine: &Machine, program: &'static str, arguments: &[&str], text: &str) -> Result<(), StageError> {
     let run = || {
-        let mut command = sandbox::command("ip");
-        command.args(["-batch", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut command = sandbox::command(program);
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
-            stdin.write_all(lines.join("\n").as_bytes())?;
+            stdin.write_all(text.as_bytes())?;
         }
         child.wait_with_output()
     };
-    let output = machine.netns.run(run).map_err(|source| namespace(&machine.name, source))?.map_err(StageError::Run)?;
+    let output = machine
+        .netns
+        .run(run)
+        .map_err(|source| namespace(&machine.name, source))?
+        .map_err(|source| StageError::Run { program, source })?;
     if output.status.success() {
         return Ok(());
     }
     let stderr = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
-    Err(StageError::Ip { name: machine.name.clone(), status: output.status, stderr })
+    Err(StageError::Refused { program, name: machine.name.clone(), status: output.status, stderr })
 }
 
 fn namespace(name: &str, source: kernel::Error) -> StageError {

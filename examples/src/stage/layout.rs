@@ -1,4 +1,4 @@
-//! The stage in ip(8)'s own language: what is printed here is what is run. Pure.
+//! The stage in ip(8)'s own language, and nft(8)'s: what stands here is what is run. Pure.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -58,6 +58,21 @@ pub fn router() -> Vec<String> {
     lines
 }
 
+/// The router's rule set, in nft(8)'s language. The kernel itself would refuse what it has no route for as well, but
+/// no more than once a second for each sender, and that cannot be set in a namespace.
+#[must_use]
+pub fn router_rules() -> String {
+    let table = |family: &str, reject: &str| {
+        format!(
+            "table {family} unroutable {{\n\tchain prerouting {{\n\
+             \t\ttype filter hook prerouting priority 0;\n\
+             \t\tfib daddr oif missing fib daddr type != {{ local, multicast, broadcast, anycast }} reject with {reject}\n\
+             \t}}\n}}\n"
+        )
+    };
+    table("ip", "icmp type net-unreachable") + &table("ip6", "icmpv6 type no-route")
+}
+
 /// In a pod's namespace, before the first plugin runs: what the `loopback` plugin does.
 #[must_use]
 pub fn pod() -> Vec<String> {
@@ -72,7 +87,9 @@ pub fn addresses(of: &[&str]) -> Vec<IpAddr> {
 
 fn interface(ifname: &str, of: &[&str]) -> Vec<String> {
     let mut lines = vec!["link set lo up".to_owned(), format!("link set {ifname} up")];
-    lines.extend(of.iter().map(|address| add_address(address, ifname)));
+    let (v6, v4): (Vec<&str>, Vec<&str>) = of.iter().partition(|address| address.contains(':'));
+    // The kernel speaks with the IPv4 address that came first, but with the IPv6 address that came last.
+    lines.extend(v4.iter().chain(v6.iter().rev()).map(|address| add_address(address, ifname)));
     lines
 }
 

@@ -9,7 +9,7 @@ use cni_spec::id::IdError;
 use cni_spec::{Environment, SpecVersion, ValidAttachment};
 use kernel::netns;
 
-use crate::conflist::Conflist;
+use crate::conflist::{Conflist, PluginConf};
 use crate::container::container_of;
 use crate::leases::{self, Leases, LeasesError};
 use crate::manifest::{Pod, Protocol};
@@ -20,6 +20,7 @@ use crate::residue::{self, Residue};
 use crate::runtime::{Call, Container, ErrorList, Runtime, RuntimeError, chain};
 use crate::server::{ServerError, Servers};
 use crate::stage::{self, Machine, Stage, StageError};
+use crate::swap::Reference;
 
 /// Where libcni keeps results.
 const CACHE: &str = "/var/lib/cni";
@@ -151,7 +152,9 @@ impl Demo {
                 runtime.find(name).map_err(|error| DemoError::Plugin(Box::new(error)))?;
             }
         }
-        let ipam = runtime.find("ipam").ok();
+        let ours = |plugin: &PluginConf| plugin.ipam_type() == Some(Reference::HostLocal.ours());
+        let ipam = settings.list.plugins.iter().any(ours).then(|| runtime.find(leases::COMMAND));
+        let ipam = ipam.transpose().map_err(|error| DemoError::Plugin(Box::new(error)))?;
         let stage = Stage::build()?;
         let before = snapshot::take()?;
         Ok(Self { stage, attached: Vec::new(), settings, runtime, ipam, before })

@@ -12,8 +12,14 @@ use serde::Serialize;
 use crate::conflist::Conflist;
 use crate::swap::Reference;
 
+/// podwire-ipam's folder, if its config names no other.
+pub const PODWIRE_IPAM: &str = "/run/podwire/ipam";
+
+/// The command line of podwire-ipam's ledger.
+pub const COMMAND: &str = "ipam";
+
 /// host-local's folder, if its config names no other.
-const HOST_LOCAL: &str = "/var/lib/cni/networks";
+pub const HOST_LOCAL: &str = "/var/lib/cni/networks";
 
 /// What was read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -78,9 +84,9 @@ pub fn read(list: &Conflist, ipam: Option<&Path>) -> Result<Option<Leases>, Leas
 fn podwire(list: &Conflist, ipam: &Path) -> Result<Leases, LeasesError> {
     let mut arguments = vec!["list".to_owned(), "--network".to_owned(), list.name.to_string()];
     if let Some(folder) = data_dir(list) {
-        arguments.extend(["--db".to_owned(), folder.to_owned()]);
+        arguments.extend(["--dir".to_owned(), folder.to_owned()]);
     }
-    let command = format!("ipam {}", arguments.join(" "));
+    let command = format!("{COMMAND} {}", arguments.join(" "));
     let output = sandbox::command(ipam)
         .args(&arguments)
         .output()
@@ -118,6 +124,7 @@ fn host_local(list: &Conflist) -> Result<Leases, LeasesError> {
 }
 
 /// `ipam.dataDir`.
-fn data_dir(list: &Conflist) -> Option<&str> {
+#[must_use]
+pub fn data_dir(list: &Conflist) -> Option<&str> {
     list.plugins.iter().find_map(|plugin| plugin.json.get("ipam")?.get("dataDir")?.as_str())
 }

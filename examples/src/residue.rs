@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use crate::conflist::Conflist;
-use crate::swap::Reference;
+use crate::leases;
 
 /// The difference, sorted by whom it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -53,16 +53,19 @@ pub fn compare(before: &BTreeSet<String>, after: &BTreeSet<String>, list: &Confl
 /// What somebody is known to leave.
 struct Habit {
     by: &'static str,
-    /// Only if the chain has this plugin; `None` for everybody.
-    of: Option<Reference>,
-    /// Whole lines, or beginnings if they end in `*`.
+    /// Only if the chain has a plugin of one of these types; none for everybody.
+    of: &'static [&'static str],
+    /// Where the plugin keeps its files unless its `dataDir` says otherwise: that folder and those above it count.
+    folder: Option<&'static str>,
+    /// `*` is any text, `DATADIR` that folder, `NETWORK` the network's name.
     lines: &'static [&'static str],
 }
 
 const HABITS: [Habit; 5] = [
     Habit {
         by: "kept: forwarding, which others on the node may need by now, and what the kernel does for it",
-        of: None,
+        of: &[],
+        folder: None,
         lines: &[
             "sysctl net/ipv4/ip_forward =*",
             "sysctl net/ipv*/conf/*/forwarding =*",
@@ -73,23 +76,20 @@ const HABITS: [Habit; 5] = [
     },
     Habit {
         by: "kept by podwire-ipam: its ledger, without leases",
-        of: None,
-        lines: &["file /run/podwire/*", "file /var/lib/podwire/*"],
+        of: &["podwire-ipam"],
+        folder: Some(leases::PODWIRE_IPAM),
+        lines: &["file DATADIR/*", "file /var/lib/podwire/*"],
     },
     Habit {
         by: "left by the reference host-local",
-        of: Some(Reference::HostLocal),
-        lines: &[
-            "file /var/lib/cni/",
-            "file /var/lib/cni/networks/",
-            "file /var/lib/cni/networks/NETWORK/",
-            "file /var/lib/cni/networks/NETWORK/lock",
-            "file /var/lib/cni/networks/NETWORK/last_reserved_ip.*",
-        ],
+        of: &["host-local"],
+        folder: Some(leases::HOST_LOCAL),
+        lines: &["file DATADIR/NETWORK/", "file DATADIR/NETWORK/lock", "file DATADIR/NETWORK/last_reserved_ip.*"],
     },
     Habit {
         by: "left by the reference ptp",
-        of: Some(Reference::Ptp),
+        of: &["ptp"],
+        folder: None,
         lines: &[
             "nft table ip nat",
             "nft table ip6 nat",
@@ -100,7 +100,8 @@ const HABITS: [Habit; 5] = [
     },
     Habit {
         by: "left by the reference portmap",
-        of: Some(Reference::Portmap),
+        of: &["portmap"],
+        folder: None,
         lines: &[
             "nft table ip nat",
             "nft table ip6 nat",
@@ -117,8 +118,17 @@ const HABITS: [Habit; 5] = [
 
 impl Habit {
     fn explains(&self, line: &str, list: &Conflist) -> bool {
-        let concerned = self.of.is_none_or(|reference| reference.is_in(list));
-        concerned && self.lines.iter().any(|pattern| matches(&pattern.replace("NETWORK", list.name.as_str()), line))
+        let of = |name: &str| self.of.contains(&name);
+        let mut plugins = list.plugins.iter();
+        if !self.of.is_empty() && !plugins.any(|plugin| of(&plugin.plugin_type) || plugin.ipam_type().is_some_and(of)) {
+            return false;
+        }
+        let folder = self.folder.map(|folder| leases::data_dir(list).unwrap_or(folder).trim_end_matches('/'));
+        let data = folder.unwrap_or_default();
+        let above = line.strip_prefix("file ").filter(|path| path.ends_with('/'));
+        let is_above = above.is_some_and(|path| folder.is_some() && format!("{data}/").starts_with(path));
+        let filled = |pattern: &str| pattern.replace("DATADIR", data).replace("NETWORK", list.name.as_str());
+        is_above || self.lines.iter().any(|pattern| matches(&filled(pattern), line))
     }
 }
 
@@ -171,6 +181,15 @@ mod tests {
         let left = |plugins| compare(&BTreeSet::new(), &after, &list(plugins)).left.len();
         assert_eq!(left(r#"{"type": "podwire", "ipam": {"type": "podwire-ipam"}}"#), 3);
         assert_eq!(left(r#"{"type": "podwire", "ipam": {"type": "host-local"}}"#), 2);
+        assert_eq!(left(r#"{"type": "podwire", "ipam": {"type": "host-local", "dataDir": "/run/other"}}"#), 3);
+    }
+
+    #[test]
+    fn a_ledger_is_excused_where_its_config_puts_it() {
+        let after =
+            lines(&["file /run/x/", "file /run/x/y/", "file /run/x/y/db", "file /run/x/z", "file /run/podwire/"]);
+        let plugins = r#"{"type": "podwire", "ipam": {"type": "podwire-ipam", "dataDir": "/run/x/y/"}}"#;
+        assert_eq!(compare(&BTreeSet::new(), &after, &list(plugins)).left, ["+ file /run/podwire/", "+ file /run/x/z"]);
     }
 
     #[test]

@@ -21,12 +21,20 @@ fn plugin_path() -> Vec<PathBuf> {
     vec![folder.into(), "/usr/lib/cni".into()]
 }
 
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+/// The demo with its pods attached.
 fn demo(conflist: &str, pods: &str, swap: &[Reference]) -> Demo {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let list = Conflist::read(&here.join("conflists").join(conflist)).unwrap();
+    let list = Conflist::read(&folder("conflists").join(conflist)).unwrap();
+    demo_of(swap_all(list, swap.to_vec()), pods)
+}
+
+fn demo_of(list: Conflist, pods: &str) -> Demo {
     let settings = Settings {
-        list: swap_all(list, swap.to_vec()),
-        pods: manifest::read_folder(&here.join(pods)).unwrap(),
+        list,
+        pods: manifest::read_folder(&folder(pods)).unwrap(),
         plugin_path: plugin_path(),
         environment: Environment::of_process(),
     };
@@ -112,6 +120,19 @@ fn an_ipv6_node_passes_every_line_of_its_family() {
     sandbox::private_host(|| {
         let others = ["hostip-reached-tcp6", "hostip-only-tcp6"];
         assert_eq!(play("10-podwire-ipv6.conflist", "pods-ipv6", &[]), ids(&[6], &others));
+    });
+}
+
+#[test]
+fn a_ledger_elsewhere_is_found_and_left_without_leases() {
+    sandbox::private_host(|| {
+        let mut list = Conflist::read(&folder("conflists").join("10-podwire.conflist")).unwrap();
+        list.plugins[0].json["ipam"]["dataDir"] = "/run/elsewhere/ledger".into();
+        let mut demo = demo_of(list, "pods");
+        let (leases, outcome) = demo.leases().unwrap().unwrap();
+        assert_eq!(leases.source, "ipam list --network podnet --dir /run/elsewhere/ledger");
+        all_ok(&[outcome]);
+        all_ok(&end(&mut demo));
     });
 }
 
@@ -297,7 +318,7 @@ fn the_readme_names_every_line_and_what_it_stands_on() {
 
 #[test]
 fn lists_of_both_versions_are_the_same_but_for_the_version() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("conflists");
+    let folder = folder("conflists");
     for name in ["10-podwire.conflist", "10-podwire-ipv4.conflist", "10-podwire-ipv6.conflist"] {
         let mut old = Conflist::read(&folder.join(name)).unwrap();
         let new = Conflist::read(&folder.join("cni-1.1.0").join(name)).unwrap();

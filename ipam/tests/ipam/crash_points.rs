@@ -1,0 +1,76 @@
+//! Killed at the first, the second, the third... of each system call that changes a file. strace(1) counts the
+//! calls of each thread apart, so of the engine's own threads only the first call of each kind is met for sure;
+//! `processes.rs` strikes at random.
+
+use std::io::Write;
+use std::process::Stdio;
+
+use crate::support::{Place, holders};
+use serde_json::{Value, json};
+
+/// Runs the plugin under strace(1), which kills it at the `nth` such call of a thread. False if there were fewer.
+fn killed_at(place: &Place, command: &str, container: &str, conf: &Value, call: &str, nth: usize) -> bool {
+    let mut strace = sandbox::command("strace");
+    strace.args(["-f", "-qq", "-o", "/dev/null"]);
+    strace.args(["-e", &format!("trace={call}"), "-e", &format!("inject={call}:signal=SIGKILL:when={nth}")]);
+    strace.arg(env!("CARGO_BIN_EXE_podwire-ipam"));
+    strace.envs([
+        ("CNI_COMMAND", command),
+        ("CNI_CONTAINERID", container),
+        ("CNI_IFNAME", "eth0"),
+        ("CNI_PATH", "/opt/cni/bin"),
+    ]);
+    strace.env("CNI_NETNS", place.netns(container));
+    let mut child = strace.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // The plugin may be killed before it has read all.
+    let _ = child.stdin.take().unwrap().write_all(conf.to_string().as_bytes());
+    let output = child.wait_with_output().unwrap();
+    let killed = output.stdout.is_empty() && !output.status.success();
+    assert!(killed || output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    killed
+}
+
+/// Kills an ADD and then a DEL at every point, and looks at what the next one finds.
+fn survive(call: &str) {
+    let place = Place::new();
+    let conf = place.json("n", &json!({ "podCIDR": "10.1.2.0/24", "cooldownSeconds": 0 }));
+    // Until the first ADD has got through, every one of them makes the ledger.
+    let mut nth = 1;
+    while killed_at(&place, "ADD", "stays", &conf, call, nth) {
+        nth += 1;
+    }
+    let mut kills = nth - 1;
+    for command in ["ADD", "DEL"] {
+        let mut nth = 1;
+        while killed_at(&place, command, "c", &conf, call, nth) {
+            let found = holders(&place.leases());
+            assert!(found.values().any(|holder| holder == "stays"), "{command} killed at {call} {nth}: {found:?}");
+            let other = place.run("ADD", "other", &conf).addresses();
+            assert_eq!(holders(&place.leases())[&other[0]], "other");
+            assert!(place.run("DEL", "other", &conf).success);
+            nth += 1;
+        }
+        kills += nth - 1;
+        let expected = if command == "ADD" { vec!["c", "stays"] } else { vec!["stays"] };
+        let mut left: Vec<String> = holders(&place.leases()).into_values().collect();
+        left.sort();
+        assert_eq!(left, expected, "after {command} got through at {call} {nth}");
+    }
+    assert!(kills > 0, "{call}: nobody was killed");
+    assert_eq!(place.ledger().quarantined().unwrap(), Vec::<std::path::PathBuf>::new(), "the ledger was damaged");
+}
+
+#[test]
+fn at_every_write() {
+    ["write", "pwrite64"].into_iter().for_each(survive);
+}
+
+#[test]
+fn at_every_change_of_a_folder() {
+    ["openat", "mkdir", "rename", "unlink"].into_iter().for_each(survive);
+}
+
+#[test]
+fn at_every_lock_and_flush() {
+    ["flock", "ftruncate", "fsync", "sync_file_range"].into_iter().for_each(survive);
+}

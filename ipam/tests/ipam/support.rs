@@ -1,0 +1,166 @@
+//! What the tests of this crate share.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Output, Stdio};
+
+use cni_spec::{Attachment, CniArgs, NetConf};
+use ipam::{Ipam, LeaseRequest, Ledger, Netns, Record};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A folder for a ledger, and files that stand for network namespaces: only device and inode count.
+pub struct Place {
+    dir: TempDir,
+}
+
+impl Place {
+    pub fn new() -> Self {
+        let place = Self { dir: tempfile::tempdir().unwrap() };
+        std::fs::create_dir(place.dir.path().join("netns")).unwrap();
+        place
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("ledger-dir")
+    }
+
+    pub fn ledger(&self) -> Ledger {
+        Ledger::at(self.data_dir())
+    }
+
+    pub fn leases(&self) -> Vec<Record> {
+        self.ledger().leases("test").unwrap().unwrap_or_default()
+    }
+
+    /// A path that is there from now on, and stays the same file.
+    pub fn netns(&self, name: &str) -> PathBuf {
+        let path = self.dir.path().join("netns").join(name);
+        if !path.exists() {
+            std::fs::write(&path, "").unwrap();
+        }
+        path
+    }
+
+    /// A network config; the waiting time is for machines that are busy with other tests.
+    pub fn conf(&self, network: &str, ipam: &Value) -> NetConf {
+        net_conf(&self.json(network, ipam))
+    }
+
+    pub fn json(&self, network: &str, ipam: &Value) -> Value {
+        let mut conf = json!({ "cniVersion": "1.1.0", "name": network, "type": "podwire", "ipam": {
+            "type": "podwire-ipam", "dataDir": self.data_dir(), "lockTimeoutSeconds": 120,
+        } });
+        let keys = conf["ipam"].as_object_mut().unwrap();
+        keys.extend(ipam.as_object().unwrap().clone());
+        conf
+    }
+
+    pub fn ipam(&self, network: &str, ipam: &Value) -> Ipam {
+        Ipam::from_config(&self.conf(network, ipam)).unwrap()
+    }
+
+    pub fn request(&self, network: &str, container: &str) -> LeaseRequest {
+        let attachment = attachment(network, container);
+        LeaseRequest { attachment, netns: Netns::at(&self.netns(container)), args: CniArgs::default() }
+    }
+
+    /// The plugin's process, with its request on standard input.
+    pub fn spawn(&self, command: &str, container: &str, conf: &Value) -> Child {
+        let mut process = sandbox::command(env!("CARGO_BIN_EXE_podwire-ipam"));
+        process.envs([
+            ("CNI_COMMAND", command),
+            ("CNI_CONTAINERID", container),
+            ("CNI_IFNAME", "eth0"),
+            ("CNI_PATH", "/opt/cni/bin"),
+        ]);
+        process.env("CNI_NETNS", self.netns(container));
+        process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = process.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(conf.to_string().as_bytes()).unwrap();
+        child
+    }
+
+    pub fn run(&self, command: &str, container: &str, conf: &Value) -> Answer {
+        Answer::of(&self.spawn(command, container, conf).wait_with_output().unwrap())
+    }
+}
+
+/// What a plugin's process answered.
+#[derive(Debug)]
+pub struct Answer {
+    pub success: bool,
+    /// Null if standard output is empty.
+    pub json: Value,
+}
+
+impl Answer {
+    /// Of a plugin that has nothing to remark, as ours never has.
+    pub fn of(output: &Output) -> Self {
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+        let json = if output.stdout.is_empty() { Value::Null } else { serde_json::from_slice(&output.stdout).unwrap() };
+        Self { success: output.status.success(), json }
+    }
+
+    /// The addresses of a result, without prefix lengths.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        assert!(self.success, "{self:?}");
+        let address = |ip: &Value| ip["address"].as_str().unwrap().split('/').next().unwrap().parse().unwrap();
+        self.json["ips"].as_array().unwrap().iter().map(address).collect()
+    }
+
+    /// Code and message of an error.
+    pub fn error(&self) -> (u64, &str) {
+        assert!(!self.success, "{self:?}");
+        (self.json["code"].as_u64().unwrap(), self.json["msg"].as_str().unwrap())
+    }
+}
+
+pub fn net_conf(json: &Value) -> NetConf {
+    NetConf::from_bytes(json.to_string().into_bytes()).unwrap()
+}
+
+pub fn attachment(network: &str, container: &str) -> Attachment {
+    Attachment {
+        network: network.parse().unwrap(),
+        container_id: container.parse().unwrap(),
+        ifname: "eth0".parse().unwrap(),
+    }
+}
+
+pub fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+pub fn ips(lease: &ipam::Lease) -> Vec<String> {
+    lease.addresses.iter().map(|leased| leased.address.ip().to_string()).collect()
+}
+
+/// Who holds what. Fails if an address stands in two leases.
+pub fn holders(leases: &[Record]) -> BTreeMap<IpAddr, String> {
+    let mut holders = BTreeMap::new();
+    for lease in leases {
+        for address in lease.ips() {
+            let container = lease.attachment.container_id.to_string();
+            let other = holders.insert(address, container.clone());
+            assert_eq!(other, None, "{address} is held by {container} too");
+        }
+    }
+    holders
+}
+
+/// Overwrites the beginning of every file of the database, as a failing disk might.
+pub fn damage(data_dir: &Path) {
+    for entry in std::fs::read_dir(data_dir.join("ledger")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            let mut bytes = std::fs::read(&path).unwrap();
+            let length = bytes.len().min(4096);
+            bytes[..length].fill(0x5a);
+            std::fs::write(&path, bytes).unwrap();
+        }
+    }
+}

@@ -27,6 +27,10 @@ pub fn apply(steps: &[Step], ends: &Ends<'_>, mut masquerading: Option<&mut Masq
                 let index = ends.link(*place, link)?.index;
                 ends.rtnl(*place).set_up(index).map_err(failed)?;
             }
+            Step::Carrier { place, link } => {
+                let index = ends.link(*place, link)?.index;
+                ends.rtnl(*place).wait_for_carrier(index).map_err(failed)?;
+            }
             Step::Address { link, address } => {
                 let index = ends.link(Place::Pod, link)?.index;
                 ends.rtnl(Place::Pod).add_address(index, *address).map_err(failed)?;

@@ -32,6 +32,8 @@ pub struct ObservedLink {
     pub peer: Option<u32>,
     /// Whether it is up.
     pub up: bool,
+    /// Whether it has a carrier: the other end is up too.
+    pub carrier: bool,
     /// Its hardware address.
     pub mac: Option<MacAddr6>,
 }
@@ -107,6 +109,10 @@ fn found_instead(step: &Step, observed: &Observed) -> Option<String> {
         Step::Up { place, .. } => {
             let up = observed.side(*place).link.as_ref().is_some_and(|link| link.up);
             (!up).then(|| "the link down or gone".to_owned())
+        }
+        Step::Carrier { place, .. } => {
+            let carrier = observed.side(*place).link.as_ref().is_some_and(|link| link.carrier);
+            (!carrier).then(|| "no carrier".to_owned())
         }
         Step::Address { address, .. } => missing(&observed.pod.addresses, |found| found == address),
         Step::Neighbour { place, address, .. } => neighbour(*place, *address, observed),

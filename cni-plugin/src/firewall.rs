@@ -15,7 +15,7 @@ use crate::names::{attachment_of_owner, masquerade_table};
 
 /// How often a change is tried that other processes got in the way of: each failure means that one of them
 /// succeeded.
-const TRIES: usize = 64;
+const TRIES: usize = 256;
 
 /// One network's table, in both families.
 pub struct Firewall {
@@ -99,7 +99,7 @@ impl Firewall {
     pub fn pods(&mut self) -> Result<Vec<(IpAddr, Option<String>)>, Error> {
         let mut pods = Vec::new();
         for family in Family::ALL {
-            let elements = self.elements(family)?;
+            let elements = self.elements(family)?.unwrap_or_default();
             pods.extend(elements.into_iter().filter_map(|element| match element.key.as_slice() {
                 [Value::Addr(address)] => Some((*address, element.comment)),
                 _ => None,
@@ -119,8 +119,7 @@ impl Firewall {
                 continue;
             }
             let expected = frame(&self.network, family, rules)?;
-            let there = self.nft.read_table(family, &self.name).map_err(|source| self.unreadable(family, source))?;
-            let there = there.map(|table| table.without_elements());
+            let there = self.nft.read_frame(family, &self.name).map_err(|source| self.unreadable(family, source))?;
             if there.as_ref() != Some(&expected) {
                 let found_text = there.map_or_else(|| "no such table".to_owned(), |table| table.to_string());
                 found.push(Difference { expected: expected.to_string(), found: found_text });
@@ -157,59 +156,55 @@ impl Firewall {
             None => self.nft.commit(&[add(vec![wanted.clone()])]),
             Some(same) if same == *wanted => Ok(()),
             // The address is ours by the ledger, so the element is a leftover of an owner that is gone.
-            Some(_) => self.nft.commit(&[destroy(family, name, vec![wanted.key.clone()]), add(vec![wanted.clone()])]),
+            Some(_) => {
+                let replace = [destroy(family, name, vec![wanted.key.clone()]), add(vec![wanted.clone()])];
+                self.nft.commit_if_unchanged(&replace, generation)
+            }
         }
     }
 
     fn remove_where(&mut self, is_gone: impl Fn(&Element) -> bool) -> Result<(), Error> {
-        let mut errors = Vec::new();
-        for family in Family::ALL {
-            let gone = self.elements(family).map(|elements| elements.into_iter().filter(|e| is_gone(e)).collect());
-            errors.extend(gone.and_then(|gone| self.remove_elements(family, gone)).err());
-        }
+        let errors = Family::ALL.into_iter().filter_map(|family| self.remove_from(family, &is_gone).err()).collect();
         Error::all_of(errors)
     }
 
-    fn remove_elements(&mut self, family: Family, gone: Vec<Element>) -> Result<(), Error> {
-        if gone.is_empty() {
-            return Ok(());
-        }
-        let change = destroy(family, &self.name, gone.into_iter().map(|element| element.key).collect());
-        match self.nft.commit(std::slice::from_ref(&change)) {
-            Err(source) if !is_missing(&source) => return Err(step(format!("nft {change}"), source)),
-            _ => {}
-        }
+    /// Look and removal are tied by the generation. The kernel removes elements by their key alone: of two DELs of
+    /// one attachment the later could otherwise take the element of whoever got the address in between. And the
+    /// last one out removes the table, unless somebody came in after the look.
+    fn remove_from(&mut self, family: Family, is_gone: &impl Fn(&Element) -> bool) -> Result<(), Error> {
         for _ in 0..TRIES {
-            match self.remove_empty_table(family) {
+            let generation = match self.nft.generation() {
+                Err(error) if refusal(&error) == Some(Refusal::NotSupported) => return Ok(()),
+                generation => generation.map_err(|source| self.unreadable(family, source))?,
+            };
+            let (gone, kept): (Vec<_>, Vec<_>) = match self.elements(family)? {
+                None => return Ok(()),
+                Some(elements) => elements.into_iter().partition(is_gone),
+            };
+            let change = match (gone.is_empty(), kept.is_empty()) {
+                (true, false) => return Ok(()),
+                (_, true) => Change::DeleteTable { family, name: self.name.clone() },
+                (false, false) => destroy(family, &self.name, gone.into_iter().map(|element| element.key).collect()),
+            };
+            match self.nft.commit_if_unchanged(std::slice::from_ref(&change), generation) {
                 Err(error) if is_race(&error) => {}
-                done => return done.map_err(|source| step(format!("nft delete table {family} {}", self.name), source)),
+                done => return done.map_err(|source| step(format!("nft {change}"), source)),
             }
         }
-        // The node's rules change all the time. An empty table is harmless, and the next DEL tries again.
-        Ok(())
+        Err(Error::Contended { table: self.name.clone(), tries: TRIES })
     }
 
-    /// The last one out removes the table. The generation tells whether anybody came in after the look.
-    fn remove_empty_table(&mut self, family: Family) -> kernel::Result<()> {
-        let generation = self.nft.generation()?;
-        if self.nft.table(family, &self.name)?.is_none() || self.nft.has_elements(family, &self.name, PODS)? {
-            return Ok(());
-        }
-        let delete = Change::DeleteTable { family, name: self.name.clone() };
-        self.nft.commit_if_unchanged(&[delete], generation)
-    }
-
-    /// Nothing where there is no table: a socket asks for the table first, because a request about a set of a
-    /// table that is not there is an error.
-    fn elements(&mut self, family: Family) -> Result<Vec<Element>, Error> {
+    /// `None` where there is no table: a request about a set of a table that is not there is an error.
+    fn elements(&mut self, family: Family) -> Result<Option<Vec<Element>>, Error> {
         let elements = match self.nft.table(family, &self.name) {
-            Ok(Some(_)) => self.nft.elements(family, &self.name, PODS),
-            Ok(None) => Ok(Vec::new()),
+            Ok(Some(_)) => self.nft.elements(family, &self.name, PODS).map(Some),
+            Ok(None) => Ok(None),
             Err(error) => Err(error),
         };
         match elements {
-            Err(source) if !is_missing(&source) => Err(self.unreadable(family, source)),
-            found => Ok(found.unwrap_or_default()),
+            // A kernel without nf_tables has nothing of ours in it.
+            Err(source) if matches!(refusal(&source), Some(Refusal::NotFound | Refusal::NotSupported)) => Ok(None),
+            found => found.map_err(|source| self.unreadable(family, source)),
         }
     }
 
@@ -234,10 +229,6 @@ fn step(step: String, source: kernel::Error) -> Error {
 fn is_race(error: &kernel::Error) -> bool {
     matches!(error, kernel::Error::NftGenerationMoved | kernel::Error::NftUnsettled { .. })
         || matches!(refusal(error), Some(Refusal::NotFound | Refusal::AlreadyExists))
-}
-
-fn is_missing(error: &kernel::Error) -> bool {
-    refusal(error) == Some(Refusal::NotFound)
 }
 
 fn refusal(error: &kernel::Error) -> Option<Refusal> {

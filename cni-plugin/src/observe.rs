@@ -49,7 +49,13 @@ fn side(rtnl: &Rtnl, link: Option<Link>) -> Result<Side, Error> {
             .filter(|entry| entry.permanent)
             .filter_map(|entry| Some((entry.address, entry.mac?)))
             .collect(),
-        link: Some(ObservedLink { index: link.index, peer: link.link_index, up: link.up, mac: link.mac }),
+        link: Some(ObservedLink {
+            index: link.index,
+            peer: link.link_index,
+            up: link.up,
+            carrier: link.carrier,
+            mac: link.mac,
+        }),
     })
 }
 

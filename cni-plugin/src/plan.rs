@@ -111,6 +111,8 @@ impl Wiring {
                 source: None,
             });
         }
+        steps.push(Step::Carrier { place: Place::Host, link: self.names.host_link.clone() });
+        steps.push(Step::Carrier { place: Place::Pod, link: self.ifname.clone() });
         steps.extend(self.masquerade_table.iter().flat_map(|table| {
             self.addresses.iter().map(|address| Step::Masquerade {
                 table: table.clone(),

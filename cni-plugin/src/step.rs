@@ -57,6 +57,14 @@ pub enum Step {
         /// Which.
         link: String,
     },
+    /// A link that is up is waited for until its carrier is: until then it drops what is sent by it
+    /// (net/core/link_watch.c).
+    Carrier {
+        /// In whose namespace.
+        place: Place,
+        /// Which.
+        link: String,
+    },
     /// An address of the pod.
     Address {
         /// On which link.
@@ -115,6 +123,7 @@ impl fmt::Display for Step {
                 write!(f, "{exec}sysctl -w {key}={value}")
             }
             Self::Up { place, link } => write!(f, "{} link set {link} up", ip(*place)),
+            Self::Carrier { place, link } => write!(f, "{} link show dev {link} # until LOWER_UP", ip(*place)),
             Self::Address { link, address } => {
                 let nodad = if address.is_ipv6() { " nodad" } else { "" };
                 write!(f, "{} address add {address} dev {link}{nodad}", ip(Place::Pod))

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::program::{command, output, root, run};
 
 /// The packages whose executables are shipped or drive the demo.
-const PACKAGES: [&str; 5] = ["podwire", "ipam", "podwire-portmap", "podwire-examples", "cni-conformance"];
+const PACKAGES: [&str; 4] = ["podwire", "ipam", "podwire-portmap", "podwire-examples"];
 
 /// Builds them all and returns their folder.
 ///

@@ -185,4 +185,4 @@ fn forgettable<O: Occupancy>(pool: &Pool, occupancy: &O, cooling: Cooling) -> Re
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

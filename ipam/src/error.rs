@@ -188,7 +188,6 @@ impl Error {
             Self::ResolvConf { .. }
             | Self::LockFile { .. }
             | Self::Folder { .. }
-            | Self::Spool { .. }
             | Self::Clock(_)
             | Self::Proc { .. } => ErrorCode::Io,
             Self::Outside(_) => code::OUTSIDE,
@@ -197,7 +196,7 @@ impl Error {
             Self::Deleted { .. } => code::DELETED,
             Self::NoLease { .. } | Self::NotInResult { .. } | Self::Misindexed { .. } => code::DIFFERS,
             Self::NotAvailable(_) => ErrorCode::NotAvailable,
-            Self::Busy { .. } => ErrorCode::TryAgainLater,
+            Self::Busy { .. } | Self::Spool { .. } => ErrorCode::TryAgainLater,
             Self::Store { source, .. } => match source {
                 StoreError::Locked | StoreError::Newer { .. } => ErrorCode::TryAgainLater,
                 StoreError::Io(_) => ErrorCode::Io,

@@ -11,14 +11,14 @@ use crate::pool::Range;
 
 /// The ledger as maps.
 #[derive(Debug, Default, Clone)]
-struct Memory {
-    leased: BTreeSet<IpAddr>,
-    released: BTreeMap<IpAddr, u64>,
+pub(crate) struct Memory {
+    pub leased: BTreeSet<IpAddr>,
+    pub released: BTreeMap<IpAddr, u64>,
     cursor: Option<IpAddr>,
 }
 
 impl Memory {
-    fn lease(&mut self, choice: &Choice) {
+    pub fn lease(&mut self, choice: &Choice) {
         assert!(self.leased.insert(choice.address), "{} was given twice", choice.address);
         self.released.remove(&choice.address);
         self.cursor = choice.cursor.or(self.cursor);
@@ -27,7 +27,7 @@ impl Memory {
         }
     }
 
-    fn release(&mut self, address: IpAddr, at: u64) {
+    pub fn release(&mut self, address: IpAddr, at: u64) {
         if self.leased.remove(&address) {
             self.released.insert(address, at);
         }

@@ -95,3 +95,35 @@ fn lock_uninterrupted(mut file: File) -> io::Result<Flock<File>> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_file_that_was_removed_meanwhile_counts_for_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let first = Lock::acquire(&path, "first", Duration::ZERO).unwrap();
+        thread::scope(|scope| {
+            let second = scope.spawn(|| Lock::acquire(&path, "second", Duration::from_secs(60)).unwrap());
+            fs::rename(&path, dir.path().join("removed")).unwrap();
+            drop(first);
+            let second = second.join().unwrap();
+            assert!(is_still_at(&second.0, &path).unwrap());
+        });
+    }
+
+    #[test]
+    fn whoever_gives_up_waiting_does_not_keep_the_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let first = Lock::acquire(&path, "first", Duration::ZERO).unwrap();
+        let refused = Lock::acquire(&path, "second", Duration::from_millis(10));
+        let Err(Error::Busy { holder: Holder::Known(held), .. }) = refused else { panic!("{refused:?}") };
+        assert_eq!((held.pid, held.purpose.as_str()), (std::process::id(), "first"));
+        drop(first);
+        Lock::acquire(&path, "third", Duration::from_secs(60)).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"", "nobody is named when nobody holds it");
+    }
+}

@@ -161,3 +161,6 @@ fn time(key: &[u8], value: &[u8]) -> Result<u64, StoreError> {
 fn malformed(key: &[u8]) -> StoreError {
     StoreError::Damaged(Damage::Key(String::from_utf8_lossy(key).into_owned()))
 }
+
+#[cfg(test)]
+mod tests;

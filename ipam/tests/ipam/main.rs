@@ -1,8 +1,11 @@
 //! The crate from outside: the library, and the two executables.
 #![cfg(test)]
 
+mod cli;
 mod config;
 mod crash_points;
+mod invariants;
 mod leases;
 mod processes;
+mod recovery;
 mod support;

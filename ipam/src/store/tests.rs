@@ -1,0 +1,161 @@
+//! The database by itself.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+
+use super::*;
+use crate::LeaseId;
+use crate::allocate::tests::Memory;
+use crate::allocate::{Choice, Cooling, Occupancy as _, allocate};
+use crate::pool::{Pool, Range};
+use crate::record::{Origin, Pod, RecordedAddress};
+
+const BOOT_ID: &str = "this-boot";
+
+fn record_of(container: &str, pool: &Pool, addresses: &[IpAddr]) -> Record {
+    let recorded = |address: &IpAddr| RecordedAddress { address: (*address).into(), gateway: None, pool: pool.key().0 };
+    Record {
+        lease_id: LeaseId(format!("lease of {container}")),
+        attachment: Attachment {
+            network: "n".parse().unwrap(),
+            container_id: container.parse().unwrap(),
+            ifname: "eth0".parse().unwrap(),
+        },
+        addresses: addresses.iter().map(recorded).collect(),
+        netns: None,
+        pod: Pod::default(),
+        created: Timestamp::UNIX_EPOCH,
+        created_boottime_ms: 1,
+        boot_id: BOOT_ID.to_owned(),
+        origin: Origin::Add,
+    }
+}
+
+fn begin(record: Record) -> Change {
+    Change { begun: vec![record], ..Change::default() }
+}
+
+fn small_pool() -> Pool {
+    Pool::new(vec![Range::whole("10.0.0.0/28".parse().unwrap())], &[])
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn leases_of_another_boot_are_void() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = small_pool();
+    let lease = record_of("c1", &pool, &[ip("10.0.0.2")]);
+    let store = Store::create(dir.path(), "the-boot-before").unwrap();
+    store.commit(&begin(lease.clone())).unwrap();
+    store.commit(&Change { cursors: vec![(pool.key(), ip("10.0.0.2"))], ..Change::default() }).unwrap();
+    store.commit(&begin(record_of("c2", &pool, &[ip("10.0.0.3")]))).unwrap();
+    store.commit(&Change { ended: vec![Ended { record: lease, released_at: 7 }], ..Change::default() }).unwrap();
+    store.flush().unwrap();
+    drop(store);
+    let store = Store::open(dir.path(), BOOT_ID).unwrap();
+    assert_eq!(store.leases().count(), 0);
+    assert_eq!(store.holder(ip("10.0.0.3")).unwrap(), None);
+    assert_eq!((store.cursor(&pool.key()).unwrap(), store.released_at(ip("10.0.0.2")).unwrap()), (None, None));
+    assert_eq!(store.oldest_released(&pool.key()).count(), 0);
+    store.commit(&begin(record_of("c3", &pool, &[ip("10.0.0.3")]))).unwrap();
+    drop(store);
+    assert_eq!(Store::open(dir.path(), BOOT_ID).unwrap().leases().count(), 1, "the boot was noted");
+}
+
+#[test]
+fn a_newer_schema_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::create(dir.path(), BOOT_ID).unwrap();
+    store.commit(&begin(record_of("c1", &small_pool(), &[ip("10.0.0.2")]))).unwrap();
+    store.db.insert(keys::SCHEMA, &(SCHEMA + 1).to_be_bytes()).unwrap();
+    drop(store);
+    let refused = Store::open(dir.path(), "another-boot");
+    assert!(matches!(refused, Err(StoreError::Newer { found: 2, known: 1 })), "{refused:?}");
+    drop(refused);
+    let db = open::open(dir.path()).unwrap();
+    assert_eq!(db.scan_prefix(keys::LEASES).count(), 1);
+    db.remove(keys::SCHEMA).unwrap();
+    drop(db);
+    let refused = Store::open(dir.path(), BOOT_ID);
+    assert!(matches!(refused, Err(StoreError::Damaged(Damage::NoSchema))), "{refused:?}");
+}
+
+#[test]
+fn a_change_is_there_whole_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, pool) = (Store::create(dir.path(), BOOT_ID).unwrap(), small_pool());
+    store.commit(&begin(record_of("c1", &pool, &[ip("10.0.0.2")]))).unwrap();
+    let before: Vec<_> = store.db.iter().map(Result::unwrap).collect();
+    let clash = store.commit(&begin(record_of("c2", &pool, &[ip("10.0.0.3"), ip("10.0.0.2")])));
+    assert!(matches!(clash, Err(StoreError::Damaged(Damage::Index(taken))) if taken == ip("10.0.0.2")), "{clash:?}");
+    assert_eq!(store.db.iter().map(Result::unwrap).collect::<Vec<_>>(), before);
+}
+
+#[test]
+fn ending_a_lease_frees_no_address_of_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, pool) = (Store::create(dir.path(), BOOT_ID).unwrap(), small_pool());
+    let stale = record_of("c1", &pool, &[ip("10.0.0.2")]);
+    store.commit(&begin(record_of("c2", &pool, &[ip("10.0.0.2")]))).unwrap();
+    store.commit(&Change { ended: vec![Ended { record: stale, released_at: 5 }], ..Change::default() }).unwrap();
+    assert_eq!(store.holder(ip("10.0.0.2")).unwrap().unwrap().attachment.container_id.as_str(), "c2");
+    assert_eq!(store.released_at(ip("10.0.0.2")).unwrap(), None);
+}
+
+#[test]
+fn tombstones_are_found_and_levelled() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, pool) = (Store::create(dir.path(), BOOT_ID).unwrap(), small_pool());
+    let buried = |container: &str| record_of(container, &pool, &[]).attachment;
+    let tombstones = vec![(buried("c1"), 10), (buried("c2"), 20), (buried("c3"), 30)];
+    store.commit(&Change { tombstones, ..Change::default() }).unwrap();
+    assert_eq!(store.tombstone(&buried("c2")).unwrap(), Some(20));
+    let old = store.tombstones_before(20).unwrap();
+    assert_eq!(old, [buried("c1")]);
+    store.commit(&Change { levelled: old, ..Change::default() }).unwrap();
+    store.commit(&begin(record_of("c3", &pool, &[ip("10.0.0.2")]))).unwrap();
+    assert_eq!(store.tombstones_before(u64::MAX).unwrap(), [buried("c2")], "a lease ends its attachment's tombstone");
+}
+
+/// The model of the allocation's tests and the database answer alike, through a long life.
+#[test]
+fn the_database_answers_as_its_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, pool) = (Store::create(dir.path(), BOOT_ID).unwrap(), small_pool());
+    let mut memory = Memory::default();
+    let mut cooling = Cooling { now: 1_000_000, period: 30_000 };
+    let mut dice: u64 = 0x2545_f491_4f6c_dd1d;
+    for _ in 0..400 {
+        dice ^= dice << 13;
+        dice ^= dice >> 7;
+        dice ^= dice << 17;
+        cooling.now += dice % 9_000;
+        let held: Vec<IpAddr> = memory.leased.iter().copied().collect();
+        if dice % 5 < 3 {
+            let given = allocate(&pool, &store, cooling).unwrap();
+            let modelled = allocate(&pool, &memory, cooling).unwrap_or_else(|never| match never {});
+            assert_eq!(given, modelled);
+            if let Some(Choice { address, cursor, forgotten }) = given {
+                let begun = vec![record_of(&format!("c-{address}"), &pool, &[address])];
+                let cursors = cursor.map(|cursor| (pool.key(), cursor)).into_iter().collect();
+                store.commit(&Change { begun, cursors, forgotten, ..Change::default() }).unwrap();
+                modelled.iter().for_each(|choice| memory.lease(choice));
+            }
+        } else if !held.is_empty() {
+            let address = held[usize::try_from(dice % 1000).unwrap() % held.len()];
+            let record = store.holder(address).unwrap().unwrap();
+            let ended = vec![Ended { record, released_at: cooling.now }];
+            store.commit(&Change { ended, ..Change::default() }).unwrap();
+            memory.release(address, cooling.now);
+        }
+    }
+    let whole = pool.ranges()[0].span;
+    let leased: BTreeSet<IpAddr> = store.leased(whole).map(Result::unwrap).collect();
+    assert_eq!(leased, memory.leased);
+    assert_eq!(store.oldest_released(&pool.key()).count(), memory.released.len());
+}

@@ -1,0 +1,199 @@
+//! The command `ipam`.
+
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use crate::support::{Place, damage};
+
+/// What the command printed, and its exit code.
+#[derive(Debug)]
+pub struct Printed {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Runs the command without a terminal.
+pub fn ipam(arguments: &[&str]) -> Printed {
+    let mut process = sandbox::command(env!("CARGO_BIN_EXE_ipam"));
+    let output = process.args(arguments).stdin(Stdio::null()).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Printed { code: output.status.code().unwrap(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+impl Place {
+    fn cli(&self, arguments: &[&str]) -> Printed {
+        let dir = self.data_dir();
+        let mut all = arguments.to_vec();
+        all.extend(["--dir", dir.to_str().unwrap(), "--timeout", "60"]);
+        ipam(&all)
+    }
+}
+
+/// Three pods in two networks.
+fn populated() -> Place {
+    let place = Place::new();
+    let red = json!({ "podCIDR": ["10.1.2.0/24", "fd00::/64"] });
+    for (network, conf, container, args) in [
+        ("red", &red, "0a1b2c3d4e5f60718293", "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=cart;K8S_POD_UID=u-1"),
+        ("red", &red, "1b2c3d4e", "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=mail"),
+        ("blue", &json!({ "podCIDR": "10.9.0.0/24" }), "plain", ""),
+    ] {
+        let mut request = place.request(network, container);
+        request.args = args.parse().unwrap();
+        place.ipam(network, conf).lease(&request).unwrap();
+    }
+    place
+}
+
+/// A table without its last column, which is an age.
+fn without_age(table: &str) -> Vec<String> {
+    table.lines().map(|line| line.rsplit_once("  ").unwrap().0.trim_end().to_owned()).collect()
+}
+
+#[test]
+fn list_prints_a_line_for_each_address() {
+    let place = populated();
+    let listed = place.cli(&["list"]);
+    assert_eq!((listed.code, listed.stderr.as_str()), (0, ""));
+    let expected = [
+        "ADDRESS   POD        CONTAINER     IF    NETWORK",
+        "10.1.2.2  shop/cart  0a1b2c3d4e5f  eth0  red",
+        "10.1.2.3  shop/mail  1b2c3d4e      eth0  red",
+        "10.9.0.2  -          plain         eth0  blue",
+        "fd00::2   shop/cart  0a1b2c3d4e5f  eth0  red",
+        "fd00::3   shop/mail  1b2c3d4e      eth0  red",
+    ];
+    assert_eq!(without_age(&listed.stdout), expected);
+    assert!(listed.stdout.starts_with("ADDRESS   POD        CONTAINER     IF    NETWORK  AGE\n"));
+    assert_eq!(without_age(&place.cli(&["ls", "--no-headers"]).stdout), expected[1..]);
+    let wide = place.cli(&["list", "-o", "wide"]).stdout;
+    let header = "ADDRESS      POD        CONTAINER             IF    NETWORK  AGE  GATEWAY   ORIGIN  LEASE";
+    assert!(wide.starts_with(header), "{wide}");
+    assert!(wide.contains("\n10.1.2.2/24  shop/cart  0a1b2c3d4e5f60718293  eth0  red "), "{wide}");
+}
+
+#[test]
+fn list_narrows_down() {
+    let place = populated();
+    for (arguments, expected) in [
+        (vec!["-n", "blue"], "10.9.0.2\n"),
+        (vec!["-6"], "fd00::2\nfd00::3\n"),
+        (vec!["-4", "--namespace", "shop"], "10.1.2.2\n10.1.2.3\n"),
+        (vec!["--pod", "shop/mail"], "10.1.2.3\nfd00::3\n"),
+        (vec!["--pod", "mail", "-4"], "10.1.2.3\n"),
+        (vec!["--container", "0a1b"], "10.1.2.2\nfd00::2\n"),
+        (vec!["--ifname", "eth1"], ""),
+    ] {
+        let arguments: Vec<&str> = ["list", "-q"].into_iter().chain(arguments).collect();
+        let listed = place.cli(&arguments);
+        assert_eq!((listed.code, listed.stdout.as_str(), listed.stderr.as_str()), (0, expected, ""), "{arguments:?}");
+    }
+}
+
+#[test]
+fn json_and_yaml_carry_the_records() {
+    let place = populated();
+    let listed: Value = serde_json::from_str(&place.cli(&["list", "-o", "json"]).stdout).unwrap();
+    assert_eq!((&listed["apiVersion"], &listed["kind"]), (&json!("ipam.podwire/v1"), &json!("LeaseList")));
+    assert_eq!(listed["items"].as_array().unwrap().len(), 3);
+    let cart = &listed["items"][1];
+    assert_eq!(
+        cart["attachment"],
+        json!({ "network": "red", "containerId": "0a1b2c3d4e5f60718293", "ifname": "eth0" })
+    );
+    assert_eq!(cart["pod"], json!({ "namespace": "shop", "name": "cart", "uid": "u-1" }));
+    assert_eq!(cart["addresses"][1]["address"], "fd00::2/64");
+    let shown: Value = serde_json::from_str(&place.cli(&["show", "fd00::2", "-o", "json"]).stdout).unwrap();
+    assert_eq!(shown["items"][0]["lease"], *cart);
+    assert_eq!(shown["items"][0]["linkExists"], false);
+    let yaml = place.cli(&["list", "-o", "yaml", "-n", "blue"]).stdout;
+    assert!(yaml.starts_with("apiVersion: ipam.podwire/v1\nkind: LeaseList\nitems:\n"), "{yaml}");
+    assert!(yaml.contains("containerId: plain\n"), "{yaml}");
+}
+
+#[test]
+fn show_finds_by_address_pod_and_container() {
+    let place = populated();
+    for word in ["10.1.2.2", "fd00:0::2", "cart", "shop/cart", "0a1b2c", "0a1b2c3d4e5f60718293"] {
+        let shown = place.cli(&["show", word]);
+        assert_eq!((shown.code, shown.stderr.as_str()), (0, ""), "{word}");
+        let expected = "Address:   10.1.2.2/24 via 10.1.2.1\nAddress:   fd00::2/64 via fd00::1\n\
+                        Pod:       shop/cart (uid u-1)\nContainer: 0a1b2c3d4e5f60718293\n\
+                        Interface: eth0 (no host link)\nNetwork:   red\nNamespace: ";
+        assert!(shown.stdout.starts_with(expected), "{word}: {}", shown.stdout);
+    }
+    let missing = place.cli(&["show", "10.1.2.99"]);
+    let text = format!("ipam: no lease for \"10.1.2.99\" in {}\n", place.data_dir().display());
+    assert_eq!((missing.code, missing.stdout.as_str(), missing.stderr), (3, "", text));
+}
+
+#[test]
+fn looking_makes_nothing() {
+    let place = Place::new();
+    let listed = place.cli(&["list"]);
+    assert_eq!((listed.code, listed.stdout.trim_end()), (0, "ADDRESS  POD  CONTAINER  IF  NETWORK  AGE"));
+    assert_eq!(listed.stderr, format!("no leases in {}\n", place.data_dir().display()));
+    let json: Value = serde_json::from_str(&place.cli(&["list", "-o", "json"]).stdout).unwrap();
+    assert_eq!(json["items"], json!([]));
+    assert_eq!(place.cli(&["show", "x"]).code, 3);
+    assert_eq!(place.cli(&["release", "10.1.2.3", "--yes"]).code, 3);
+    assert!(!place.data_dir().exists());
+}
+
+#[test]
+fn release_asks_and_ends_leases_of_the_dead() {
+    let place = populated();
+    let alive = place.cli(&["release", "--pod", "shop/cart", "--yes"]);
+    assert_eq!(alive.code, 7);
+    assert!(alive.stderr.contains("its network namespace is there"), "{alive:?}");
+    std::fs::remove_file(place.netns("0a1b2c3d4e5f60718293")).unwrap();
+    let what = "10.1.2.2 and fd00::2 of pod shop/cart, container 0a1b2c3d4e5f60718293, interface eth0, network red";
+    let dry = place.cli(&["release", "10.1.2.2", "--dry-run"]);
+    assert_eq!((dry.code, dry.stdout), (0, format!("would release {what}\n")));
+    let unasked = place.cli(&["release", "10.1.2.2"]);
+    assert_eq!(unasked.code, 7);
+    assert!(unasked.stderr.contains("add --yes"), "{unasked:?}");
+    assert_eq!(place.leases().len(), 3);
+    let released = place.cli(&["release", "--container", "0a1b", "--yes"]);
+    assert_eq!((released.code, released.stdout), (0, format!("released {what}\n")));
+    assert_eq!(place.leases().len(), 2);
+    assert_eq!(place.cli(&["release", "10.1.2.2", "--yes"]).code, 3);
+}
+
+#[test]
+fn exit_codes_are_as_documented() {
+    let place = populated();
+    assert_eq!(place.cli(&["release", "--yes"]).code, 2, "of everything there is?");
+    assert_eq!(place.cli(&["list", "-4", "-6"]).code, 2);
+    assert_eq!(ipam(&["--version"]).code, 0);
+    assert_eq!(ipam(&[]).code, 2);
+    let held = std::fs::File::open(place.data_dir().join("lock")).unwrap();
+    held.lock().unwrap();
+    let dir = place.data_dir();
+    let busy = ipam(&["list", "--dir", dir.to_str().unwrap(), "--timeout", "0"]);
+    assert_eq!(busy.code, 5);
+    assert!(busy.stderr.starts_with("ipam: the ledger is busy: "), "{busy:?}");
+    drop(held);
+    damage(&place.data_dir());
+    let damaged = place.cli(&["list"]);
+    assert_eq!(damaged.code, 6);
+    assert!(damaged.stderr.contains("the next ADD or DEL puts it aside"), "{damaged:?}");
+    for command in ["list", "show", "release"] {
+        let help = ipam(&[command, "--help"]);
+        assert_eq!(help.code, 0);
+        assert!(help.stdout.contains(&format!("Examples:\n  ipam {command}")), "{}", help.stdout);
+    }
+}
+
+#[test]
+fn a_reader_that_has_enough_is_no_failure() {
+    let place = populated();
+    let mut process = sandbox::command(env!("CARGO_BIN_EXE_ipam"));
+    process.args(["list", "--dir"]).arg(place.data_dir());
+    let mut child = process.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+}

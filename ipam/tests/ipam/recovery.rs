@@ -1,0 +1,165 @@
+//! A lost ledger, on a host with live pods.
+
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use ipam::{Ledger, Origin};
+use ipnetwork::IpNetwork;
+use kernel::netns;
+use kernel::rtnl::{Route, Rtnl, VethPair};
+use macaddr::MacAddr6;
+use serde_json::{Value, json};
+
+use crate::cli::ipam;
+use crate::support::{Place, damage, holders, ip};
+
+/// Who makes podwire's routes.
+const PODWIRE: u8 = 112;
+
+/// What podwire makes for a pod, as far as it matters here.
+fn pod(number: u8, alias: &str, addresses: &[&str]) {
+    let netns = netns::create_named(format!("/run/netns/{number}")).unwrap();
+    let mac = |end| MacAddr6::new(2, 0, 0, 0, end, number);
+    let host = format!("pwtest{number}");
+    let pair = VethPair {
+        host: &host,
+        host_mac: mac(0),
+        peer: "eth0",
+        peer_mac: mac(1),
+        peer_netns: netns.as_fd(),
+        mtu: None,
+        alias,
+    };
+    let rtnl = Rtnl::open().unwrap();
+    let host_end = rtnl.create_veth(&pair).unwrap().host;
+    for address in addresses {
+        let address: IpNetwork = address.parse().unwrap();
+        rtnl.replace_route(&Route::new(address, host_end, PODWIRE)).unwrap();
+    }
+}
+
+fn conf() -> Value {
+    json!({ "cniVersion": "1.1.0", "name": "n", "type": "podwire", "ipam": {
+        "type": "podwire-ipam", "podCIDR": ["10.1.2.0/24", "fd00::/64"],
+    } })
+}
+
+fn recovered(ledger: &Ledger) -> Vec<String> {
+    let leases = ledger.leases("test").unwrap().unwrap_or_default();
+    let recovered = leases.iter().filter(|lease| lease.origin == Origin::Recovered);
+    recovered
+        .map(|lease| {
+            let addresses: Vec<String> = lease.ips().map(|ip| ip.to_string()).collect();
+            format!("{}: {}", lease.attachment, addresses.join(" "))
+        })
+        .collect()
+}
+
+#[test]
+fn a_new_ledger_knows_the_pods_that_are_alive() {
+    sandbox::private_host(|| {
+        let place = Place::new();
+        let ledger = Ledger::at(Ledger::DEFAULT_DIR);
+        pod(1, "podwire n c1 eth0", &["10.1.2.2/32", "fd00::2/128"]);
+        pod(2, "podwire other c2 eth0", &["10.1.2.3/32"]);
+        pod(3, "somebody else's", &["10.9.9.9/32"]);
+        pod(4, "podwire n unrouted eth0", &[]);
+
+        let added = place.run("ADD", "c3", &conf());
+        assert_eq!(added.addresses(), [ip("10.1.2.4"), ip("fd00::3")]);
+        assert_eq!(recovered(&ledger), ["n c1 eth0: 10.1.2.2 fd00::2", "other c2 eth0: 10.1.2.3"]);
+
+        let repeated = place.run("ADD", "c1", &conf());
+        assert_eq!(repeated.json["ips"][0], json!({ "address": "10.1.2.2/24", "gateway": "10.1.2.1" }));
+        assert!(place.run("DEL", "c1", &conf()).success);
+        assert_eq!(recovered(&ledger), ["other c2 eth0: 10.1.2.3"]);
+    });
+}
+
+#[test]
+fn a_damaged_ledger_is_rebuilt_from_the_kernel() {
+    sandbox::private_host(|| {
+        let place = Place::new();
+        let dir = Path::new(Ledger::DEFAULT_DIR);
+        let ledger = Ledger::at(dir);
+        let first = place.run("ADD", "c1", &conf()).addresses();
+        pod(1, "podwire n c1 eth0", &[&format!("{}/32", first[0]), &format!("{}/128", first[1])]);
+        damage(dir);
+        let second = place.run("ADD", "c2", &conf()).addresses();
+        let holders = holders(&ledger.leases("test").unwrap().unwrap());
+        assert_eq!(
+            first.iter().chain(&second).map(|ip| holders[ip].as_str()).collect::<Vec<_>>(),
+            ["c1", "c1", "c2", "c2"]
+        );
+        let listed = ipam(&["list"]);
+        let aside = ledger.quarantined().unwrap().pop().unwrap();
+        let note = "note: the ledger was damaged and has been rebuilt from the kernel; the old one is";
+        assert_eq!(listed.stderr, format!("{note} {}\n", aside.display()));
+        damage(dir);
+        assert!(place.run("DEL", "c2", &conf()).success);
+        assert_eq!(recovered(&ledger), [format!("n c1 eth0: {} {}", first[0], first[1])]);
+    });
+}
+
+#[test]
+fn release_respects_the_living() {
+    sandbox::private_host(|| {
+        let place = Place::new();
+        place.run("ADD", "c1", &conf()).addresses();
+        pod(1, "podwire n c1 eth0", &["10.1.2.2/32"]);
+        std::fs::remove_file(place.netns("c1")).unwrap();
+        let refused = ipam(&["release", "10.1.2.2", "--yes"]);
+        assert_eq!(refused.code, 7, "{refused:?}");
+        assert!(refused.stderr.contains("c1, interface eth0, network n: its link is there"), "{refused:?}");
+        assert_eq!(refused.stdout, "");
+        let shown = ipam(&["show", "10.1.2.2"]);
+        assert!(shown.stdout.contains("eth0 (host link exists)"), "{shown:?}");
+        let forced = ipam(&["release", "10.1.2.2", "--yes", "--force"]);
+        let text = "released 10.1.2.2 and fd00::2 of container c1, interface eth0, network n\n";
+        assert_eq!((forced.code, forced.stdout.as_str()), (0, text));
+        assert_eq!(Ledger::at(Ledger::DEFAULT_DIR).leases("test").unwrap().unwrap(), []);
+    });
+}
+
+#[test]
+fn a_full_file_system_gives_errors_and_no_addresses() {
+    sandbox::private_host(|| {
+        let place = Place::new();
+        let dir = Path::new("/run/small");
+        std::fs::create_dir(dir).unwrap();
+        let size = Some("size=2m");
+        nix::mount::mount(Some("tmpfs"), dir, Some("tmpfs"), nix::mount::MsFlags::empty(), size).unwrap();
+        let mut conf = conf();
+        conf["ipam"]["dataDir"] = json!(dir.join("ipam"));
+        let ledger = Ledger::at(dir.join("ipam"));
+        let mut given = place.run("ADD", "c0", &conf).addresses();
+        // All that is left.
+        let ballast = dir.join("ballast");
+        let filled = std::fs::write(&ballast, vec![0; 4 << 20]);
+        assert_eq!(filled.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+        let mut failures = 0;
+        for number in 1..40 {
+            let answer = place.run("ADD", &format!("c{number}"), &conf);
+            if answer.success {
+                given.extend(answer.addresses());
+            } else {
+                let (code, message) = answer.error();
+                assert!([5, 11].contains(&code), "{code} {message}");
+                failures += 1;
+            }
+        }
+        assert!(failures > 0, "there was space after all");
+        let deleted = place.run("DEL", "c0", &conf);
+        assert!(deleted.success || deleted.error().0 == 11, "{deleted:?}");
+        std::fs::remove_file(&ballast).unwrap();
+        given.extend(place.run("ADD", "last", &conf).addresses());
+        assert!(place.run("DEL", "c0", &conf).success);
+        let c0: Vec<IpAddr> = given.drain(..2).collect();
+        let held = holders(&ledger.leases("test").unwrap().unwrap());
+        let lost: Vec<_> = given.iter().filter(|address| !held.contains_key(*address)).collect();
+        assert!(lost.is_empty(), "{lost:?} were given and are not held");
+        assert!(c0.iter().all(|address| !given.contains(address) && !held.contains_key(address)), "{c0:?}");
+        nix::mount::umount2(dir, nix::mount::MntFlags::MNT_DETACH).unwrap();
+    });
+}

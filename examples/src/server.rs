@@ -2,13 +2,12 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use kernel::netns::NetNs;
-use nix::sys::socket::{Shutdown, shutdown};
 use tiny_http::{Header, Response, Server};
 
 use crate::exchange::Answer;
@@ -16,6 +15,10 @@ use crate::manifest::Protocol;
 
 /// The largest datagram that is read, in bytes; more is cut.
 const DATAGRAM: usize = 2048;
+
+/// How often a server of datagrams looks up whether it should end. A reader cannot be woken by shutdown(2): the
+/// standard library takes the empty answer without a sender for a broken system call.
+const LOOK_UP: Duration = Duration::from_millis(50);
 
 /// Why a server does not run.
 #[derive(Debug, thiserror::Error)]
@@ -101,12 +104,7 @@ impl Drop for Servers {
         for running in &mut self.running {
             match &running.door {
                 Door::Http(server) => server.unblock(),
-                Door::Udp { socket, closed } => {
-                    closed.store(true, Ordering::Relaxed);
-                    // Says that the socket is not connected, and wakes the reader all the same
-                    // (inet_shutdown, net/ipv4/af_inet.c).
-                    let _ = shutdown(socket.as_raw_fd(), Shutdown::Both);
-                }
+                Door::Udp { closed, .. } => closed.store(true, Ordering::Relaxed),
             }
             if let Some(thread) = running.thread.take() {
                 // A server's panic has been printed already; there is nobody else to tell.
@@ -137,12 +135,13 @@ fn serve_http(name: &str, address: SocketAddr) -> io::Result<Running> {
 
 fn serve_udp(name: &str, address: SocketAddr) -> io::Result<Running> {
     let socket = Arc::new(UdpSocket::bind(address)?);
+    socket.set_read_timeout(Some(LOOK_UP))?;
     let closed = Arc::new(AtomicBool::new(false));
     let (name, door) = (name.to_owned(), Door::Udp { socket: Arc::clone(&socket), closed: Arc::clone(&closed) });
     let serve = move || {
         let mut datagram = [0; DATAGRAM];
         while !closed.load(Ordering::Relaxed) {
-            // An error here is that of an earlier answer, or the end.
+            // An error here is that of an earlier answer, or the time to look up.
             let Ok((_, peer)) = socket.recv_from(&mut datagram) else { continue };
             let _ = socket.send_to(&answer(&name, peer, address), peer);
         }

@@ -1,2 +1,7 @@
-//! Entry point.
-fn main() {}
+//! The executable `cni-conformance`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cni_conformance::main()
+}

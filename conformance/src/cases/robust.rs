@@ -1,0 +1,281 @@
+//! Plugins that are killed, or called under poor conditions.
+
+use std::os::unix::process::CommandExt;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::protocol::coded;
+use super::{ADDRESSING, ANY, cases, nothing_is_left};
+use crate::host::Host;
+use crate::host::call::Call;
+use crate::host::exec;
+use crate::host::strace::{self, Point};
+use crate::verdict::{Finding, Verdict, ensure, skip};
+
+cases! { "robustness":
+    "KILL-1" since "0.1.0" in "3, Lifecycle & Ordering" for ANY => killed_add,
+        "An ADD that is killed anywhere is cleared by DEL",
+        "A delete must still be executed even if the add fails. (libcni kills by SIGKILL when its caller's time is up.)",
+        "ADD is run under strace and killed at each system call that changes something; each time DEL must succeed, and the host be as before.";
+    "KILL-2" since "0.1.0" in "3, Lifecycle & Ordering" for ANY => killed_del,
+        "A DEL that is killed anywhere is finished by the next",
+        "delete may be followed by additional deletes.",
+        "DEL is run under strace and killed at each system call that changes something; each time the next DEL must succeed, and the host be as before.";
+    "KILL-3" since "0.1.0" in "3, Lifecycle & Ordering" for ANY => add_after_killed_add,
+        "After an ADD that is killed anywhere, DEL and ADD work",
+        "A runtime should not call ADD twice (without an intervening DEL).",
+        "ADD is killed at a sample of system calls; each time DEL and ADD of another container must succeed.";
+    "KILL-4" since "0.1.0" in "3, Lifecycle & Ordering" for ADDRESSING => no_address_is_lost,
+        "No address is lost to ADDs that are killed",
+        "A plugin should release an IP allocation.",
+        "ADD from a small pool is killed at a sample of system calls, each time followed by DEL; then the pool must still have all its addresses.";
+    "ROB-1" since "0.1.0" in "practice: big annotations" for ANY => big_config,
+        "A config of half a megabyte is taken",
+        "Plugins may define additional fields.",
+        "ADD and DEL with a config of half a megabyte; both must succeed.";
+    "ROB-2" since "0.1.0" in "2, Overview" for ANY => slow_stdin,
+        "A config that comes in pieces is taken",
+        "It supplies configuration via stdin.",
+        "ADD with a config that is written in pieces with pauses; it must succeed.";
+    "ROB-3" since "0.1.0" in "practice: hardened systems" for ANY => narrow_umask,
+        "A umask of 077 does no harm",
+        "Plugins are executed with the runtime's settings.",
+        "ADD and DEL under umask 077; both must succeed.";
+    "ROB-4" since "0.1.0" in "2, Overview" for ANY => white_space,
+        "White space around the config does no harm",
+        "Configuration is encoded in JSON.",
+        "ADD and DEL with line breaks and tabs before and after the config; both must succeed.";
+    "ROB-5" since "0.1.0" in "2, Overview" for ANY => nested_config,
+        "Deep unknown fields do no harm",
+        "Plugins may define additional fields.",
+        "ADD and DEL with an unknown key whose value is nested 100 deep; both must succeed.";
+    "ROB-6" since "1.0.0" in "5, Error" for ANY => |host| text_refused(host, "\"a text\""),
+        "A config that is a text is refused",
+        "6: Failed to decode content. 7: Invalid network config.",
+        "ADD with a JSON text on stdin; code must be 6 or 7.";
+    "ROB-7" since "0.1.0" in "practice: variables are bytes" for ANY => odd_bytes,
+        "Variables that are not UTF-8 do not crash the plugin",
+        "If the plugin encounters an error, it should output an \"error\" result structure.",
+        "ADD with a foreign variable and CNI_ARGS that are not UTF-8; the plugin must succeed, or fail with an error object.";
+    "ROB-8" since "0.1.0" in "practice: limits of service managers" for ANY => few_descriptors,
+        "A limit of 64 open files does no harm",
+        "Plugins are executed with the runtime's settings.",
+        "ADD and DEL under `prlimit --nofile=64`; both must succeed.";
+    "ROB-9" since "0.1.0" in "practice: a runtime that went away" for ANY => nobody_reads,
+        "An ADD whose stdout nobody reads is cleared by DEL",
+        "A delete must still be executed even if the add fails.",
+        "ADD with a stdout that is closed at the other end, DEL; the host must be as before.";
+    "ROB-10" since "0.1.0" in "2, Overview" for ANY => signals_blocked,
+        "Signals that the runtime ignores do no harm",
+        "Plugins are executed with the runtime's settings.",
+        "ADD and DEL under `env --ignore-signal=PIPE,CHLD`, which children inherit; both must succeed.";
+}
+
+/// At most so many points are tried unless thoroughness is asked for.
+const SAMPLE: usize = 40;
+
+/// Evenly chosen points; the first and the last are always among them.
+fn sample(host: &Host, points: Vec<Point>, most: usize) -> Vec<Point> {
+    if host.thorough || points.len() <= most {
+        return points;
+    }
+    let last = points.len() - 1;
+    let chosen: Vec<usize> = (0..most).map(|number| number * last / (most - 1)).collect();
+    points.into_iter().enumerate().filter(|(index, _)| chosen.contains(index)).map(|(_, point)| point).collect()
+}
+
+/// Where this call can be killed. It is made once for that.
+fn points(host: &Host, call: &Call<'_>, most: usize) -> Verdict<Vec<Point>> {
+    let found = strace::points(call)?;
+    ensure!(!found.is_empty(), "strace saw no system call that changes something");
+    Ok(sample(host, found, most))
+}
+
+fn killed_add(host: &Host) -> Verdict {
+    let pod = super::busy_pod(host)?;
+    let points = points(host, &host.call_for("ADD", &pod), SAMPLE)?;
+    host.detach(&pod, None)?;
+    for point in points {
+        let pod = super::busy_pod(host)?;
+        strace::kill_at(&host.call_for("ADD", &pod), &point)?;
+        let what = format!("killed at {} {}", point.name, point.number);
+        host.detach(&pod, None).map_err(|finding| finding.during(&what))?;
+        nothing_is_left(host).map_err(|finding| finding.during(&what))?;
+        forget(&pod)?;
+    }
+    Ok(())
+}
+
+/// Pods that are done with cost time at the end.
+fn forget(pod: &crate::host::pod::Pod) -> Verdict {
+    pod.remove_namespace()
+}
+
+fn killed_del(host: &Host) -> Verdict {
+    let pod = super::busy_pod(host)?;
+    let result = host.attach(&pod)?;
+    let points = points(host, &host.call_for("DEL", &pod).prev(&result), SAMPLE)?;
+    for point in points {
+        let pod = super::busy_pod(host)?;
+        let result = host.attach(&pod)?;
+        strace::kill_at(&host.call_for("DEL", &pod).prev(&result), &point)?;
+        let what = format!("killed at {} {}", point.name, point.number);
+        host.detach(&pod, Some(&result)).map_err(|finding| finding.during(&what))?;
+        nothing_is_left(host).map_err(|finding| finding.during(&what))?;
+        forget(&pod)?;
+    }
+    Ok(())
+}
+
+fn add_after_killed_add(host: &Host) -> Verdict {
+    let pod = super::busy_pod(host)?;
+    let points = points(host, &host.call_for("ADD", &pod), 12)?;
+    host.detach(&pod, None)?;
+    for point in points {
+        let (killed, other) = (super::busy_pod(host)?, super::busy_pod(host)?);
+        strace::kill_at(&host.call_for("ADD", &killed), &point)?;
+        let what = format!("killed at {} {}", point.name, point.number);
+        host.detach(&killed, None).map_err(|finding| finding.during(&what))?;
+        let result = host.attach(&other).map_err(|finding| finding.during(&what))?;
+        host.detach(&other, Some(&result)).map_err(|finding| finding.during(&what))?;
+    }
+    Ok(())
+}
+
+fn no_address_is_lost(host: &Host) -> Verdict {
+    let Some(patch) = &host.target.small_pool else { skip!("the target file has no small_pool") };
+    let all = super::gc::fill(host, patch)?;
+    for pod in &all {
+        host.call_for("DEL", pod).merge(patch).run()?.success()?;
+    }
+    host.settle()?;
+    let pod = host.pod()?;
+    let points = points(host, &host.call_for("ADD", &pod).merge(patch), 16)?;
+    host.call_for("DEL", &pod).merge(patch).run()?.success()?;
+    for point in points {
+        let pod = host.pod()?;
+        strace::kill_at(&host.call_for("ADD", &pod).merge(patch), &point)?;
+        host.call_for("DEL", &pod).merge(patch).run()?.success()?;
+        host.settle()?;
+        forget(&pod)?;
+    }
+    let left = super::gc::fill(host, patch)?;
+    ensure!(left.len() == all.len(), "the pool had {} addresses for containers and has {}", all.len(), left.len());
+    Ok(())
+}
+
+/// ADD and DEL, both changed alike.
+fn both(host: &Host, change: impl Fn(Call<'_>) -> Call<'_>) -> Verdict {
+    let pod = host.pod()?;
+    let result = change(host.call_for("ADD", &pod)).run()?.result()?;
+    change(host.call_for("DEL", &pod).prev(&result)).run()?.success().map(drop)
+}
+
+/// ADD and DEL under another program.
+fn both_under(host: &Host, wrapper: &[&str]) -> Verdict {
+    let wrapper: Vec<_> = wrapper.iter().map(|word| (*word).to_owned()).collect();
+    let pod = host.pod()?;
+    for command in ["ADD", "DEL"] {
+        let call = host.call_for(command, &pod);
+        let finished = exec::run(&mut call.wrapped(&wrapper)?, &call.input(), crate::host::call::CALL_LIMIT)?;
+        let text = String::from_utf8_lossy(&finished.stdout).into_owned();
+        ensure!(finished.status.success(), "{command}: {}: {}", finished.ending(), crate::host::call::shorten(&text));
+    }
+    Ok(())
+}
+
+fn big_config(host: &Host) -> Verdict {
+    both(host, |call| call.key("org.example/big", json!("x".repeat(512 * 1024))))
+}
+
+fn slow_stdin(host: &Host) -> Verdict {
+    use std::io::Write;
+    use std::process::Stdio;
+    let pod = host.pod()?;
+    let call = host.call_for("ADD", &pod);
+    let mut command = call.command()?;
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().map_err(|error| Finding::Trouble(format!("cannot start the plugin: {error}")))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        for piece in call.input().chunks(64) {
+            // A plugin that ends early shows it by its exit code.
+            let _ = stdin.write_all(piece);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    let output = child.wait_with_output().map_err(|error| Finding::Trouble(format!("cannot wait: {error}")))?;
+    ensure!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stdout));
+    Ok(())
+}
+
+fn narrow_umask(host: &Host) -> Verdict {
+    // The umask is this process's, which plugins inherit; it serves this case only.
+    let mask = nix::sys::stat::Mode::from_bits_truncate(0o077);
+    nix::sys::stat::umask(mask);
+    both(host, |call| call)
+}
+
+fn white_space(host: &Host) -> Verdict {
+    both(host, |call| {
+        let bytes = [b"\n\t \r\n".to_vec(), call.input(), b"\n\n\t \n".to_vec()].concat();
+        call.stdin(bytes)
+    })
+}
+
+fn nested_config(host: &Host) -> Verdict {
+    let nested = (0..100).fold(json!(1), |inner, _| json!([inner]));
+    both(host, |call| call.key("org.example/deep", nested.clone()))
+}
+
+fn text_refused(host: &Host, text: &str) -> Verdict {
+    let pod = host.pod()?;
+    coded(&host.call_for("ADD", &pod).stdin(text).run()?, &[6, 7])
+}
+
+fn odd_bytes(host: &Host) -> Verdict {
+    use std::os::unix::ffi::OsStringExt;
+    let odd = std::ffi::OsString::from_vec(b"IgnoreUnknown=1;A=\xff\xfe".to_vec());
+    let pod = host.pod()?;
+    let answer = host.call_for("ADD", &pod).env("CNI_ARGS", odd.clone()).env("SOMETHING", odd).run()?;
+    if answer.succeeded() { answer.result().map(drop) } else { super::sorry(&answer).map(drop) }
+}
+
+fn few_descriptors(host: &Host) -> Verdict {
+    both_under(host, &["prlimit", "--nofile=64"])
+}
+
+fn signals_blocked(host: &Host) -> Verdict {
+    both_under(host, &["env", "--ignore-signal=PIPE"])
+}
+
+fn nobody_reads(host: &Host) -> Verdict {
+    use std::process::Stdio;
+    let pod = super::busy_pod(host)?;
+    let call = host.call_for("ADD", &pod);
+    let (reader, writer) = std::io::pipe().map_err(|error| Finding::Trouble(format!("cannot make a pipe: {error}")))?;
+    drop(reader);
+    let mut command = call.command()?;
+    command.stdin(Stdio::piped()).stdout(writer).stderr(Stdio::null()).process_group(0);
+    let mut child = command.spawn().map_err(|error| Finding::Trouble(format!("cannot start the plugin: {error}")))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        let _ = std::io::Write::write_all(&mut stdin, &call.input());
+    }
+    child.wait().map_err(|error| Finding::Trouble(format!("cannot wait: {error}")))?;
+    host.detach(&pod, None)?;
+    nothing_is_left(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_has_both_ends() {
+        let points: Vec<_> = (1..=100).map(|number| Point { name: "write".to_owned(), number }).collect();
+        let host = Host::new(crate::target::Target::example(), Vec::new(), crate::host::Profile::default(), false);
+        let chosen = sample(&host, points, 10);
+        assert_eq!(chosen.len(), 10);
+        assert_eq!((chosen[0].number, chosen[9].number), (1, 100));
+    }
+}

@@ -1,0 +1,154 @@
+//! What a runtime provides for a pod: an id, a network namespace, an interface name. For chained plugins also the
+//! interface that a main plugin would have made.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::exec::tool;
+use super::{observe, shape};
+use crate::target::Object;
+use crate::verdict::Verdict;
+
+/// One attachment's parameters.
+#[derive(Debug, Clone)]
+pub struct Pod {
+    /// CNI_CONTAINERID.
+    pub id: String,
+    /// The namespace's name for `ip -n`.
+    pub netns: String,
+    /// CNI_NETNS.
+    pub path: String,
+    /// CNI_IFNAME.
+    pub ifname: String,
+    /// CNI_ARGS.
+    pub args: String,
+    /// What the runtime provides; plugins get what they declare.
+    pub capabilities: Object,
+    /// What a main plugin would have answered, for chained plugins.
+    pub scaffold: Option<Value>,
+}
+
+impl Pod {
+    /// A new namespace with `lo` up, as runtimes make it.
+    pub(super) fn make(id: &str, number: usize) -> Verdict<Self> {
+        let netns = format!("pod{number}");
+        tool("ip", &["netns", "add", &netns])?;
+        tool("ip", &["-n", &netns, "link", "set", "lo", "up"])?;
+        Ok(Self {
+            id: id.to_owned(),
+            path: format!("/run/netns/{netns}"),
+            netns,
+            ifname: "eth0".to_owned(),
+            args: String::new(),
+            capabilities: Object::new(),
+            scaffold: None,
+        })
+    }
+
+    /// The interface that a chained plugin is to adjust: a routed veth pair with an address of each family.
+    pub(super) fn wire(&mut self, number: usize) -> Verdict {
+        let (host, subnet) = (format!("scaf{number}"), format!("10.99.{number}"));
+        let host_mac = format!("02:c0:f0:00:00:{number:02x}");
+        let mac = format!("02:c0:f0:00:01:{number:02x}");
+        let name = &self.ifname;
+        let batch = [
+            format!("link add {host} address {host_mac} type veth peer name {name} address {mac} netns {}", self.netns),
+            format!("address add {subnet}.1/24 dev {host}"),
+            format!("address add fd99:{number}::1/64 dev {host} nodad"),
+            format!("link set {host} up"),
+        ];
+        tool_batch(&[], &batch)?;
+        let inside = [
+            format!("address add {subnet}.2/24 dev {name}"),
+            format!("address add fd99:{number}::2/64 dev {name} nodad"),
+            format!("link set {name} up"),
+            format!("route add default via {subnet}.1"),
+            format!("route add default via fd99:{number}::1"),
+        ];
+        tool_batch(&["-n", &self.netns], &inside)?;
+        for path in ["/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding"] {
+            observe::write(path, "1")?;
+        }
+        self.scaffold = Some(json!({
+            "cniVersion": "1.0.0",
+            "interfaces": [
+                { "name": host, "mac": host_mac },
+                { "name": name, "mac": mac, "sandbox": self.path },
+            ],
+            "ips": [
+                { "address": format!("{subnet}.2/24"), "gateway": format!("{subnet}.1"), "interface": 1 },
+                { "address": format!("fd99:{number}::2/64"), "gateway": format!("fd99:{number}::1"), "interface": 1 },
+            ],
+            "routes": [
+                { "dst": "0.0.0.0/0", "gw": format!("{subnet}.1") },
+                { "dst": "::/0", "gw": format!("fd99:{number}::1") },
+            ],
+            "dns": { "nameservers": ["10.99.0.53"], "search": ["suite.test"] },
+        }));
+        Ok(())
+    }
+
+    /// The scaffold's result in this version.
+    #[must_use]
+    pub fn scaffold_result(&self, version: &str) -> Option<Value> {
+        self.scaffold.as_ref().map(|result| shape::reshape(result, version))
+    }
+
+    /// The same container with another interface name, in the same namespace.
+    #[must_use]
+    pub fn second_interface(&self, ifname: &str) -> Self {
+        Self { ifname: ifname.to_owned(), ..self.clone() }
+    }
+
+    /// With a capability argument.
+    #[must_use]
+    pub fn with(mut self, capability: &str, value: Value) -> Self {
+        self.capabilities.insert(capability.to_owned(), value);
+        self
+    }
+
+    /// `ip -j` inside.
+    ///
+    /// # Errors
+    /// Trouble if ip(8) fails.
+    pub fn ip(&self, args: &[&str]) -> Verdict<Value> {
+        observe::ip(&[&["-n", &self.netns], args].concat())
+    }
+
+    /// The interface as the kernel has it, if it is there.
+    ///
+    /// # Errors
+    /// Trouble if ip(8) fails.
+    pub fn link(&self) -> Verdict<Option<Value>> {
+        let links = self.ip(&["-d", "address", "show"])?;
+        let found = links.as_array().into_iter().flatten().find(|link| shape::text(link, "ifname") == self.ifname);
+        Ok(found.cloned())
+    }
+
+    /// Runs `ip ARGS` inside, for its effect.
+    ///
+    /// # Errors
+    /// Trouble if ip(8) fails.
+    pub fn change(&self, args: &[&str]) -> Verdict {
+        tool("ip", &[&["-n", &self.netns], args].concat()).map(drop)
+    }
+
+    /// Removes the namespace, as a runtime does when the pod is gone.
+    ///
+    /// # Errors
+    /// Trouble if ip(8) fails.
+    pub fn remove_namespace(&self) -> Verdict {
+        if Path::new(&self.path).exists() && fs::metadata(format!("/run/netns/{}", self.netns)).is_ok() {
+            tool("ip", &["netns", "delete", &self.netns])?;
+        }
+        Ok(())
+    }
+}
+
+fn tool_batch(args: &[&str], lines: &[String]) -> Verdict {
+    let mut all = args.to_vec();
+    all.extend(["-batch", "-"]);
+    super::exec::tool_with_input("ip", &all, lines.join("\n").as_bytes()).map(drop)
+}

@@ -1,0 +1,104 @@
+//! What is on a host, line by line, and what of it was left behind.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::observe;
+use super::shape::{list, text};
+use crate::verdict::Verdict;
+
+/// Lines with their number of occurrences.
+pub type Lines = BTreeMap<String, usize>;
+
+/// Everything of the host that attachments leave traces in. The suite's second network counts as its first.
+///
+/// # Errors
+/// Trouble if a tool fails.
+pub fn observe() -> Verdict<Lines> {
+    let mut all = Vec::new();
+    links(&mut all)?;
+    for family in ["-4", "-6"] {
+        let routes = observe::ip(&[family, "route", "show", "table", "all"])?;
+        all.extend(routes.as_array().into_iter().flatten().filter_map(route));
+        let rules = observe::ip(&[family, "rule", "show"])?;
+        all.extend(rules.as_array().into_iter().flatten().map(|rule| format!("rule {rule}")));
+    }
+    all.extend(observe::nft()?.iter().filter_map(nft_line));
+    all.extend(observe::legacy_rules()?.into_iter().map(|line| format!("iptables-legacy {line}")));
+    let mut files = Vec::new();
+    for folder in ["/run", "/var/lib"] {
+        observe::files(Path::new(folder), &mut files);
+    }
+    all.extend(files.into_iter().map(|path| format!("file {path}")));
+    let mut lines = Lines::new();
+    for line in all {
+        *lines.entry(line.replace(super::OTHER_NETWORK, super::NETWORK)).or_default() += 1;
+    }
+    Ok(lines)
+}
+
+fn links(all: &mut Vec<String>) -> Verdict {
+    let links = observe::ip(&["address", "show"])?;
+    for link in links.as_array().into_iter().flatten() {
+        let name = text(link, "ifname");
+        all.push(format!("link {name}"));
+        for address in list(link, "addr_info").iter().filter(|address| text(address, "scope") != "link") {
+            all.push(format!("address {} on {name}", text(address, "local")));
+        }
+    }
+    Ok(())
+}
+
+/// The kernel makes local, multicast and link-local routes by itself, together with addresses.
+fn route(route: &Value) -> Option<String> {
+    let (dst, dev) = (text(route, "dst"), text(route, "dev"));
+    let of_kernel = text(route, "protocol") == "kernel" || matches!(text(route, "type"), "multicast" | "anycast");
+    let scope = if of_kernel { return None } else { text(route, "scope") };
+    Some(format!("route {dst} via {:?} dev {dev} {scope}", text(route, "gateway")))
+}
+
+/// Handles and counters differ from run to run.
+fn nft_line(item: &Value) -> Option<String> {
+    let (kind, body) = item.as_object()?.iter().next()?;
+    if kind == "metainfo" || is_of_iptables(kind, body) {
+        return None;
+    }
+    let mut body = body.clone();
+    strip(&mut body);
+    Some(format!("nft {kind} {body}"))
+}
+
+/// `iptables-nft` makes its tables and base chains when they are first needed, and nobody ever removes them.
+fn is_of_iptables(kind: &str, body: &Value) -> bool {
+    let of = |key| matches!(text(body, key), "nat" | "filter" | "mangle" | "raw");
+    (kind == "table" && of("name")) || (kind == "chain" && of("table") && body.get("hook").is_some())
+}
+
+fn strip(value: &mut Value) {
+    match value {
+        Value::Object(object) => {
+            for key in ["handle", "packets", "bytes"] {
+                object.remove(key);
+            }
+            object.values_mut().for_each(strip);
+        }
+        Value::Array(items) => items.iter_mut().for_each(strip),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// What is in `after` beyond `frame`.
+#[must_use]
+pub fn beyond(after: &Lines, frame: &Lines) -> Vec<String> {
+    let mut extra = Vec::new();
+    for (line, count) in after {
+        let known = frame.get(line).copied().unwrap_or_default();
+        if *count > known {
+            let times = if count - known > 1 { format!(" ({} times)", count - known) } else { String::new() };
+            extra.push(format!("{}{times}", super::call::shorten(line)));
+        }
+    }
+    extra
+}

@@ -1,0 +1,145 @@
+//! One case in a process of its own, on a private host.
+
+use std::io::Read;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cases;
+use crate::error::Error;
+use crate::host::{Host, Profile, residue, shape};
+use crate::target::Target;
+use crate::verdict::{Finding, Outcome, Verdict};
+
+/// What the process is to do; it reads this from stdin.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Task {
+    /// What is judged.
+    pub target: Target,
+    /// Where its executables are.
+    pub dirs: Vec<PathBuf>,
+    /// What is known about it.
+    pub profile: Profile,
+    /// The case to ask; without one, the plugin is only tried, which fills the profile.
+    pub case: Option<String>,
+    /// Ask at every point instead of at a sample.
+    pub thorough: bool,
+}
+
+/// What it found; it prints this on stdout.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Told {
+    /// The case's outcome.
+    pub outcome: Outcome,
+    /// What was left behind, whatever the outcome.
+    pub residue: Vec<String>,
+    /// The plugin calls that the case made.
+    pub calls: Vec<String>,
+    /// From the first call to the last look, in milliseconds.
+    pub milliseconds: u64,
+    /// The filled profile, when the plugin was only tried.
+    pub profile: Option<Profile>,
+}
+
+/// Does what stdin says, inside.
+///
+/// # Errors
+/// If stdin is no task, or the private host cannot be entered.
+pub fn run() -> Result<Told, Error> {
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text).map_err(Error::Child)?;
+    let task: Task = serde_json::from_str(&text).map_err(Error::Encode)?;
+    sandbox::enter()?;
+    let host = Host::new(task.target, task.dirs, task.profile, task.thorough);
+    if let Err(Finding::Failed(why) | Finding::Skipped(why) | Finding::Trouble(why)) = host.start() {
+        return Err(Error::Host(why));
+    }
+    let told = match task.case {
+        Some(id) => ask(&host, &id)?,
+        None => get_to_know(host)?,
+    };
+    Ok(told)
+}
+
+fn ask(host: &Host, id: &str) -> Result<Told, Error> {
+    let case = cases::find(id).ok_or_else(|| Error::NoCase(id.to_owned()))?;
+    let start = Instant::now();
+    let verdict = catch_unwind(AssertUnwindSafe(|| (case.run)(host))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Err(Finding::Failed(format!("the case panicked: {}", text.unwrap_or_default())))
+    });
+    let calls = host.transcript();
+    host.clean_up();
+    let residue = match host.residue() {
+        Ok(lines) => lines,
+        Err(Finding::Failed(why) | Finding::Skipped(why) | Finding::Trouble(why)) => vec![why],
+    };
+    host.stop();
+    let milliseconds = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let outcome = match Outcome::from(verdict) {
+        Outcome::Passed if !residue.is_empty() => Outcome::Residue(residue.clone()),
+        outcome => outcome,
+    };
+    Ok(Told { outcome, residue, calls, milliseconds, profile: None })
+}
+
+/// Asks for the versions, and attaches and detaches once to see what the plugin keeps for itself.
+fn get_to_know(mut host: Host) -> Result<Told, Error> {
+    let start = Instant::now();
+    let wanted = host.target.versions.clone();
+    let mut profile = Profile { versions: wanted.clone(), ..Profile::default() };
+    let verdict = supported(&host).map(|said| {
+        profile.versions = shape::VERSIONS
+            .iter()
+            .map(|version| (*version).to_owned())
+            .filter(|version| said.contains(version) && (wanted.is_empty() || wanted.contains(version)))
+            .collect();
+    });
+    host.profile = profile.clone();
+    let verdict = verdict.and_then(|()| attach_once(&host));
+    let calls = host.transcript();
+    host.clean_up();
+    if let Err(Finding::Failed(why) | Finding::Skipped(why) | Finding::Trouble(why)) = &verdict {
+        profile.trouble = Some(why.clone());
+    }
+    let mentions = verdict.as_ref().cloned().unwrap_or_default();
+    let seen = host.settle().and_then(|()| residue::observe());
+    let lines = seen.map_err(|finding| Error::Host(format!("{finding:?}")))?;
+    profile.frame = lines.into_iter().filter(|(line, _)| !mentions.iter().any(|word| line.contains(word))).collect();
+    host.stop();
+    let milliseconds = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let outcome = Outcome::from(verdict.map(drop));
+    Ok(Told { outcome, residue: Vec::new(), calls, milliseconds, profile: Some(profile) })
+}
+
+fn supported(host: &Host) -> Verdict<Vec<String>> {
+    let answer = host.call("VERSION").key("cniVersion", serde_json::json!("1.0.0")).run()?.result()?;
+    let said: Vec<_> =
+        shape::list(&answer, "supportedVersions").iter().filter_map(|v| v.as_str()).map(str::to_owned).collect();
+    if said.is_empty() {
+        return Err(Finding::Failed(format!("VERSION names no versions: {answer}")));
+    }
+    Ok(said)
+}
+
+/// Words by which traces of the attachment are told from what belongs to the plugin.
+fn attach_once(host: &Host) -> Verdict<Vec<String>> {
+    let mut pod = host.pod_called(|_| "suite-trial".to_owned())?;
+    if host.target.has_capability("portMappings") {
+        let mapping = serde_json::json!([{ "hostPort": 61999, "containerPort": 80, "protocol": "tcp" }]);
+        pod = pod.with("portMappings", mapping);
+    }
+    let result = host.attach(&pod)?;
+    host.detach(&pod, Some(&result))?;
+    let mut words = vec![pod.id.clone()];
+    words.extend(shape::bare_addresses(&result));
+    let own = shape::list(&result, "interfaces").iter().filter(|link| shape::text(link, "sandbox").is_empty());
+    let links: Vec<String> = own.map(|link| shape::text(link, "name").to_owned()).collect();
+    // An interface that stays, such as a bridge, belongs to the plugin.
+    let present = crate::host::observe::link_names()?;
+    words.extend(links.into_iter().filter(|name| !name.is_empty() && !present.contains(name)));
+    Ok(words)
+}

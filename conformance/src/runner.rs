@@ -1,0 +1,211 @@
+//! Asks the cases, each in a process of its own, several at a time.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::cases::Case;
+use crate::error::Error;
+use crate::host::{Profile, exec};
+use crate::inside::{Task, Told};
+use crate::target::Target;
+use crate::verdict::{Finding, Outcome, left_behind};
+
+/// How to run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Folders with plugins, before the target's own.
+    pub dirs: Vec<PathBuf>,
+    /// How many cases at a time.
+    pub jobs: usize,
+    /// How long one case may take.
+    pub limit: Duration,
+    /// Ask at every point instead of at a sample.
+    pub thorough: bool,
+    /// This executable, or one with the same commands.
+    pub program: PathBuf,
+}
+
+/// One case's line in a report.
+#[derive(Debug, Clone, Serialize)]
+pub struct Row {
+    /// The case's id.
+    pub id: &'static str,
+    /// Its title.
+    pub title: &'static str,
+    /// Its topic.
+    pub topic: &'static str,
+    /// What came of it.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+    /// Its duration in milliseconds.
+    pub milliseconds: u64,
+    /// The plugin calls, when it failed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<String>,
+    /// What the target says about this case, if it is a known deviation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub known: Option<String>,
+}
+
+/// What came of one target.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// The target's name.
+    pub target: String,
+    /// What it is.
+    pub about: String,
+    /// What it is for.
+    pub kind: &'static str,
+    /// The spec versions that were used.
+    pub versions: Vec<String>,
+    /// Why the plugin could not be tried, if so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+    /// A line for each case.
+    pub rows: Vec<Row>,
+    /// How long it all took, in seconds.
+    pub seconds: f64,
+}
+
+impl Report {
+    /// How many rows have this word.
+    #[must_use]
+    pub fn count(&self, word: &str) -> usize {
+        self.rows.iter().filter(|row| row.outcome.word() == word).count()
+    }
+
+    /// Whether something speaks against the plugin.
+    #[must_use]
+    pub fn has_failures(&self) -> bool {
+        self.rows.iter().any(|row| row.outcome.is_failure())
+    }
+
+    /// Whether the suite could not do its part.
+    #[must_use]
+    pub fn has_trouble(&self) -> bool {
+        self.rows.iter().any(|row| matches!(row.outcome, Outcome::Trouble(_)))
+    }
+}
+
+/// Asks these cases of the target. `progress` hears of each as it ends.
+///
+/// # Errors
+/// If the plugin's executables are not there, or the private host cannot be made at all.
+pub fn run(
+    target: &Target,
+    cases: &[&'static Case],
+    options: &Options,
+    progress: &(dyn Fn(&Row) + Sync),
+) -> Result<Report, Error> {
+    let start = Instant::now();
+    let dirs: Vec<_> = options.dirs.iter().chain(&target.dirs).cloned().collect();
+    for index in 0..target.plugins.len() {
+        executable(target.plugin_type(index), &dirs)?;
+    }
+    let task =
+        Task { target: target.clone(), dirs, profile: Profile::default(), case: None, thorough: options.thorough };
+    let profile = tell(&task, options)?.profile.unwrap_or_default();
+    let task = Task { profile, ..task };
+    let (next, rows) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..options.jobs.max(1) {
+            scope.spawn(|| {
+                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let row = row(&task, case, options);
+                    progress(&row);
+                    if let Ok(mut rows) = rows.lock() {
+                        rows.push(row);
+                    }
+                }
+            });
+        }
+    });
+    let mut rows = rows.into_inner().unwrap_or_default();
+    rows.sort_by_key(|row| cases.iter().position(|case| case.id == row.id));
+    Ok(Report {
+        target: target.name.clone(),
+        about: target.about.clone(),
+        kind: target.kind.word(),
+        versions: task.profile.versions.clone(),
+        trouble: task.profile.trouble.clone(),
+        rows,
+        seconds: start.elapsed().as_secs_f64(),
+    })
+}
+
+/// Where a plugin is; the private host covers `/run` and `/var/lib`.
+///
+/// # Errors
+/// If it is in none of the folders.
+pub fn executable(plugin: &str, dirs: &[PathBuf]) -> Result<PathBuf, Error> {
+    let covered = |dir: &Path| dir.starts_with("/run") || dir.starts_with("/var/lib") || dir.starts_with("/var/run");
+    let found = dirs.iter().filter(|dir| !covered(dir)).map(|dir| dir.join(plugin)).find(|path| path.is_file());
+    found.ok_or_else(|| Error::NoPlugin {
+        plugin: plugin.to_owned(),
+        dirs: dirs.iter().map(|dir| dir.display().to_string()).collect(),
+    })
+}
+
+fn row(task: &Task, case: &'static Case, options: &Options) -> Row {
+    let start = Instant::now();
+    let target = &task.target;
+    let known = target.deviation(case.id).map(|known| format!("{} ({})", known.why, known.source));
+    let empty = |outcome| Told { outcome, residue: Vec::new(), calls: Vec::new(), milliseconds: 0, profile: None };
+    let told = if let Some(reason) = case.not_for(target, &task.profile) {
+        empty(Outcome::Skipped(reason))
+    } else {
+        let task = Task { case: Some(case.id.to_owned()), ..task.clone() };
+        tell(&task, options).unwrap_or_else(|error| empty(Outcome::Trouble(error.chain())))
+    };
+    let outcome = judge(told.outcome, known.is_some());
+    let calls = if outcome.is_failure() { told.calls } else { Vec::new() };
+    let milliseconds = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Row { id: case.id, title: case.title, topic: case.topic, outcome, milliseconds, calls, known }
+}
+
+/// A known deviation is expected to be seen: a list that has become wrong must not stay.
+fn judge(outcome: Outcome, known: bool) -> Outcome {
+    match outcome {
+        Outcome::Failed(why) if known => Outcome::Deviates(why),
+        Outcome::Residue(lines) if known => Outcome::Deviates(left_behind(&lines)),
+        Outcome::Passed if known => Outcome::Failed("listed as a known deviation, but it passes".to_owned()),
+        outcome => outcome,
+    }
+}
+
+/// Runs one task in a process of its own.
+fn tell(task: &Task, options: &Options) -> Result<Told, Error> {
+    let input = serde_json::to_vec(task).map_err(Error::Encode)?;
+    let mut command = sandbox::command(&options.program);
+    command.arg("inside");
+    let finished = match exec::run(&mut command, &input, options.limit) {
+        Ok(finished) => finished,
+        Err(Finding::Failed(_)) => {
+            let why = format!("the case had not ended after {} s", options.limit.as_secs());
+            let outcome = Outcome::Failed(why);
+            return Ok(Told { outcome, residue: Vec::new(), calls: Vec::new(), milliseconds: 0, profile: None });
+        }
+        Err(Finding::Skipped(why) | Finding::Trouble(why)) => return Err(Error::Host(why)),
+    };
+    if !finished.status.success() {
+        let text = String::from_utf8_lossy(&finished.stderr);
+        return Err(Error::Host(format!("{}: {}", finished.ending(), text.trim())));
+    }
+    serde_json::from_slice(&finished.stdout).map_err(Error::Encode)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_known_deviation_that_passes_is_a_failure() {
+        assert_eq!(judge(Outcome::Failed("x".into()), true), Outcome::Deviates("x".into()));
+        assert!(judge(Outcome::Passed, true).is_failure());
+        assert_eq!(judge(Outcome::Passed, false), Outcome::Passed);
+    }
+}

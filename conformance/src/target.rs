@@ -1,0 +1,237 @@
+//! What is judged: a plugin or a chain, its config, and what is known of it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::error::Error;
+
+/// A JSON object.
+pub type Object = Map<String, Value>;
+
+/// What a plugin is for, which decides the questions that can be put to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Makes the interface. In a chain: the first plugin.
+    Main,
+    /// Adjusts an interface that another plugin made. The suite makes that interface itself.
+    Chained,
+    /// Gives out addresses for a main plugin.
+    Ipam,
+}
+
+impl Kind {
+    /// As target files and tables spell it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Main => "main",
+            Self::Chained => "chained",
+            Self::Ipam => "ipam",
+        }
+    }
+}
+
+/// A target file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    /// Its name in reports.
+    pub name: String,
+    /// One sentence on what it is.
+    #[serde(default)]
+    pub about: String,
+    /// What it is for.
+    pub kind: Kind,
+    /// Where its executables are, besides `--plugin-dir`.
+    #[serde(default)]
+    pub dirs: Vec<PathBuf>,
+    /// Spec versions to use; without it, those that the plugin says it supports.
+    #[serde(default)]
+    pub versions: Vec<String>,
+    /// Plugin configuration objects, as in a conflist.
+    pub plugins: Vec<Object>,
+    /// Keys merged into the first plugin's config so that its pool is small (at most 16 addresses).
+    #[serde(default)]
+    pub small_pool: Option<Object>,
+    /// Fields that the plugin documents as unsupported: code 2 is expected.
+    #[serde(default)]
+    pub unsupported: Option<Object>,
+    /// Values that the plugin documents as invalid: code 7 is expected.
+    #[serde(default)]
+    pub invalid: Option<Object>,
+    /// Programs of the target that run beside the plugin, each with its arguments.
+    #[serde(default)]
+    pub daemons: Vec<Daemon>,
+    /// Things that the target promises or refuses to promise.
+    #[serde(default)]
+    pub traits: Traits,
+    /// Cases that the target is known to fail.
+    #[serde(default)]
+    pub deviations: Vec<Deviation>,
+}
+
+/// A program that runs beside the plugin.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Daemon {
+    /// The program, looked for like a plugin.
+    pub program: String,
+    /// Its arguments.
+    #[serde(default)]
+    pub args: Vec<String>,
+    /// The path that exists when it is ready.
+    pub ready: PathBuf,
+}
+
+/// What the suite may expect of the target beyond the spec.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one line of a target file")]
+pub struct Traits {
+    /// Pods get an IPv4 address.
+    pub ipv4: bool,
+    /// Pods get an IPv6 address.
+    pub ipv6: bool,
+    /// Pods reach pods and the node.
+    pub connects: bool,
+    /// Pods reach what is outside of the node, with the node's address.
+    pub masquerades: bool,
+    /// Reasons why data-plane questions cannot be put: shown with each skip.
+    pub without_packets: Option<String>,
+}
+
+impl Default for Traits {
+    fn default() -> Self {
+        Self { ipv4: true, ipv6: false, connects: true, masquerades: false, without_packets: None }
+    }
+}
+
+/// A case that is known to fail, and why that is so.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deviation {
+    /// The cases' ids.
+    pub cases: Vec<String>,
+    /// What the plugin does instead.
+    pub why: String,
+    /// Where that was read: project, version, file.
+    pub source: String,
+}
+
+impl Target {
+    /// Reads a target file.
+    ///
+    /// # Errors
+    /// If it cannot be read, is not TOML, has unknown keys, or no plugin.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let text = fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        let target: Self = toml::from_str(&text).map_err(|source| Error::Target { path: path.to_owned(), source })?;
+        target.checked(&path.display().to_string())
+    }
+
+    /// Makes a target of a conflist, of which nothing else is known.
+    ///
+    /// # Errors
+    /// If it cannot be read, is not JSON, or has no plugin.
+    pub fn of_conflist(path: &Path, kind: Kind) -> Result<Self, Error> {
+        let text = fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        let list: Value =
+            serde_json::from_str(&text).map_err(|source| Error::Conflist { path: path.to_owned(), source })?;
+        let plugins: Vec<Object> = match list.get("plugins").and_then(Value::as_array) {
+            Some(plugins) => plugins.iter().filter_map(Value::as_object).cloned().collect(),
+            None => list.as_object().cloned().into_iter().collect(),
+        };
+        let name = list.get("name").and_then(Value::as_str).unwrap_or("conflist").to_owned();
+        let text = plugins_text(&plugins);
+        let target = Self {
+            name,
+            about: format!("{} ({})", path.display(), text),
+            kind,
+            dirs: Vec::new(),
+            versions: Vec::new(),
+            traits: Traits { ipv6: mentions_ipv6(&plugins), ..Traits::default() },
+            plugins,
+            small_pool: None,
+            unsupported: None,
+            invalid: None,
+            daemons: Vec::new(),
+            deviations: Vec::new(),
+        };
+        target.checked(&path.display().to_string())
+    }
+
+    fn checked(self, what: &str) -> Result<Self, Error> {
+        let invalid = |why: &str| Error::Invalid { what: what.to_owned(), why: why.to_owned() };
+        if self.plugins.is_empty() {
+            return Err(invalid("it has no plugins"));
+        }
+        for plugin in &self.plugins {
+            let kind = plugin.get("type").and_then(Value::as_str).unwrap_or_default();
+            if kind.is_empty() || kind.contains('/') {
+                return Err(invalid("every plugin needs a type, which is the name of a file"));
+            }
+        }
+        Ok(self)
+    }
+
+    /// The `type` of the plugin at this place of the chain.
+    #[must_use]
+    pub fn plugin_type(&self, index: usize) -> &str {
+        self.plugins.get(index).and_then(|plugin| plugin.get("type")).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// `ipam.type` of the first plugin.
+    #[must_use]
+    pub fn ipam_type(&self) -> Option<&str> {
+        self.plugins.first()?.get("ipam")?.get("type")?.as_str()
+    }
+
+    /// Whether any plugin declares the capability.
+    #[must_use]
+    pub fn has_capability(&self, name: &str) -> bool {
+        self.plugins.iter().any(|plugin| declares(plugin, name))
+    }
+
+    /// What is known about a case that fails.
+    #[must_use]
+    pub fn deviation(&self, id: &str) -> Option<&Deviation> {
+        self.deviations.iter().find(|deviation| deviation.cases.iter().any(|case| case == id))
+    }
+}
+
+/// Whether the plugin's config has `capabilities.NAME: true`.
+#[must_use]
+pub fn declares(plugin: &Object, name: &str) -> bool {
+    plugin.get("capabilities").and_then(|all| all.get(name)).and_then(Value::as_bool).unwrap_or(false)
+}
+
+fn plugins_text(plugins: &[Object]) -> String {
+    let types: Vec<_> = plugins.iter().filter_map(|plugin| plugin.get("type")?.as_str()).collect();
+    types.join(", ")
+}
+
+fn mentions_ipv6(plugins: &[Object]) -> bool {
+    fn any(value: &Value) -> bool {
+        match value {
+            Value::String(text) => text.contains("::") && text.contains('/') && !text.starts_with("::/"),
+            Value::Array(items) => items.iter().any(any),
+            Value::Object(object) => object.values().any(any),
+            Value::Null | Value::Bool(_) | Value::Number(_) => false,
+        }
+    }
+    plugins.iter().filter_map(|plugin| plugin.get("ipam")).any(any)
+}
+
+#[cfg(test)]
+impl Target {
+    /// A target for unit tests.
+    pub(crate) fn example() -> Self {
+        let text = "name = 'example'\nkind = 'main'\nplugins = [{ type = 'example' }]";
+        toml::from_str(text).expect("the text is a target")
+    }
+}

@@ -95,7 +95,7 @@ pub enum Error {
         /// Who holds it.
         holder: Holder,
     },
-    /// The lock file could not be opened, locked or written.
+    /// The lock file could not be opened or locked.
     #[error("cannot lock the ledger with {}", .path.display())]
     LockFile {
         /// The lock file.

@@ -1,7 +1,38 @@
-//! The CNI IPAM plugin podwire-ipam and the ipam command over one sled ledger.
+//! Pod addresses: leased from the network's pools, held until the pod is gone, never held twice.
 //!
-//! [`Ipam`] leases addresses from a network's pools; `podwire` calls it in process, `podwire-ipam` through
-//! the CNI protocol. [`Ledger`] is where the leases stand, one record per attachment.
+//! [`Ipam`] leases; `podwire` calls it in process, [`PodwireIpam`] behind the CNI protocol, for any main plugin.
+//! [`Ledger`] is where the leases stand, one [`Record`] for each attachment. [`cli`] is the command `ipam`, which
+//! looks into that ledger and repairs it.
+//!
+//! A request goes like this: the config is read and checked whole; the ledger's lock is taken, with a deadline;
+//! the database is opened, and what a killed predecessor left is cleared away; releases that could not be
+//! carried out before are carried out; an address is chosen from each pool, which is pure arithmetic over the
+//! leases; the lease is committed in one transaction and flushed; the database is closed; only then is there an
+//! answer. Whoever is killed in between leaves either the old state or the new one.
+//!
+//! A ledger that is damaged, or gone, is made anew from the links and routes that podwire marks as its own.
+//!
+//! # The `ipam` object of a network config
+//!
+//! | key | meaning | default |
+//! |---|---|---|
+//! | `podCIDR` | the node's pod subnet, or a list; one address from each family | |
+//! | `ranges` | as in host-local: a list of pools, each a list of `{subnet, rangeStart, rangeEnd, gateway}` | |
+//! | `subnet`, `rangeStart`, `rangeEnd`, `gateway` | one range without lists around it | |
+//! | `exclude` | addresses and subnets that are never leased | `[]` |
+//! | `routes` | handed on in the result | `[]` |
+//! | `resolvConf` | a file as in resolv.conf(5), handed on as `dns` | |
+//! | `dataDir` | the ledger's folder | [`Ledger::DEFAULT_DIR`] |
+//! | `cooldownSeconds` | how long a released address rests, unless there is no other | 30 |
+//! | `lockTimeoutSeconds` | how long to wait for the ledger | 10 |
+//!
+//! Of a subnet, the first address is the gateway unless another is given; it is never leased, nor are a network's
+//! own address and an IPv4 broadcast address. Subnets of one or two addresses are leased whole. Addresses may be
+//! asked for with `runtimeConfig.ips`, `args.cni.ips` or, if neither does, `IP` in `CNI_ARGS`;
+//! `runtimeConfig.ipRanges` brings further pools.
+//!
+//! What this crate does not do: it makes no interface, no route and no firewall rule, and it does not know whether
+//! an address is in use elsewhere on the network.
 
 mod allocate;
 pub mod cli;

@@ -1,13 +1,13 @@
 //! Whether a lease's pod is still there, as far as can be seen from here.
 
 use crate::ledger::has_link;
-use crate::{Error, Netns, Record};
+use crate::{Netns, Record};
 
 /// Two signs of life. What cannot be seen is not taken for gone.
 #[derive(Debug)]
 pub(crate) struct Liveness {
     /// Whether a link on this host says that it is the attachment's.
-    pub link: Result<bool, Error>,
+    pub link: kernel::Result<bool>,
     /// Whether the pod's network namespace is where it was; none if the lease does not say where.
     pub netns: Option<bool>,
 }

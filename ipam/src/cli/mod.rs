@@ -1,6 +1,6 @@
 //! The command `ipam`.
 
-use std::io::{self, Write};
+use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -73,6 +73,8 @@ struct Output {
 struct Terminal<'a> {
     out: &'a mut dyn Write,
     err: &'a mut dyn Write,
+    /// Somebody who can be asked, if there is anybody.
+    person: Option<&'a mut dyn BufRead>,
 }
 
 /// Runs the command of this process.
@@ -87,7 +89,9 @@ pub fn main() -> ExitCode {
             return if asked_for { Exit::Done } else { Exit::Usage }.into();
         }
     };
-    let mut terminal = Terminal { out: &mut io::stdout().lock(), err: &mut io::stderr().lock() };
+    let (input, mut person) = (io::stdin(), io::stdin().lock());
+    let person: Option<&mut dyn BufRead> = if input.is_terminal() { Some(&mut person) } else { None };
+    let mut terminal = Terminal { out: &mut io::stdout().lock(), err: &mut io::stderr().lock(), person };
     let result = run(&cli, &mut terminal).and_then(|exit| {
         terminal.out.flush().map_err(Stop::from_printing)?;
         Ok(exit)

@@ -1,6 +1,6 @@
 //! `ipam release`.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::Write;
 use std::net::IpAddr;
 
 use super::Terminal;
@@ -77,12 +77,12 @@ impl Release {
         if self.yes {
             return Ok(());
         }
-        if !io::stdin().is_terminal() {
-            return Err(Stop::new(Exit::Refused, "not asked to go on: add --yes, or run it on a terminal"));
-        }
+        let Some(person) = terminal.person.as_mut() else {
+            return Err(Stop::new(Exit::Refused, "nobody is there to be asked: add --yes, or run it on a terminal"));
+        };
         write!(terminal.err, "Release? [y/N] ").and_then(|()| terminal.err.flush()).map_err(Stop::from_printing)?;
         let mut answer = String::new();
-        io::stdin().lock().read_line(&mut answer).map_err(Stop::from_printing)?;
+        person.read_line(&mut answer).map_err(Stop::from_printing)?;
         match answer.trim() {
             "y" | "Y" | "yes" => Ok(()),
             _ => Err(Stop::new(Exit::Refused, "nothing was released")),
@@ -110,4 +110,35 @@ fn describe(lease: &Record) -> String {
     let attachment = &lease.attachment;
     let (container, ifname, network) = (&attachment.container_id, &attachment.ifname, &attachment.network);
     format!("{} of {pod}container {container}, interface {ifname}, network {network}", addresses.join(" and "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(yes: bool, person: Option<&str>) -> Result<(), Exit> {
+        let release = Release { address: None, filter: Filter::default(), dry_run: false, yes, force: false };
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut says = person.map(str::as_bytes);
+        let person = says.as_mut().map(|says| says as &mut dyn std::io::BufRead);
+        let result = release.confirm(&mut Terminal { out: &mut out, err: &mut err, person });
+        assert_eq!(out, b"", "a question is no output");
+        result.map_err(|stop| stop.exit)
+    }
+
+    #[test]
+    fn only_a_yes_is_a_yes() {
+        for (yes, person, expected) in [
+            (true, None, Ok(())),
+            (true, Some("n\n"), Ok(())),
+            (false, None, Err(Exit::Refused)),
+            (false, Some("y\n"), Ok(())),
+            (false, Some("yes\n"), Ok(())),
+            (false, Some("n\n"), Err(Exit::Refused)),
+            (false, Some("\n"), Err(Exit::Refused)),
+            (false, Some(""), Err(Exit::Refused)),
+        ] {
+            assert_eq!(asked(yes, person), expected, "--yes {yes}, {person:?}");
+        }
+    }
 }

@@ -18,24 +18,38 @@ pub(super) fn pools(raw: &RawNetConf, ipam: &RawIpam) -> Result<Vec<Pool>, Inval
     for (index, ranges) in from_runtime.unwrap_or_default().iter().enumerate() {
         sets.push(Set::of_ranges(format!("runtimeConfig.ipRanges[{index}]"), ranges)?);
     }
+    if let Some(cidrs) = &ipam.pod_cidr {
+        stands_alone(ipam)?;
+        sets.extend(of_pod_cidrs(cidrs)?);
+    }
     if let Some(flat) = ipam.flat_range() {
         sets.push(Set { ranges: vec![Placed::of_range("ipam".to_owned(), &flat)?], path: "ipam".to_owned() });
     }
     for (index, ranges) in ipam.ranges.as_deref().unwrap_or_default().iter().enumerate() {
         sets.push(Set::of_ranges(format!("ipam.ranges[{index}]"), ranges)?);
     }
-    if let Some(cidrs) = &ipam.pod_cidr {
-        let other = [("ipam.ranges", ipam.ranges.is_some()), ("ipam.subnet", ipam.subnet.is_some())];
-        if let Some((other, _)) = other.into_iter().find(|(_, given)| *given) {
-            return Err(InvalidKey { path: "ipam.podCIDR".to_owned(), value: None, problem: Problem::Beside(other) });
-        }
-        sets.extend(of_pod_cidrs(cidrs)?);
-    }
     if sets.is_empty() {
         return Err(InvalidKey { path: "ipam".to_owned(), value: None, problem: Problem::NoPools });
     }
     no_overlap(&sets)?;
     sets.into_iter().map(|set| set.into_pool(&excluded)).collect()
+}
+
+/// `podCIDR` is the whole description of the pools.
+fn stands_alone(ipam: &RawIpam) -> Result<(), InvalidKey> {
+    let others = [
+        ("ipam.ranges", ipam.ranges.is_some()),
+        ("ipam.subnet", ipam.subnet.is_some()),
+        ("ipam.rangeStart", ipam.range_start.is_some()),
+        ("ipam.rangeEnd", ipam.range_end.is_some()),
+        ("ipam.gateway", ipam.gateway.is_some()),
+    ];
+    match others.into_iter().find(|(_, given)| *given) {
+        None => Ok(()),
+        Some((other, _)) => {
+            Err(InvalidKey { path: "ipam.podCIDR".to_owned(), value: None, problem: Problem::Beside(other) })
+        }
+    }
 }
 
 /// A range and the key that it came from.

@@ -40,9 +40,8 @@ pub(super) fn leases_in_kernel(now: Moment, boot_id: &str) -> Result<Vec<Record>
 }
 
 /// Whether the kernel has a link for the attachment.
-pub(crate) fn has_link(attachment: &Attachment) -> Result<bool, Error> {
-    let rtnl = Rtnl::open().map_err(Error::Rebuild)?;
-    let links = rtnl.links_of_kind("veth").map_err(Error::Rebuild)?;
+pub(crate) fn has_link(attachment: &Attachment) -> Result<bool, kernel::Error> {
+    let links = Rtnl::open()?.links_of_kind("veth")?;
     Ok(links.iter().any(|link| link.alias.as_deref().and_then(owner).as_ref() == Some(attachment)))
 }
 

@@ -90,6 +90,21 @@ mod tests {
     }
 
     #[test]
+    fn a_database_that_is_just_being_closed_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        database(dir.path());
+        let held = fs::File::open(dir.path().join("db")).unwrap();
+        held.lock().unwrap();
+        thread::scope(|scope| {
+            let opener = scope.spawn(|| open(dir.path()).map(drop));
+            // Until the opener has been refused for sure, but far from giving up.
+            thread::sleep(CLOSING / 10);
+            drop(held);
+            opener.join().unwrap().unwrap();
+        });
+    }
+
+    #[test]
     fn a_second_opener_is_told_that_it_is_open() {
         let dir = tempfile::tempdir().unwrap();
         let _held = open(dir.path()).unwrap();

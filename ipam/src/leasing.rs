@@ -7,10 +7,10 @@ use ipnetwork::IpNetwork;
 use crate::allocate::{Choice, Cooling, Occupancy as _, allocate};
 use crate::clock::{self, Moment};
 use crate::config::Config;
-use crate::error::{Claim, Exhausted};
 use crate::ledger::{Failure, Session};
 use crate::pool::Pool;
 use crate::record::{Origin, Pod, Record, RecordedAddress};
+use crate::refusal::{Claim, Exhausted};
 use crate::store::{Change, Ended, Store};
 use crate::{Error, Lease, LeaseId, LeaseRequest, LeasedAddress};
 

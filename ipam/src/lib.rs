@@ -47,14 +47,16 @@ mod liveness;
 mod plugin;
 mod pool;
 mod record;
+mod refusal;
 mod span;
 mod store;
 
 pub use config::{InvalidKey, Problem};
-pub use error::{Claim, Error, Exhausted, Outside, code};
+pub use error::{Error, code};
 pub use ipam::Ipam;
 pub use lease::{Lease, LeaseId, LeaseRequest, LeasedAddress, Netns, NetnsId, Released};
 pub use ledger::{Held, Holder, Ledger};
 pub use plugin::PodwireIpam;
 pub use record::{Origin, Pod, Record, RecordedAddress};
+pub use refusal::{Claim, Exhausted, Outside};
 pub use store::{Damage, StoreError};

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use cni_spec::{CniArgs, NetConf};
 
 use super::problem::{InvalidKey, Problem};
+use crate::Error;
 use crate::pool::Pool;
-use crate::{Error, error::Outside};
+use crate::refusal::Outside;
 
 /// What runtime and config ask for: `runtimeConfig.ips` and `args.cni.ips`, each address once. Both may carry
 /// a prefix length, which is ignored: the pool's counts.

@@ -189,10 +189,9 @@ fn killed_at_any_moment_nothing_is_lost_and_nothing_is_doubled() {
     const CONTAINERS: u64 = 12;
     let place = Place::new();
     let conf = place.json("n", &json!({ "podCIDR": ["10.1.2.0/27", "fd00::/64"], "cooldownSeconds": 0 }));
-    let started = Instant::now();
-    place.run("ADD", "c0", &conf).addresses();
-    // The first ADD makes the ledger, and takes twice as long as others.
-    let longest = u64::try_from(started.elapsed().as_micros()).unwrap();
+    // In microseconds, to begin with: it follows the machine's speed, so that about every other one is killed.
+    let mut longest = 50_000;
+    let (mut killed, mut finished) = (0, 0);
     let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
     let mut known: BTreeMap<String, Known> = BTreeMap::new();
     for _ in 0..120 {
@@ -203,16 +202,17 @@ fn killed_at_any_moment_nothing_is_lost_and_nothing_is_doubled() {
         thread::sleep(Duration::from_micros(dice.below(longest)));
         child.kill().unwrap();
         let output = child.wait_with_output().unwrap();
-        let survived = output.status.code().is_some();
-        let state = match (survived, command) {
-            (false, _) => Known::Unknown,
-            (true, "ADD") => Known::Leased(Answer::of(&output).addresses()),
-            (true, _) => {
-                assert!(Answer::of(&output).success);
-                Known::Gone
-            }
-        };
-        known.insert(container, state);
+        if output.status.code().is_none() {
+            killed += 1;
+            longest += longest / 4 + 1;
+            known.insert(container, Known::Unknown);
+            continue;
+        }
+        finished += 1;
+        longest -= longest / 4;
+        let answer = Answer::of(&output);
+        assert!(answer.success, "{answer:?}");
+        known.insert(container, if command == "ADD" { Known::Leased(answer.addresses()) } else { Known::Gone });
     }
     let leases = place.leases();
     holders(&leases);
@@ -225,7 +225,6 @@ fn killed_at_any_moment_nothing_is_lost_and_nothing_is_doubled() {
             Known::Unknown => assert!(held.is_none_or(|held| held.len() == 2), "{container} has half a lease"),
         }
     }
-    assert!(known.values().any(|state| *state == Known::Unknown), "nobody was killed");
-    assert!(known.values().any(|state| *state != Known::Unknown), "everybody was killed");
+    assert!(killed > 0 && finished > 0, "{killed} were killed, {finished} were not");
     assert_eq!(place.ledger().quarantined().unwrap(), Vec::<std::path::PathBuf>::new(), "the ledger was damaged");
 }

@@ -49,9 +49,10 @@ pub fn add(request: &AddRequest) -> Result<CniResult, Error> {
         Ok(leased) => leased,
         Err(failure) => return Err(undo.run(failure)),
     };
-    // An address is free when nothing uses it any more.
-    undo.push_under(give_back);
-    undo.push(|| Firewall::open(&request.attachment.network)?.remove(&names.owner));
+    undo.last(give_back);
+    undo.push(|| {
+        Firewall::open_if_any(&request.attachment.network)?.map_or(Ok(()), |mut rules| rules.remove(&names.owner))
+    });
 
     let wiring = wiring.with_addresses(&leased);
     let wired = linked.and_then(|()| {

@@ -5,7 +5,7 @@ use cni_spec::{AddRequest, CheckRequest, CniResult, DelRequest, Environment, GcR
 use ipam::{Ipam, LeaseRequest, Ledger, Netns};
 
 use crate::Error;
-use crate::config::OWN_IPAM;
+use crate::config::{OWN_IPAM, is_main_plugin};
 
 /// What an IPAM plugin gave, and how to give it back.
 pub struct Leased<'a> {
@@ -61,7 +61,8 @@ fn lease_delegated<'a>(ipam_type: &'a str, request: &'a AddRequest) -> Result<Le
 ///
 /// # Errors
 /// The IPAM plugin's own.
-pub fn release(ipam_type: &str, request: &DelRequest) -> Result<(), Error> {
+pub fn release(request: &DelRequest) -> Result<(), Error> {
+    let Some(ipam_type) = configured(&request.config) else { return Ok(()) };
     if ipam_type == OWN_IPAM {
         let ledger = Ledger::from_config(&request.config).map_err(own_error)?;
         return ledger.release(&request.attachment).map(drop).map_err(own_error);
@@ -86,7 +87,8 @@ pub fn check(ipam_type: &str, request: &CheckRequest) -> Result<(), Error> {
 ///
 /// # Errors
 /// The IPAM plugin's own.
-pub fn gc(ipam_type: &str, request: &GcRequest) -> Result<(), Error> {
+pub fn gc(request: &GcRequest) -> Result<(), Error> {
+    let Some(ipam_type) = configured(&request.config) else { return Ok(()) };
     if ipam_type == OWN_IPAM {
         let ledger = Ledger::from_config(&request.config).map_err(own_error)?;
         return ledger.gc(&request.config.name, &request.valid).map(drop).map_err(own_error);
@@ -107,6 +109,11 @@ pub fn status(ipam_type: &str, request: &StatusRequest) -> Result<(), Error> {
     Delegate::new(&request.environment)
         .status(ipam_type, &request.config.bytes)
         .map_err(|source| delegate_error(ipam_type, source))
+}
+
+/// The IPAM plugin, where DEL and GC do without a valid config. One that an ADD refuses gave out nothing.
+fn configured(conf: &NetConf) -> Option<&str> {
+    conf.ipam_type.as_deref().filter(|ipam_type| !is_main_plugin(ipam_type, conf))
 }
 
 fn own(conf: &NetConf) -> Result<Ipam, Error> {

@@ -56,6 +56,14 @@ impl Config {
                 "name the IPAM plugin that gives out addresses, for example \"ipam\": {{\"type\": \"{OWN_IPAM}\", \"podCIDR\": \"10.244.1.0/24\"}}"
             ))
         })?;
+        if is_main_plugin(&ipam_type, conf) {
+            let why = "is this main plugin itself, which would run itself without end";
+            return Err(CniError::new(
+                ErrorCode::InvalidConfig,
+                format!("invalid network config: ipam.type={ipam_type:?}: {why}"),
+            )
+            .with_details(format!("name an IPAM plugin, for example {OWN_IPAM:?}")));
+        }
         if let Some(backend) = raw.ip_masq_backend.filter(|backend| backend != "nftables") {
             return Err(CniError::new(
                 ErrorCode::UnsupportedField,
@@ -70,6 +78,12 @@ impl Config {
             ipam_type,
         })
     }
+}
+
+/// Whether an IPAM type is this plugin, by its own name or the one it is installed under.
+#[must_use]
+pub fn is_main_plugin(ipam_type: &str, conf: &NetConf) -> bool {
+    ipam_type == "podwire" || ipam_type == conf.plugin_type
 }
 
 fn checked_mtu(mtu: u32) -> Result<Option<u32>, CniError> {

@@ -1,6 +1,6 @@
 //! DEL: needs nothing but network, container id and interface name.
 
-use cni_spec::DelRequest;
+use cni_spec::{DelRequest, NetworkName};
 
 use crate::firewall::Firewall;
 use crate::names::Names;
@@ -16,14 +16,16 @@ pub fn del(request: &DelRequest) -> Result<(), Error> {
     // An attachment whose names the kernel could not keep was refused at ADD, so there is nothing of it.
     if let Ok(names) = Names::of(&request.attachment) {
         errors.extend(delete_link(&names).err());
-        let rules = Firewall::open(&request.attachment.network);
-        errors.extend(rules.and_then(|mut rules| rules.remove(&names.owner)).err());
+        errors.extend(remove_rules(&request.attachment.network, &names).err());
     }
     if errors.is_empty() {
-        let ipam_type = request.config.ipam_type.as_deref();
-        errors.extend(ipam_type.and_then(|ipam_type| addresses::release(ipam_type, request).err()));
+        errors.extend(addresses::release(request).err());
     }
     Error::all_of(errors)
+}
+
+fn remove_rules(network: &NetworkName, names: &Names) -> Result<(), Error> {
+    Firewall::open_if_any(network)?.map_or(Ok(()), |mut rules| rules.remove(&names.owner))
 }
 
 fn delete_link(names: &Names) -> Result<(), Error> {

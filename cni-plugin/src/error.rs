@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use cni_spec::delegate::DelegateError;
-use cni_spec::{CniError, ErrorCode, NetworkName};
+use cni_spec::{CniError, ErrorCode, IfName, NetworkName};
 
 use crate::check::Difference;
 
@@ -22,6 +22,12 @@ pub enum Error {
         length: usize,
         /// In bytes.
         max: usize,
+    },
+    /// The names that mark kernel objects could not be printed by nft(8).
+    #[error("CNI_IFNAME={:?}: nft(8) could not print a rule with such a name: use letters and digits", .ifname.as_str())]
+    OwnerUnprintable {
+        /// `CNI_IFNAME`.
+        ifname: IfName,
     },
     /// `CNI_NETNS` cannot be opened as a network namespace.
     #[error("CNI_NETNS={netns:?} cannot be used as a network namespace")]
@@ -165,9 +171,10 @@ impl From<Error> for CniError {
         match error {
             Error::Config(error) => error,
             Error::OwnerTooLong { .. } | Error::Rules { .. } => Self::from_source(ErrorCode::InvalidConfig, &error),
-            Error::Netns { .. } | Error::NetnsIsHost { .. } | Error::IfNameTaken { .. } => {
-                Self::from_source(ErrorCode::InvalidEnvironment, &error)
-            }
+            Error::Netns { .. }
+            | Error::NetnsIsHost { .. }
+            | Error::IfNameTaken { .. }
+            | Error::OwnerUnprintable { .. } => Self::from_source(ErrorCode::InvalidEnvironment, &error),
             Error::Netlink { .. } | Error::Observe { .. } | Error::Step { .. } | Error::HostLinkTaken { .. } => {
                 Self::from_source(ErrorCode::Io, &error)
             }
@@ -183,44 +190,20 @@ impl From<Error> for CniError {
                 let why = Self::from(*error);
                 Self { code: ErrorCode::NotAvailable, ..why }
             }
-            Error::Several(errors) => several(errors),
-            Error::Undo { failure, undo } => undo_error(*failure, undo),
+            Error::Several(errors) => Self::several(&converted(errors)),
+            Error::Undo { failure, undo } => Self::from(*failure).with_failed_undo(&converted(undo)),
         }
     }
 }
 
-/// A delegate's own error keeps its code; one that is missing is a mistake in the config.
+/// A delegate's own error keeps its code; one that cannot be found is a mistake in the config.
 fn delegate_error(ipam_type: &str, source: DelegateError) -> CniError {
-    match source {
-        DelegateError::Failed(error) => error,
-        DelegateError::NotFound { .. } => CniError::new(
-            ErrorCode::InvalidConfig,
-            format!("invalid network config: ipam.type={ipam_type:?}: {source}"),
-        ),
-        other => CniError::from_source(
-            ErrorCode::Io,
-            &Error::Delegate { ipam_type: ipam_type.to_owned(), source: Box::new(other) },
-        ),
-    }
+    let is_config = matches!(source, DelegateError::NotFound { .. } | DelegateError::BadType { .. });
+    let error = CniError::from(source);
+    let msg = format!("invalid network config: ipam.type={ipam_type:?}: {}", error.msg);
+    if is_config { CniError { msg, ..error } } else { error }
 }
 
-/// The first error's code, and every message.
-fn several(errors: Vec<Error>) -> CniError {
-    let msg = Error::Several(Vec::new()).to_string();
-    let count = errors.len();
-    let all: Vec<CniError> = errors.into_iter().map(CniError::from).collect();
-    let code = all.first().map_or(ErrorCode::Io, |first| first.code);
-    let lines: Vec<String> = all.iter().map(one_line).collect();
-    CniError::new(code, msg.replacen('0', &count.to_string(), 1)).with_details(lines.join("; "))
-}
-
-fn undo_error(failure: Error, undo: Vec<Error>) -> CniError {
-    let failure = CniError::from(failure);
-    let undo: Vec<String> = undo.into_iter().map(|error| one_line(&CniError::from(error))).collect();
-    let details = format!("{}; not undone: {}", failure.details, undo.join("; "));
-    CniError::new(failure.code, failure.msg).with_details(details.trim_start_matches("; "))
-}
-
-fn one_line(error: &CniError) -> String {
-    if error.details.is_empty() { error.msg.clone() } else { format!("{}: {}", error.msg, error.details) }
+fn converted(errors: Vec<Error>) -> Vec<CniError> {
+    errors.into_iter().map(CniError::from).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use cni_spec::{NetworkName, ValidAttachments};
+use cni_spec::{Attachment, NetworkName, ValidAttachments};
 use ipnetwork::IpNetwork;
 use kernel::nft::{Nft, Refusal};
 use nft_model::{Change, Element, Family, Table, Value};
@@ -11,7 +11,7 @@ use crate::Error;
 use crate::config::Masquerade;
 use crate::diff::Difference;
 use crate::masquerade::{PODS, element, table};
-use crate::names::{attachment_of_owner, masquerade_table};
+use crate::names::masquerade_table;
 
 /// How often a change is tried that other processes got in the way of: each failure means that one of them
 /// succeeded.
@@ -73,6 +73,19 @@ impl Firewall {
         Ok(Self { nft, network: network.clone(), name: masquerade_table(network) })
     }
 
+    /// As [`Firewall::open`]; nothing on a kernel without netfilter, which can hold nothing of ours.
+    ///
+    /// # Errors
+    /// [`Error::Netlink`].
+    pub fn open_if_any(network: &NetworkName) -> Result<Option<Self>, Error> {
+        match Self::open(network) {
+            Err(Error::Netlink { source: kernel::Error::NftSocket { source, .. }, .. }) if lacks_netfilter(&source) => {
+                Ok(None)
+            }
+            opened => opened.map(Some),
+        }
+    }
+
     /// Removes what an attachment has in the table; that nothing is there is as good.
     ///
     /// # Errors
@@ -87,8 +100,8 @@ impl Firewall {
     /// [`Error::Step`].
     pub fn gc(&mut self, valid: &ValidAttachments) -> Result<(), Error> {
         self.remove_where(|element| {
-            let owner = element.comment.as_deref().and_then(attachment_of_owner);
-            owner.is_some_and(|attachment| !valid.contains(&attachment))
+            let owner = element.comment.as_deref().and_then(|owner| owner.parse().ok());
+            owner.is_some_and(|attachment: Attachment| !valid.contains(&attachment))
         })
     }
 
@@ -229,6 +242,13 @@ fn step(step: String, source: kernel::Error) -> Error {
 fn is_race(error: &kernel::Error) -> bool {
     matches!(error, kernel::Error::NftGenerationMoved | kernel::Error::NftUnsettled { .. })
         || matches!(refusal(error), Some(Refusal::NotFound | Refusal::AlreadyExists))
+}
+
+/// What socket(2) says where a protocol or a family is not built in.
+fn lacks_netfilter(error: &std::io::Error) -> bool {
+    [nix::errno::Errno::EPROTONOSUPPORT, nix::errno::Errno::EAFNOSUPPORT]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(*errno as i32))
 }
 
 fn refusal(error: &kernel::Error) -> Option<Refusal> {

@@ -16,12 +16,16 @@ pub fn gc(request: &GcRequest) -> Result<(), Error> {
         Ok(failures) => errors.extend(failures),
         Err(error) => errors.push(error),
     }
-    let rules = Firewall::open(&request.config.name);
-    errors.extend(rules.and_then(|mut rules| rules.gc(&request.valid)).err());
-    if let Some(ipam_type) = request.config.ipam_type.as_deref() {
-        errors.extend(addresses::gc(ipam_type, request).err());
+    errors.extend(stale_rules(request).err());
+    // An address that a link still uses stays leased; the next GC tries again.
+    if errors.is_empty() {
+        errors.extend(addresses::gc(request).err());
     }
     Error::all_of(errors)
+}
+
+fn stale_rules(request: &GcRequest) -> Result<(), Error> {
+    Firewall::open_if_any(&request.config.name)?.map_or(Ok(()), |mut rules| rules.gc(&request.valid))
 }
 
 fn stale_links(request: &GcRequest) -> Result<Vec<Error>, Error> {

@@ -11,9 +11,12 @@ use crate::Error;
 /// How ifaliases begin that this plugin writes.
 const ALIAS_PREFIX: &str = "podwire ";
 
-/// The longest text that both an ifalias (`IFALIASZ` 256 with its NUL, include/uapi/linux/if.h) and the
-/// comment of a set element (255 with its NUL) can hold, less [`ALIAS_PREFIX`].
-const OWNER_MAX: usize = 247;
+/// The longest text that both an ifalias (254 bytes, see `kernel::rtnl`) and the comment of a set element
+/// (251 bytes, see `nft_model`) can hold, the former less [`ALIAS_PREFIX`].
+const OWNER_MAX: usize = 246;
+
+/// How the tables of masquerade rules begin; those of host ports have another name, whatever a network is called.
+const TABLE_PREFIX: &str = "podwire-masq-";
 
 /// An nf_tables name may have 255 bytes (`NFT_NAME_MAXLEN`); one that people read should have fewer.
 const TABLE_NETWORK_MAX: usize = 64;
@@ -48,6 +51,10 @@ impl Names {
                 max: OWNER_MAX,
             });
         }
+        // nft(8) prints comments in quotes, and has no way to write one inside.
+        if owner.contains(['"', '\\']) {
+            return Err(Error::OwnerUnprintable { ifname: attachment.ifname.clone() });
+        }
         let digest =
             digest(&[attachment.network.as_str(), attachment.container_id.as_str(), attachment.ifname.as_str()]);
         let label = BASE32HEX_NOPAD.encode(&digest[..9])[..13].to_ascii_lowercase();
@@ -79,19 +86,7 @@ fn digest(parts: &[&str]) -> [u8; 32] {
 /// The attachment that an ifalias names, if this plugin wrote it.
 #[must_use]
 pub fn attachment_of_alias(alias: &str) -> Option<Attachment> {
-    attachment_of_owner(alias.strip_prefix(ALIAS_PREFIX)?)
-}
-
-/// The attachment that an element's comment names.
-#[must_use]
-pub fn attachment_of_owner(owner: &str) -> Option<Attachment> {
-    let mut words = owner.split(' ');
-    let attachment = Attachment {
-        network: words.next()?.parse().ok()?,
-        container_id: words.next()?.parse().ok()?,
-        ifname: words.next()?.parse().ok()?,
-    };
-    words.next().is_none().then_some(attachment)
+    alias.strip_prefix(ALIAS_PREFIX)?.parse().ok()
 }
 
 /// The nf_tables table of a network's masquerade rules.
@@ -99,10 +94,10 @@ pub fn attachment_of_owner(owner: &str) -> Option<Attachment> {
 pub fn masquerade_table(network: &NetworkName) -> String {
     let name = network.as_str();
     if name.len() <= TABLE_NETWORK_MAX {
-        return format!("podwire-{name}");
+        return format!("{TABLE_PREFIX}{name}");
     }
     let label = BASE32HEX_NOPAD.encode(&digest(&[name])[..10]).to_ascii_lowercase();
-    format!("podwire-{}-{label}", &name[..TABLE_NETWORK_MAX - label.len() - 1])
+    format!("{TABLE_PREFIX}{}-{label}", &name[..TABLE_NETWORK_MAX - label.len() - 1])
 }
 
 #[cfg(test)]
@@ -147,16 +142,16 @@ mod tests {
 
     #[test]
     fn an_owner_that_the_kernel_would_cut_is_refused() {
-        assert!(Names::of(&attachment(&"c".repeat(235))).is_ok());
-        assert!(matches!(Names::of(&attachment(&"c".repeat(236))), Err(Error::OwnerTooLong { length: 248, .. })));
+        assert!(Names::of(&attachment(&"c".repeat(234))).is_ok());
+        assert!(matches!(Names::of(&attachment(&"c".repeat(235))), Err(Error::OwnerTooLong { length: 247, .. })));
     }
 
     #[test]
     fn long_networks_have_short_tables() {
-        assert_eq!(masquerade_table(&"podnet".parse().unwrap()), "podwire-podnet");
+        assert_eq!(masquerade_table(&"podnet".parse().unwrap()), "podwire-masq-podnet");
         let long = "n".repeat(100);
         let table = masquerade_table(&long.parse().unwrap());
-        assert_eq!(table.len(), "podwire-".len() + TABLE_NETWORK_MAX);
+        assert_eq!(table.len(), TABLE_PREFIX.len() + TABLE_NETWORK_MAX);
         assert_ne!(table, masquerade_table(&format!("{long}n").parse().unwrap()));
     }
 }

@@ -201,10 +201,12 @@ impl Wiring {
         let mut steps = Vec::new();
         if self.addresses.iter().any(IpNetwork::is_ipv4) {
             steps.push(sysctl(Place::Host, "net/ipv4/ip_forward".to_owned(), "1"));
+            steps.push(sysctl(Place::Host, format!("net/ipv4/conf/{link}/forwarding"), "1"));
             steps.push(sysctl(Place::Host, format!("net/ipv4/conf/{link}/rp_filter"), "1"));
         }
         if self.has_ipv6() {
             steps.push(sysctl(Place::Host, "net/ipv6/conf/all/forwarding".to_owned(), "1"));
+            steps.push(sysctl(Place::Host, format!("net/ipv6/conf/{link}/forwarding"), "1"));
             steps.push(sysctl(Place::Host, format!("net/ipv6/conf/{link}/disable_ipv6"), "0"));
             steps.push(sysctl(Place::Host, format!("net/ipv6/conf/{link}/accept_ra"), "0"));
         }

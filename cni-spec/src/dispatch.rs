@@ -26,6 +26,9 @@ pub struct Io<'a> {
     pub stderr: &'a mut dyn Write,
 }
 
+/// What a runtime sets besides the command, for every verb about a container.
+const CONTAINER_VARIABLES: [&str; 3] = ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"];
+
 /// Serves the request of this process: `fn main() -> ExitCode { dispatch::main(&MyPlugin) }`.
 pub fn main<P: Plugin>(plugin: &P) -> ExitCode {
     let environment = Environment::of_process();
@@ -39,7 +42,13 @@ pub fn main<P: Plugin>(plugin: &P) -> ExitCode {
 pub fn run<P: Plugin>(plugin: &P, io: Io<'_>) -> ExitCode {
     let Io { environment, stdin, stdout, stderr } = io;
     let Some(command) = environment.get("CNI_COMMAND").map(|command| command.to_string_lossy().into_owned()) else {
-        return introduce(plugin, stderr);
+        if CONTAINER_VARIABLES.iter().all(|name| environment.get(name).is_none()) {
+            return introduce(plugin, stderr);
+        }
+        // Nobody sets these by hand: a runtime forgot to say what it wants.
+        let error =
+            CniError::new(ErrorCode::InvalidEnvironment, "invalid environment: CNI_COMMAND is missing or empty");
+        return print(Err(error), SpecVersion::LATEST, stdout, stderr);
     };
     let mut bytes = Vec::new();
     let read = stdin.read_to_end(&mut bytes);
@@ -51,7 +60,7 @@ pub fn run<P: Plugin>(plugin: &P, io: Io<'_>) -> ExitCode {
     print(answer, spoken, stdout, stderr)
 }
 
-/// Without a command there is no request: somebody runs the executable by hand.
+/// Without a command and a container there is no request: somebody runs the executable by hand.
 fn introduce<P: Plugin>(plugin: &P, stderr: &mut dyn Write) -> ExitCode {
     match writeln!(stderr, "{}\nCNI spec, {}", plugin.about(), SpecVersion::supported()) {
         Ok(()) => ExitCode::SUCCESS,

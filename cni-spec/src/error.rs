@@ -112,6 +112,28 @@ impl CniError {
         Self { code, msg: error.to_string(), details: causes.join(": ") }
     }
 
+    /// One error for several independent failures of a DEL or GC: the first one's code, every message.
+    #[must_use]
+    pub fn several(errors: &[Self]) -> Self {
+        let code = errors.first().map_or(ErrorCode::Io, |first| first.code);
+        let msg = format!("{} steps failed, the rest was done", errors.len());
+        Self::new(code, msg).with_details(one_line_each(errors))
+    }
+
+    /// The same failure, of an ADD that could not be taken back whole.
+    #[must_use]
+    pub fn with_failed_undo(self, undo: &[Self]) -> Self {
+        let msg = format!("{}; undoing it failed too, so something is left until DEL or GC", self.msg);
+        let details = format!("{}; not undone: {}", self.details, one_line_each(undo));
+        Self::new(self.code, msg).with_details(details.trim_start_matches("; "))
+    }
+
+    /// Message and details on one line.
+    #[must_use]
+    pub fn one_line(&self) -> String {
+        if self.details.is_empty() { self.msg.clone() } else { format!("{}: {}", self.msg, self.details) }
+    }
+
     /// The JSON document for standard output. `cni_version` is the config's, as far as it could be read.
     #[must_use]
     pub fn to_json(&self, cni_version: &str) -> Value {
@@ -121,6 +143,10 @@ impl CniError {
         }
         object
     }
+}
+
+fn one_line_each(errors: &[CniError]) -> String {
+    errors.iter().map(CniError::one_line).collect::<Vec<_>>().join("; ")
 }
 
 impl fmt::Display for CniError {

@@ -83,16 +83,17 @@ checked_name!(
 
 checked_name!(
     /// `CNI_IFNAME`: what Linux takes as an interface name (`dev_valid_name` in net/core/dev.c): 1 to 15
-    /// bytes, not `.` or `..`, without `/`, `:` and white space.
+    /// bytes, not `.` or `..`, without `/`, `:` and white space. Nor with `%`, which stands for a number that
+    /// the kernel chooses, nor `all` or `default`, which are folders of /proc/sys/net.
     IfName,
     check_interface
 );
 
 fn check_interface(text: &str) -> Result<(), IdError> {
-    let bad_char = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+    let bad_char = |c: char| matches!(c, '/' | ':' | '%') || c.is_whitespace() || c.is_control();
     match text {
         "" => Err(IdError::Empty),
-        "." | ".." => Err(IdError::Interface(text.to_owned())),
+        "." | ".." | "all" | "default" => Err(IdError::Interface(text.to_owned())),
         _ if text.len() > 15 || text.contains(bad_char) => Err(IdError::Interface(text.to_owned())),
         _ => Ok(()),
     }
@@ -113,6 +114,27 @@ pub struct Attachment {
 impl fmt::Display for Attachment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} {}", self.network, self.container_id, self.ifname)
+    }
+}
+
+/// Text that does not name an attachment.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not NETWORK CONTAINERID IFNAME")]
+pub struct NoAttachment(pub String);
+
+/// Reads what `Display` wrote. No part has a space in it, so nothing is ambiguous.
+impl FromStr for Attachment {
+    type Err = NoAttachment;
+
+    fn from_str(text: &str) -> Result<Self, NoAttachment> {
+        let refuse = || NoAttachment(text.to_owned());
+        let [network, container_id, ifname] =
+            text.split(' ').collect::<Vec<_>>().try_into().map_err(|_: Vec<_>| refuse())?;
+        Ok(Self {
+            network: network.parse().map_err(|_| refuse())?,
+            container_id: container_id.parse().map_err(|_| refuse())?,
+            ifname: ifname.parse().map_err(|_| refuse())?,
+        })
     }
 }
 

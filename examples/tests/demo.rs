@@ -224,12 +224,12 @@ const SABOTAGES: [Sabotage; 9] = [
     },
     Sabotage {
         need: "masquerade of toolbox IPv4",
-        object: Object::Element("ip", "podwire-podnet", "pods", "10.244.1.5"),
+        object: Object::Element("ip", "podwire-masq-podnet", "pods", "10.244.1.5"),
         fails: &["pod-outside-tcp4"],
     },
     Sabotage {
         need: "masquerade of toolbox IPv6",
-        object: Object::Element("ip6", "podwire-podnet", "pods", "fd00:10:244:1::5"),
+        object: Object::Element("ip6", "podwire-masq-podnet", "pods", "fd00:10:244:1::5"),
         fails: &["pod-outside-tcp6"],
     },
     Sabotage {

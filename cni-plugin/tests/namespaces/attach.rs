@@ -141,10 +141,14 @@ fn check_passes_and_names_every_difference() {
         spoil("sysctl", &["-qw", &rp_filter], "rp_filter=1`, found 0");
         spoil(
             "nft",
-            &["delete", "element", "ip", "podwire-podnet", "pods", "{ 10.244.1.2 }"],
-            "`nft add element ip podwire-podnet pods",
+            &["delete", "element", "ip", "podwire-masq-podnet", "pods", "{ 10.244.1.2 }"],
+            "`nft add element ip podwire-masq-podnet pods",
         );
-        spoil("nft", &["flush", "chain", "ip6", "podwire-podnet", "outside"], "expected `table ip6 podwire-podnet");
+        spoil(
+            "nft",
+            &["flush", "chain", "ip6", "podwire-masq-podnet", "outside"],
+            "expected `table ip6 podwire-masq-podnet",
+        );
         spoil("ip", &["link", "del", host], "`ip link add");
     });
 }

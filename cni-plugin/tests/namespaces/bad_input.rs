@@ -13,6 +13,17 @@ fn bad_configs() {
         let cases = [
             (json!({ "ipam": {} }), 7, "invalid network config: ipam.type is missing"),
             (json!({ "ipam": { "type": "nosuch" } }), 7, "invalid network config: ipam.type=\"nosuch\": "),
+            (json!({ "ipam": { "type": "../x" } }), 7, "invalid network config: ipam.type=\"../x\": "),
+            (
+                json!({ "ipam": { "type": "podwire" } }),
+                7,
+                "invalid network config: ipam.type=\"podwire\": is this main plugin",
+            ),
+            (
+                json!({ "type": "renamed", "ipam": { "type": "renamed" } }),
+                7,
+                "invalid network config: ipam.type=\"renamed\": is this main plugin",
+            ),
             (json!({ "mtu": 60 }), 7, "invalid network config: mtu=60: must be 0, or 68 to 65535 bytes"),
             (json!({ "mtu": "big" }), 7, "invalid network config: mtu=\"big\": "),
             (json!({ "ipMasqBackend": "iptables" }), 2, "unsupported value: ipMasqBackend=\"iptables\": "),
@@ -76,6 +87,9 @@ fn bad_environments() {
             (&[("CNI_NETNS", "/proc/self/ns/net")], "is the node's own network namespace"),
             (&[("CNI_IFNAME", "sixteen-letters-")], "CNI_IFNAME=\"sixteen-letters-\""),
             (&[("CNI_IFNAME", "lo")], "CNI_IFNAME=\"lo\" is taken"),
+            (&[("CNI_IFNAME", "eth%d")], "CNI_IFNAME=\"eth%d\""),
+            (&[("CNI_IFNAME", "all")], "CNI_IFNAME=\"all\""),
+            (&[("CNI_IFNAME", "a\"b")], "CNI_IFNAME=\"a\\\"b\""),
             (&[("CNI_CONTAINERID", "../etc")], "CNI_CONTAINERID=\"../etc\""),
             (&[("CNI_CONTAINERID", ""), ("CNI_IFNAME", ""), ("CNI_NETNS", "")], "CNI_CONTAINERID"),
         ];
@@ -124,11 +138,33 @@ fn an_owner_that_the_kernel_cannot_keep_is_refused() {
     sandbox::private_host(|| {
         let pod = TestPod::new("one");
         let mut env = pod.env("ADD");
-        env[1].1 = "c".repeat(240);
-        let (code, msg) = run(&env, &dual_stack()).error();
-        assert_eq!(code, 7, "{msg}");
-        env[0].1 = "DEL".to_owned();
-        run(&env, &dual_stack()).ok();
+        // "podnet", the id and "eth0" with two spaces: as long as the kernel keeps them, and one longer.
+        for (id_length, refused) in [(234, false), (235, true)] {
+            env[0].1 = "ADD".to_owned();
+            env[1].1 = "c".repeat(id_length);
+            let answer = run(&env, &dual_stack());
+            if refused {
+                let (code, msg) = answer.error();
+                assert_eq!(code, 7, "{msg}");
+            } else {
+                answer.ok();
+            }
+            env[0].1 = "DEL".to_owned();
+            run(&env, &dual_stack()).ok();
+        }
+    });
+}
+
+#[test]
+fn a_config_that_no_add_would_take_is_deleted_and_collected() {
+    sandbox::private_host(|| {
+        let pod = TestPod::new("one");
+        for ipam_type in ["podwire", ""] {
+            let config = ipam(&json!({ "type": ipam_type }));
+            pod.del(&config).ok();
+            let gc = with(config, &json!({ "cni.dev/valid-attachments": [] }));
+            run(&[("CNI_COMMAND", "GC".into()), ("CNI_PATH", "/usr/lib/cni".into())], &gc).ok();
+        }
     });
 }
 

@@ -5,17 +5,20 @@
 
 use std::fs;
 
-use crate::common::{Answer, TestPod, dual_stack, finish, traces};
+use serde_json::json;
+
+use crate::common::{Answer, TestPod, dual_stack, finish, leases, text, traces, with};
 
 /// More than any ADD makes of one kind; a loop that gets there is broken.
 const MOST_CALLS: u32 = 400;
 
-/// Runs an ADD whose `n`-th call of `syscall` meets with `fate`; tells whether there was an n-th call.
-fn ill_fated_add(pod: &TestPod, syscall: &str, fate: &str, n: u32) -> (Answer, bool) {
+/// Runs an ADD whose calls of `syscall` meet with `fate` at `when` (the n-th, or from the n-th on: "7+"); tells whether
+/// one did.
+fn ill_fated_add(pod: &TestPod, syscall: &str, fate: &str, when: &str) -> (Answer, bool) {
     let log = format!("/run/strace-{}", pod.id);
     let mut strace = sandbox::command("strace");
     strace.args(["--follow-forks", "--quiet=all", "--output", &log, "--trace", syscall]);
-    strace.arg(format!("--inject={syscall}:{fate}:when={n}")).arg(env!("CARGO_BIN_EXE_podwire"));
+    strace.arg(format!("--inject={syscall}:{fate}:when={when}")).arg(env!("CARGO_BIN_EXE_podwire"));
     strace.envs(pod.env("ADD"));
     let answer = finish(strace, dual_stack().to_string().as_bytes());
     let seen = fs::read_to_string(&log).unwrap();
@@ -32,7 +35,7 @@ fn every_call(syscall: &'static str, fate: &'static str, clean: bool) {
     let mut failures = 0;
     for n in 1..=MOST_CALLS {
         let pod = TestPod::new("one");
-        let (answer, happened) = ill_fated_add(&pod, syscall, fate, n);
+        let (answer, happened) = ill_fated_add(&pod, syscall, fate, &n.to_string());
         if !happened {
             answer.ok();
             assert!(failures > 0, "no {syscall} made the ADD fail");
@@ -50,6 +53,38 @@ fn every_call(syscall: &'static str, fate: &'static str, clean: bool) {
         kernel::netns::remove_named(&pod.path).unwrap();
     }
     panic!("more than {MOST_CALLS} calls of {syscall}");
+}
+
+/// Runs a GC whose netlink requests fail from the `n`-th on; tells whether it failed.
+fn ill_fated_gc(n: u32) -> Answer {
+    let mut strace = sandbox::command("strace");
+    strace.args(["--follow-forks", "--quiet=all", "--output=/dev/null", "--trace=sendto"]);
+    strace.arg(format!("--inject=sendto:error=ENOBUFS:when={n}+")).arg(env!("CARGO_BIN_EXE_podwire"));
+    strace.envs([("CNI_COMMAND", "GC"), ("CNI_PATH", "/usr/lib/cni")]);
+    let config = with(dual_stack(), &json!({ "cni.dev/valid-attachments": [] }));
+    finish(strace, config.to_string().as_bytes())
+}
+
+#[test]
+fn an_address_whose_link_stays_stays_leased() {
+    sandbox::private_host(|| {
+        let own_links = || text("ip", &["-d", "link"]).matches("podwire podnet").count();
+        for n in 1..=4 {
+            let pod = TestPod::new("one");
+            pod.add(&dual_stack()).ok();
+            let (code, msg) = ill_fated_gc(n).error();
+            assert_eq!((code, leases().len()), (5, 1), "request {n}: {msg}");
+            pod.del(&dual_stack()).ok();
+            // The same for an ADD whose undoing fails too: whatever it leaves, no link is without its lease.
+            let log = format!("{}+", 8 + 2 * n);
+            let (answer, _) = ill_fated_add(&pod, "sendto", "error=ENOBUFS", &log);
+            assert!(!answer.success, "{answer:?}");
+            assert!(own_links() <= leases().len(), "request {n}: a link without a lease: {answer:?}");
+            pod.del(&dual_stack()).ok();
+            assert_eq!((own_links(), leases().len()), (0, 0));
+            kernel::netns::remove_named(&pod.path).unwrap();
+        }
+    });
 }
 
 macro_rules! every_call {

@@ -20,7 +20,8 @@ pub(super) fn with_netns(verb: Verb, environment: &Environment) -> Result<(Conta
     let mut reader = Reader::new(environment);
     let container_id = reader.identifier("CNI_CONTAINERID");
     let netns = reader.required("CNI_NETNS").then(|| netns(environment)).flatten();
-    match (reader.container(container_id), netns) {
+    let args = reader.args();
+    match (reader.container(container_id, args), netns) {
         (Some(container), Some(netns)) if reader.problems.is_empty() => Ok((container, netns)),
         _ => Err(reader.into_error(verb)),
     }
@@ -30,7 +31,9 @@ pub(super) fn with_netns(verb: Verb, environment: &Environment) -> Result<(Conta
 pub(super) fn without_netns(verb: Verb, environment: &Environment) -> Result<(Container, Option<PathBuf>), CniError> {
     let mut reader = Reader::new(environment);
     let container_id = reader.identifier("CNI_CONTAINERID");
-    match reader.container(container_id) {
+    // An ADD with unreadable pairs was refused; its DEL has to end all the same.
+    let args = environment.get("CNI_ARGS").and_then(|text| text.to_str()?.parse().ok()).unwrap_or_default();
+    match reader.container(container_id, Some(args)) {
         Some(container) if reader.problems.is_empty() => Ok((container, netns(environment))),
         _ => Err(reader.into_error(verb)),
     }
@@ -58,10 +61,9 @@ impl<'a> Reader<'a> {
     }
 
     /// The rest of what every container verb needs.
-    fn container(&mut self, container_id: Option<ContainerId>) -> Option<Container> {
+    fn container(&mut self, container_id: Option<ContainerId>, args: Option<CniArgs>) -> Option<Container> {
         let ifname = self.identifier("CNI_IFNAME");
         self.required("CNI_PATH");
-        let args = self.args();
         Some(Container { container_id: container_id?, ifname: ifname?, args: args? })
     }
 

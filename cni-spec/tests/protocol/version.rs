@@ -37,7 +37,9 @@ fn version_does_without_standard_input() {
 
 #[test]
 fn without_a_command_the_plugin_introduces_itself() {
-    for environment in [Environment::default(), environment("")] {
+    for environment in
+        [Environment::default(), Environment::from_iter([("CNI_COMMAND", ""), ("CNI_PATH", "/opt/cni/bin")])]
+    {
         let outcome = run_with(&TestPlugin::default(), environment, &mut Broken, &mut Vec::new());
         assert!(outcome.success);
         assert_eq!(outcome.stdout, "");
@@ -46,6 +48,16 @@ fn without_a_command_the_plugin_introduces_itself() {
             "test-plugin 1.2.3: answers tests\nCNI spec, supported versions: 0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0\n"
         );
     }
+}
+
+#[test]
+fn a_container_without_a_command_is_an_error() {
+    let outcome = run_with(&TestPlugin::default(), environment(""), &mut Broken, &mut Vec::new());
+    assert!(!outcome.success, "{outcome:?}");
+    assert_eq!(
+        outcome.document(),
+        json!({ "cniVersion": "1.1.0", "code": 4, "msg": "invalid environment: CNI_COMMAND is missing or empty" })
+    );
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub enum Need {
     /// podwire-portmap, an element of the set `hairpin`.
     Hairpin(Pod),
     /// What gives a pod's packets to the outside the node's address: with podwire, an element of the set
-    /// `pods` in the table `podwire-NETWORK`.
+    /// `pods` in the table `podwire-masq-NETWORK`.
     Masquerade(Pod),
 }
 

@@ -122,7 +122,7 @@ impl Rtnl {
         self.change_link(index, "change the MTU", LinkUnspec::new_with_index(index).mtu(mtu))
     }
 
-    /// Sets the ifalias, at most 255 bytes; an empty one removes it.
+    /// Sets the ifalias, at most 254 bytes (`IFALIASZ` is 256, and the message carries a NUL that counts); an empty one removes it.
     ///
     /// # Errors
     /// [`Error::ChangeLink`].

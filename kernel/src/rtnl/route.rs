@@ -178,6 +178,10 @@ pub struct Resolved {
     pub gateway: Option<IpAddr>,
 }
 
+/// No route; "unreachable", "prohibit" and "blackhole" routes; and a kernel without that family (ipv6.disable=1).
+const NO_ROUTE: [Errno; 6] =
+    [Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::EACCES, Errno::EINVAL, Errno::EOPNOTSUPP, Errno::EAFNOSUPPORT];
+
 impl Rtnl {
     /// Adds a route, in the place of one with the same destination, metric and table, whoever made that.
     ///
@@ -263,10 +267,7 @@ impl Rtnl {
         match self.get(RouteNetlinkMessage::GetRoute(request)) {
             Ok(RouteNetlinkMessage::NewRoute(message)) => Ok(resolved_in(&message)),
             Ok(_) => Ok(None),
-            // No route; "unreachable", "prohibit" and "blackhole" routes.
-            Err(failure) if failure.is(&[Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::EACCES, Errno::EINVAL]) => {
-                Ok(None)
-            }
+            Err(failure) if failure.is(&NO_ROUTE) => Ok(None),
             Err(source) => Err(Error::LookUpRoute { destination, source }),
         }
     }

@@ -78,7 +78,8 @@ pub enum Error {
     Busy(#[source] kernel::Error),
     /// There is a table of our name that this version did not make.
     #[error(
-        "table {family} {TABLE} is not this plugin's: its comment is {comment:?}, not {:?}",
+        "table {family} {TABLE} is not this plugin's: {} instead of {:?}",
+        comment.as_ref().map_or_else(|| "it has no comment".to_owned(), |text| format!("its comment is {text:?}")),
         crate::ruleset::LAYOUT
     )]
     ForeignTable {
@@ -214,34 +215,17 @@ impl From<Error> for CniError {
                 "once no pod with host ports is left, remove it: nft delete table {family} {TABLE}"
             )),
             Error::Held { .. } => Self::from_source(CODE_HELD, &error),
-            Error::Undo { failure, undo } => undo_error(*failure, undo),
+            Error::Undo { failure, undo } => Self::from(*failure).with_failed_undo(&converted(undo)),
             Error::Differs(ref differences) => {
                 let lines: Vec<String> = differences.iter().map(ToString::to_string).collect();
                 Self::new(CODE_DIFFERS, error.to_string()).with_details(lines.join("\n"))
             }
-            Error::Several(errors) => several(errors),
+            Error::Several(errors) => Self::several(&converted(errors)),
             Error::NotAvailable(_) => Self::from_source(ErrorCode::NotAvailable, &error),
         }
     }
 }
 
-/// The first error's code, and every message.
-fn several(errors: Vec<Error>) -> CniError {
-    let msg = format!("{} steps failed, the rest was done", errors.len());
-    let all: Vec<CniError> = errors.into_iter().map(CniError::from).collect();
-    let code = all.first().map_or(ErrorCode::Io, |first| first.code);
-    CniError::new(code, msg).with_details(all.iter().map(one_line).collect::<Vec<_>>().join("; "))
-}
-
-fn undo_error(failure: Error, undo: Vec<Error>) -> CniError {
-    let failure = CniError::from(failure);
-    let undo: Vec<String> = undo.into_iter().map(|error| one_line(&CniError::from(error))).collect();
-    let msg = format!("{}; undoing it failed too, so something is left until DEL or GC", failure.msg);
-    let details = format!("{}; not undone: {}", failure.details, undo.join("; "));
-    CniError::new(failure.code, msg).with_details(details.trim_start_matches("; "))
-}
-
-/// An error with its causes on one line.
-pub(crate) fn one_line(error: &CniError) -> String {
-    if error.details.is_empty() { error.msg.clone() } else { format!("{}: {}", error.msg, error.details) }
+fn converted(errors: Vec<Error>) -> Vec<CniError> {
+    errors.into_iter().map(CniError::from).collect()
 }

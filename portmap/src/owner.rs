@@ -14,7 +14,6 @@ const MAX: usize = 251;
 /// all that DEL and GC need to find them again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
-    attachment: Attachment,
     comment: String,
 }
 
@@ -32,7 +31,7 @@ impl Owner {
         if comment.contains(['"', '\\']) {
             return Err(Error::OwnerUnprintable { ifname: attachment.ifname.clone() });
         }
-        Ok(Self { attachment: attachment.clone(), comment })
+        Ok(Self { comment })
     }
 
     /// The comment.
@@ -40,23 +39,6 @@ impl Owner {
     pub fn comment(&self) -> &str {
         &self.comment
     }
-
-    /// Whose.
-    #[must_use]
-    pub fn attachment(&self) -> &Attachment {
-        &self.attachment
-    }
-}
-
-/// Reads an owner's mark; `None` if it is nobody's that this plugin knows.
-#[must_use]
-pub fn parse(comment: &str) -> Option<Attachment> {
-    let [network, container_id, ifname] = comment.split(' ').collect::<Vec<_>>().try_into().ok()?;
-    Some(Attachment {
-        network: network.parse().ok()?,
-        container_id: container_id.parse().ok()?,
-        ifname: ifname.parse().ok()?,
-    })
 }
 
 /// Somebody who holds a host port, for a message.
@@ -72,9 +54,9 @@ impl Holder {
     /// The holder that a comment names.
     #[must_use]
     pub fn of(comment: Option<&str>) -> Self {
-        match comment.and_then(parse) {
-            Some(attachment) => Self::Attachment(attachment),
-            None => Self::Unknown(comment.map(str::to_owned)),
+        match comment.map(str::parse) {
+            Some(Ok(attachment)) => Self::Attachment(attachment),
+            _ => Self::Unknown(comment.map(str::to_owned)),
         }
     }
 }

@@ -2,14 +2,16 @@
 
 use std::io::Write;
 
-use cni_spec::{AddRequest, CheckRequest, CniError, CniResult, DelRequest, GcRequest, Plugin, StatusRequest};
+use cni_spec::{
+    AddRequest, Attachment, CheckRequest, CniError, CniResult, DelRequest, GcRequest, Plugin, StatusRequest,
+};
 use nft_model::Family;
 
 use crate::config::Config;
-use crate::error::{self, Error};
+use crate::error::Error;
 use crate::firewall::{Firewall, Presence};
 use crate::settings::Settings;
-use crate::{check, localhost, owner, remove};
+use crate::{check, localhost, remove};
 
 /// The plugin. It has no state of its own: everything it knows is in the kernel.
 #[derive(Debug, Clone, Copy, Default)]
@@ -36,7 +38,7 @@ impl Plugin for Portmap {
         let comment = request.attachment.to_string();
         for error in remove::mappings(&|other| other == comment) {
             // A runtime passes standard error on when a plugin succeeds; if even that fails, nobody listens.
-            let _ = writeln!(std::io::stderr(), "DEL goes on despite: {}", error::one_line(&CniError::from(error)));
+            let _ = writeln!(std::io::stderr(), "DEL goes on despite: {}", CniError::from(error).one_line());
         }
         Ok(())
     }
@@ -50,7 +52,7 @@ impl Plugin for Portmap {
         let network = &request.config.name;
         let valid = &request.valid;
         let errors = remove::mappings(&|comment| {
-            owner::parse(comment).is_some_and(|owner| owner.network == *network && !valid.contains(&owner))
+            comment.parse().is_ok_and(|owner: Attachment| owner.network == *network && !valid.contains(&owner))
         });
         Error::all_of(errors)
     }

@@ -224,8 +224,8 @@ fn a_table_of_the_same_name_is_left_alone() {
         let before = ruleset();
         let attachment = Attachment::on_paper("c1", &BOTH, &json!([{ "hostPort": 8080, "containerPort": 80 }]));
         let (code, msg, details) = attachment.add().failed();
-        let expected = "table ip6 podwire-hostport is not this plugin's: its comment is None, \
-                        not \"podwire-portmap layout 1\"";
+        let expected = "table ip6 podwire-hostport is not this plugin's: it has no comment \
+                        instead of \"podwire-portmap layout 1\"";
         assert_eq!((code, msg.as_str()), (121, expected));
         assert!(details.contains("nft delete table ip6 podwire-hostport"), "{details}");
         assert_eq!(ruleset(), before);
@@ -233,6 +233,11 @@ fn a_table_of_the_same_name_is_left_alone() {
         assert_eq!(ruleset(), before);
         let config = json!({ "cniVersion": "1.1.0", "name": "podnet", "type": "podwire-portmap" });
         assert_eq!(call("STATUS", &[], &config.to_string()).failed().0, 50);
+        nft(&["delete", "table", "ip6", "podwire-hostport"]);
+        nft(&["add", "table", "ip6", "podwire-hostport", "{ comment \"by hand\"; }"]);
+        let expected = "table ip6 podwire-hostport is not this plugin's: its comment is \"by hand\" \
+                        instead of \"podwire-portmap layout 1\"";
+        assert_eq!(attachment.add().failed().1, expected);
     });
 }
 

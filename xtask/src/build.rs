@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use crate::error::Error;
 use crate::program::{command, output, root, run};
 
-/// The packages whose executables are shipped or drive the demo.
-const PACKAGES: [&str; 4] = ["podwire", "ipam", "podwire-portmap", "podwire-examples"];
+/// What is shipped, and the demo that drives it.
+const EXECUTABLES: [&str; 5] = ["podwire", "podwire-ipam", "ipam", "podwire-portmap", "podwire-demo"];
 
 /// Builds them all and returns their folder.
 ///
@@ -18,8 +18,8 @@ pub fn executables() -> Result<PathBuf, Error> {
     let flags = format!(r#"target.{host}.rustflags=["-Ctarget-feature=+crt-static","-Crelocation-model=static"]"#);
     let mut build = command("cargo");
     build.args(["build", "--release", "--locked", "--target", &host, "--config", &flags]);
-    for package in PACKAGES {
-        build.args(["--package", package]);
+    for executable in EXECUTABLES {
+        build.args(["--bin", executable]);
     }
     run(&mut build)?;
     Ok(root().join("target").join(host).join("release"))

@@ -1,7 +1,7 @@
 //! CNI main plugin: one routed veth pair per pod.
 //!
 //! An ADD reads as `config` -> `pod` (open both ends) -> `addresses` (lease) beside the first half of
-//! [`plan`] -> the second half -> `apply` -> result; `undo` takes everything back if a part fails. DEL and GC
+//! `plan` -> the second half -> `apply` -> result; `undo` takes everything back if a part fails. DEL and GC
 //! find what there is by the names and marks of `names` alone. CHECK asks for every step of the plan
 //! whether it is still in force.
 //!

@@ -6,7 +6,7 @@ use nft_model::{Change, Element, Family, Table, Value};
 
 use crate::error::Error;
 use crate::owner::{Holder, Owner};
-use crate::ruleset::{self, Entry, HAIRPIN};
+use crate::ruleset::{self, EXACT, Entry, WILDCARD};
 
 /// What the firewall holds of one family, as far as an ADD must know.
 #[derive(Debug, Clone)]
@@ -17,6 +17,8 @@ pub struct Observed {
     pub table: bool,
     /// The elements that are needed, each with what is there under its key.
     pub entries: Vec<(Entry, Option<Element>)>,
+    /// All that the attachment has already.
+    pub own: Vec<Entry>,
 }
 
 /// One transaction.
@@ -27,12 +29,15 @@ pub struct Batch {
     /// Whether it must fail if anybody has changed anything since the observation: when it removes what was observed,
     /// or makes a table. What it only adds, the kernel refuses by itself if it is there.
     pub if_unchanged: bool,
+    /// What the attachment has from an ADD whose DEL was lost, and does not ask for now: it is removed.
+    pub lost: Vec<Entry>,
 }
 
 /// Claims every key for `owner`, or none.
 ///
-/// A key that `owner` holds already, from an ADD whose DEL was lost, is replaced. So is a hairpin element: it is no
-/// claim to anything, and its pod's address was given out anew.
+/// What `owner` has already, from an ADD whose DEL was lost, is replaced: its pod is gone, and the old address may be
+/// a stranger's. So is a hairpin element of anybody: it is no claim to anything, and its pod's address was given out
+/// anew.
 ///
 /// # Errors
 /// [`Error::Held`] for the first key that somebody else holds.
@@ -52,11 +57,15 @@ fn claim_family(owner: &Owner, observed: &Observed, batch: &mut Batch) -> Result
         batch.if_unchanged = true;
     }
     for set in ruleset::SETS {
-        let (mut stale, mut new) = (Vec::new(), Vec::new());
+        let asked_for = |own: &Entry| observed.entries.iter().any(|(entry, _)| same_key(entry, own));
+        let lost = observed.own.iter().filter(|own| own.set == set && !asked_for(own));
+        let mut stale: Vec<_> = lost.clone().map(|own| own.element.key.clone()).collect();
+        batch.lost.extend(lost.cloned());
+        let mut new = Vec::new();
         for (Entry { element, .. }, there) in observed.entries.iter().filter(|(entry, _)| entry.set == set) {
             match there {
                 Some(there) if there == element => continue,
-                Some(there) if set != HAIRPIN && there.comment.as_deref() != Some(owner.comment()) => {
+                Some(there) if is_claim(set) && there.comment.as_deref() != Some(owner.comment()) => {
                     return Err(held(observed.family, there));
                 }
                 Some(there) => stale.push(there.key.clone()),
@@ -68,6 +77,15 @@ fn claim_family(owner: &Owner, observed: &Observed, batch: &mut Batch) -> Result
         push(batch, &frame, set, stale, new)?;
     }
     Ok(())
+}
+
+/// Whether a key of the set is for one owner alone. Those of the other sets follow from who the owner is.
+fn is_claim(set: &str) -> bool {
+    [EXACT, WILDCARD].contains(&set)
+}
+
+fn same_key(one: &Entry, other: &Entry) -> bool {
+    one.set == other.set && one.element.key == other.element.key
 }
 
 fn push(batch: &mut Batch, frame: &Table, set: &str, stale: Vec<Vec<Value>>, new: Vec<Element>) -> Result<(), Error> {

@@ -8,7 +8,8 @@ use nft_model::{Change, Element, Family, Table, Value};
 use crate::claim::{self, Batch, Observed};
 use crate::config::Config;
 use crate::error::Error;
-use crate::ruleset::{self, LAYOUT, SETS, TABLE};
+use crate::owner::Owner;
+use crate::ruleset::{self, Entry, LAYOUT, OWNERS, SETS, TABLE};
 
 /// How long a change is tried again that others got in the way of. Being told that the generation moved takes 0.1 ms,
 /// any other refusal up to 34 ms.
@@ -67,20 +68,33 @@ impl Firewall {
         self.nft.read_table(family, TABLE).map_err(|source| reading(family, "", source))
     }
 
-    /// Claims every host port of `config` in one transaction, or none.
+    /// Claims every host port of `config` in one transaction, or none. What the attachment has from an earlier ADD and
+    /// does not ask for now is removed by the same transaction, and returned.
     ///
     /// # Errors
     /// [`Error::Held`] when a port is somebody else's; [`Error::Busy`] when others were quicker for seconds.
-    pub fn claim(&mut self, config: &Config) -> Result<(), Error> {
+    pub fn claim(&mut self, config: &Config) -> Result<Vec<Entry>, Error> {
+        let mut gone = Vec::new();
         self.persist(|firewall| {
             let generation = firewall.generation()?;
             let mut observed = Vec::new();
-            for family in Family::ALL.into_iter().filter(|family| config.maps(*family)) {
-                observed.push(firewall.observe(config, family)?);
+            for family in Family::ALL {
+                observed.extend(firewall.observe(config, family)?);
             }
-            let Batch { changes, if_unchanged } = claim::batch(&config.owner, &observed)?;
+            let Batch { changes, if_unchanged, lost } = claim::batch(&config.owner, &observed)?;
+            gone = lost;
             if if_unchanged { firewall.commit_if_unchanged(&changes, generation) } else { firewall.commit(&changes) }
-        })
+        })?;
+        Ok(gone)
+    }
+
+    /// Whether the owner has anything in our table.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell.
+    pub fn knows(&mut self, owner: &Owner, family: Family) -> Result<bool, Error> {
+        let there = self.presence(family)? == Presence::Ours;
+        Ok(there && self.element(family, OWNERS, &owner.key(family))?.is_some())
     }
 
     /// Removes every element whose comment `stale` says yes to. Says which they were.
@@ -88,11 +102,11 @@ impl Firewall {
     /// # Errors
     /// [`Error::Busy`] when the firewall was changed at every attempt; others when the kernel refuses to tell or to
     /// change. Then nothing was changed.
-    pub fn release(&mut self, family: Family, stale: &dyn Fn(&str) -> bool) -> Result<Vec<Element>, Error> {
+    pub fn release(&mut self, family: Family, stale: &dyn Fn(&str) -> bool) -> Result<Vec<Entry>, Error> {
         let frame = ruleset::frame(family).map_err(Error::RuleSet)?;
         let mut gone = Vec::new();
         self.persist(|firewall| {
-            gone.clear();
+            gone = Vec::new();
             // The kernel removes by key alone: without this, a key that was given back and claimed by somebody else
             // in the meantime would be taken from its new holder.
             let generation = firewall.generation()?;
@@ -100,13 +114,12 @@ impl Firewall {
                 return Ok(Outcome::Done);
             }
             let mut changes = Vec::new();
+            gone = firewall.marked(family, stale)?;
             for set in SETS {
-                let mut elements = firewall.elements(family, set)?;
-                elements.retain(|element| element.comment.as_deref().is_some_and(stale));
-                if !elements.is_empty() {
-                    let keys = elements.iter().map(|element| element.key.clone()).collect();
+                let keys: Vec<_> =
+                    gone.iter().filter(|entry| entry.set == set).map(|entry| entry.element.key.clone()).collect();
+                if !keys.is_empty() {
                     changes.push(frame.destroy_elements(set, keys).map_err(Error::RuleSet)?);
-                    gone.extend(elements);
                 }
             }
             firewall.commit_if_unchanged(&changes, generation)
@@ -151,10 +164,12 @@ impl Firewall {
         self.nft.element(family, TABLE, set, key).map_err(|source| reading(family, set, source))
     }
 
-    fn observe(&mut self, config: &Config, family: Family) -> Result<Observed, Error> {
+    /// `None` for a family that the attachment neither has nor needs anything in.
+    fn observe(&mut self, config: &Config, family: Family) -> Result<Option<Observed>, Error> {
         let table = match self.presence(family)? {
-            Presence::Missing => false,
             Presence::Ours => true,
+            Presence::Missing | Presence::Foreign(_) if !config.maps(family) => return Ok(None),
+            Presence::Missing => false,
             Presence::Foreign(comment) => return Err(Error::ForeignTable { family, comment }),
         };
         let mut entries = Vec::new();
@@ -162,7 +177,22 @@ impl Firewall {
             let there = if table { self.element(family, entry.set, &entry.element.key)? } else { None };
             entries.push((entry, there));
         }
-        Ok(Observed { family, table, entries })
+        // Reading everybody's elements takes the longer the more there are, so only an attachment that is known pays.
+        let known = table && self.element(family, OWNERS, &config.owner.key(family))?.is_some();
+        let is_own = |comment: &str| comment == config.owner.comment();
+        let own = if known { self.marked(family, &is_own)? } else { Vec::new() };
+        Ok(Some(Observed { family, table, entries, own }))
+    }
+
+    /// All elements whose comment `wanted` says yes to.
+    fn marked(&mut self, family: Family, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Entry>, Error> {
+        let mut marked = Vec::new();
+        for set in SETS {
+            let elements = self.elements(family, set)?.into_iter();
+            let elements = elements.filter(|element| element.comment.as_deref().is_some_and(wanted));
+            marked.extend(elements.map(|element| Entry { set, element }));
+        }
+        Ok(marked)
     }
 
     fn generation(&mut self) -> Result<Generation, Error> {

@@ -6,13 +6,14 @@
 //! - [`ruleset`] says what the firewall must hold for it, as values that print as nft(8) text.
 //! - [`claim`] compares that with what is there, for ADD, and [`difference`] for CHECK. So far nothing did any I/O.
 //! - [`firewall`] looks at the kernel's nf_tables and changes them; [`localhost`] does that for one sysctl.
-//! - [`remove`] and [`check`] are the rest of the verbs, and [`Portmap`] answers them all.
+//! - [`add`], [`remove`] and [`check`] are what the verbs do, and [`Portmap`] answers them all.
 //!
 //! Everything of an attachment carries its [`owner`]'s mark, so DEL and GC need no file and no previous result.
 //!
 //! What this crate does not do: it gives no pod an address or an interface, opens no port in anybody's filter rules,
 //! and keeps no state outside the kernel.
 
+pub mod add;
 pub mod check;
 pub mod claim;
 pub mod config;

@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::difference::Difference;
 use crate::error::Error;
 use crate::firewall::Firewall;
-use crate::ruleset::HAIRPIN;
+use crate::ruleset::{Entry, HAIRPIN};
 
 /// Lets answers to 127.0.0.1 in by the interface that leads to the pod. Nothing is done where the pod is not a
 /// neighbour: where there is no route to it, or one by way of a router.
@@ -37,13 +37,14 @@ pub fn difference(config: &Config) -> Result<Option<Difference>, Error> {
     Ok((found != "1").then(|| Difference::new(format!("sysctl {key}"), Some("1".to_owned()), Some(found))))
 }
 
-/// Takes it back on interfaces that led to the pods of `gone` hairpin elements, and to no other pod that needs it.
+/// Takes it back on interfaces that led to the pods of the hairpin elements in `gone`, and to no other pod that needs it.
 /// A pod's own veth goes anyway; a bridge stays, and must not stay open.
 ///
 /// # Errors
 /// When routes, elements or the sysctl cannot be read, or it cannot be set.
-pub fn withdraw(firewall: &mut Firewall, gone: &[Element]) -> Result<(), Error> {
-    let pods: Vec<Ipv4Addr> = gone.iter().filter_map(hairpin_pod).collect();
+pub fn withdraw(firewall: &mut Firewall, gone: &[Entry]) -> Result<(), Error> {
+    let hairpins = gone.iter().filter(|entry| entry.set == HAIRPIN);
+    let pods: Vec<Ipv4Addr> = hairpins.filter_map(|entry| hairpin_pod(&entry.element)).collect();
     if pods.is_empty() {
         return Ok(());
     }

@@ -1,8 +1,11 @@
 //! Whose element it is: the comment that every element carries.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use cni_spec::Attachment;
+use nft_model::{Family, Value};
+use sha2::{Digest, Sha256};
 
 use crate::error::Error;
 
@@ -32,6 +35,20 @@ impl Owner {
             return Err(Error::OwnerUnprintable { ifname: attachment.ifname.clone() });
         }
         Ok(Self { comment })
+    }
+
+    /// The key of its element in the set of owners: the beginning of the comment's SHA-256, as two addresses. 64 bits
+    /// of it in IPv4: among 5,000 owners two are alike with a probability of 1 to 10^12.
+    #[must_use]
+    pub fn key(&self, family: Family) -> [Value; 2] {
+        let digest: [u8; 32] = Sha256::digest(&self.comment).into();
+        let (parts, _) = digest.as_chunks::<16>();
+        let (words, _) = digest.as_chunks::<4>();
+        let address = |index: usize| match family {
+            Family::Ip => IpAddr::from(words[index]),
+            Family::Ip6 => IpAddr::from(parts[index]),
+        };
+        [Value::Addr(address(0)), Value::Addr(address(1))]
     }
 
     /// The comment.

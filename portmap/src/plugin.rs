@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::firewall::{Firewall, Presence};
 use crate::settings::Settings;
-use crate::{check, localhost, remove};
+use crate::{add, check, remove};
 
 /// The plugin. It has no state of its own: everything it knows is in the kernel.
 #[derive(Debug, Clone, Copy, Default)]
@@ -26,8 +26,9 @@ impl Plugin for Portmap {
 
     fn add(&self, request: &AddRequest) -> Result<CniResult, Error> {
         let prev_result = request.config.prev_result.as_ref().ok_or(Error::NotChained)?;
-        if let Some(config) = Config::new(&request.attachment, &request.config, prev_result)? {
-            map_ports(&config)?;
+        match Config::new(&request.attachment, &request.config, prev_result)? {
+            Some(config) => add::mappings(&config)?,
+            None => go_on("ADD", add::no_mappings(&request.attachment)),
         }
         Ok(prev_result.clone())
     }
@@ -36,10 +37,7 @@ impl Plugin for Portmap {
     /// interface for ever. GC takes away what had to stay.
     fn del(&self, request: &DelRequest) -> Result<(), Error> {
         let comment = request.attachment.to_string();
-        for error in remove::mappings(&|other| other == comment) {
-            // A runtime passes standard error on when a plugin succeeds; if even that fails, nobody listens.
-            let _ = writeln!(std::io::stderr(), "DEL goes on despite: {}", CniError::from(error).one_line());
-        }
+        go_on("DEL", remove::mappings(&|other| other == comment));
         Ok(())
     }
 
@@ -70,11 +68,10 @@ impl Plugin for Portmap {
     }
 }
 
-/// All host ports of an attachment, or none of them.
-fn map_ports(config: &Config) -> Result<(), Error> {
-    Firewall::open()?.claim(config)?;
-    localhost::allow(config).map_err(|failure| {
-        let undo = remove::mappings(&|comment| comment == config.owner.comment());
-        if undo.is_empty() { failure } else { Error::Undo { failure: Box::new(failure), undo } }
-    })
+/// Tells what went wrong without making the request fail.
+fn go_on(verb: &str, errors: Vec<Error>) {
+    for error in errors {
+        // A runtime passes standard error on when a plugin succeeds; if even that fails, nobody listens.
+        let _ = writeln!(std::io::stderr(), "{verb} goes on despite: {}", CniError::from(error).one_line());
+    }
 }

@@ -25,9 +25,13 @@ pub const EXACT: &str = "exact";
 pub const WILDCARD: &str = "wildcard";
 /// Set of pods, as (pod, pod), whose packets need another source address to come back to them.
 pub const HAIRPIN: &str = "hairpin";
+/// Set of attachments that have any element, by [`Owner::key`](crate::owner::Owner::key). No packet is ever looked up
+/// in it: an ADD asks it whether the attachment has anything from an ADD whose DEL was lost, at a cost that does not
+/// depend on how many others there are.
+pub const OWNERS: &str = "owners";
 
 /// All sets and maps that attachments have elements in.
-pub const SETS: [&str; 3] = [EXACT, WILDCARD, HAIRPIN];
+pub const SETS: [&str; 4] = [EXACT, WILDCARD, HAIRPIN, OWNERS];
 
 /// `NF_IP_PRI_RAW` of linux/netfilter_ipv4.h: before connection tracking.
 const RAW: i32 = -300;
@@ -38,7 +42,7 @@ const LOOPBACK: Ipv4Network = Ipv4Network::new_checked(Ipv4Addr::new(127, 0, 0, 
 /// One element that an attachment needs in one of the sets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// [`EXACT`], [`WILDCARD`] or [`HAIRPIN`].
+    /// One of [`SETS`].
     pub set: &'static str,
     /// With its owner's mark as comment.
     pub element: Element,
@@ -67,9 +71,13 @@ pub fn entries(config: &Config, family: Family) -> Vec<Entry> {
     let Some(pod) = config.pod.address(family) else { return Vec::new() };
     let wanted = config.mappings.iter().filter(|mapping| mapping.host_ip.includes(family));
     let mut entries: Vec<Entry> = wanted.map(|mapping| mapped(mapping, pod)).collect();
-    if config.settings.snat && !entries.is_empty() {
+    if entries.is_empty() {
+        return entries;
+    }
+    if config.settings.snat {
         entries.push(Entry { set: HAIRPIN, element: Element::new([Value::Addr(pod), Value::Addr(pod)]) });
     }
+    entries.push(Entry { set: OWNERS, element: Element::new(config.owner.key(family)) });
     for entry in &mut entries {
         entry.element.comment = Some(config.owner.comment().to_owned());
     }
@@ -94,6 +102,7 @@ fn table(family: Family, entries: &[Entry]) -> Result<Table, Invalid> {
         Set::map(EXACT, [Type::Addr, Type::InetProto, Type::InetService], pod),
         Set::map(WILDCARD, [Type::InetProto, Type::InetService], pod),
         Set::new(HAIRPIN, [Type::Addr, Type::Addr]),
+        Set::new(OWNERS, [Type::Addr, Type::Addr]),
     ];
     let with_entries = |set: Set| {
         let own = entries.iter().filter(|entry| entry.set == set.name).map(|entry| entry.element.clone());

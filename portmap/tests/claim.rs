@@ -35,7 +35,8 @@ fn observed_by(second: &Config, first: &Config) -> Observed {
     };
     let entries = ruleset::entries(second, Family::Ip).into_iter();
     let entries = entries.map(|entry| (entry.clone(), holder(entry.set, &entry.element))).collect();
-    Observed { family: Family::Ip, table: true, entries }
+    let own = if first.owner == second.owner { held.clone() } else { Vec::new() };
+    Observed { family: Family::Ip, table: true, entries, own }
 }
 
 fn steps(batch: &Batch) -> Vec<String> {
@@ -46,7 +47,7 @@ fn steps(batch: &Batch) -> Vec<String> {
 fn an_empty_node_gets_the_frame_and_the_elements_at_once() -> Result<(), Error> {
     let config = config("c1", "10.88.0.2/32", 8080)?;
     let entries = ruleset::entries(&config, Family::Ip).into_iter().map(|entry| (entry, None)).collect();
-    let batch = batch(&config.owner, &[Observed { family: Family::Ip, table: false, entries }])?;
+    let batch = batch(&config.owner, &[Observed { family: Family::Ip, table: false, entries, own: Vec::new() }])?;
     let [Change::AddTable(frame), elements @ ..] = batch.changes.as_slice() else { panic!("{:?}", batch.changes) };
     assert_eq!(frame, &ruleset::frame(Family::Ip).map_err(Error::RuleSet)?);
     assert_eq!(
@@ -55,6 +56,7 @@ fn an_empty_node_gets_the_frame_and_the_elements_at_once() -> Result<(), Error> 
             "add element ip podwire-hostport wildcard \
              { tcp . 8080 comment \"podnet c1 eth0\" : 10.88.0.2 . 80 }",
             "add element ip podwire-hostport hairpin { 10.88.0.2 . 10.88.0.2 comment \"podnet c1 eth0\" }",
+            "add element ip podwire-hostport owners { 245.86.202.9 . 251.113.60.39 comment \"podnet c1 eth0\" }",
         ]
     );
     assert!(batch.if_unchanged);
@@ -65,8 +67,8 @@ fn an_empty_node_gets_the_frame_and_the_elements_at_once() -> Result<(), Error> 
 fn elements_alone_need_no_standstill() -> Result<(), Error> {
     let config = config("c1", "10.88.0.2/32", 8080)?;
     let entries = ruleset::entries(&config, Family::Ip).into_iter().map(|entry| (entry, None)).collect();
-    let batch = batch(&config.owner, &[Observed { family: Family::Ip, table: true, entries }])?;
-    assert_eq!(batch.changes.len(), 2);
+    let batch = batch(&config.owner, &[Observed { family: Family::Ip, table: true, entries, own: Vec::new() }])?;
+    assert_eq!(batch.changes.len(), 3);
     assert!(!batch.if_unchanged);
     Ok(())
 }
@@ -88,6 +90,7 @@ fn own_elements_are_replaced_if_nothing_moved_since() -> Result<(), Error> {
             "destroy element ip podwire-hostport wildcard { tcp . 8080 }",
             "add element ip podwire-hostport wildcard \
              { tcp . 8080 comment \"podnet c1 eth0\" : 10.88.0.3 . 80 }",
+            "destroy element ip podwire-hostport hairpin { 10.88.0.2 . 10.88.0.2 }",
             "add element ip podwire-hostport hairpin { 10.88.0.3 . 10.88.0.3 comment \"podnet c1 eth0\" }",
         ]
     );
@@ -115,6 +118,7 @@ fn a_hairpin_goes_to_whom_the_address_was_given_last() -> Result<(), Error> {
         [
             "destroy element ip podwire-hostport hairpin { 10.88.0.2 . 10.88.0.2 }",
             "add element ip podwire-hostport hairpin { 10.88.0.2 . 10.88.0.2 comment \"podnet c2 eth0\" }",
+            "add element ip podwire-hostport owners { 84.6.182.233 . 199.206.91.49 comment \"podnet c2 eth0\" }",
         ]
     );
     assert!(batch.if_unchanged);

@@ -138,6 +138,9 @@ fn a_mapping_that_is_no_longer_asked_for_is_told() {
                 "ip6 podwire-hostport wildcard: expected nothing, \
                  found `tcp . 8080 comment \"podnet c1 eth0\" : fd88::2 . 80`",
                 "ip6 podwire-hostport hairpin: expected nothing, found `fd88::2 . fd88::2 comment \"podnet c1 eth0\"`",
+                "ip6 podwire-hostport owners: expected nothing, \
+                 found `f556:ca09:fb71:3c27:951c:bed3:9213:a528 . 1e35:f7c4:9459:70c7:266a:f6aa:d9d2:9432 \
+                 comment \"podnet c1 eth0\"`",
             ]
         );
         without.del().ok();

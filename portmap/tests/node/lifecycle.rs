@@ -106,6 +106,66 @@ fn an_add_whose_del_was_lost_is_replaced() {
     });
 }
 
+/// Of two ADDs of the same attachment, without a DEL between them, the second one counts alone.
+#[track_caller]
+fn only_the_second_counts(first: &Attachment, second: &Attachment) {
+    second.add().ok();
+    let alone = ruleset();
+    second.del().ok();
+    // Somebody else's elements must survive.
+    let other_ports = json!([{ "hostPort": 1, "containerPort": 1 }]);
+    let other = Attachment::on_paper("c9", &["10.88.0.9/32", "fd88::9/128"], &other_ports);
+    other.add().ok();
+    first.add().ok();
+    second.add().ok();
+    second.check().ok();
+    other.check().ok();
+    other.del().ok();
+    assert_eq!(ruleset(), alone);
+    second.del().ok();
+    assert_eq!(ruleset(), "");
+}
+
+#[test]
+fn nothing_of_an_add_whose_del_was_lost_outlives_the_next_one() {
+    private_host(|| {
+        let attach = |addresses: &[&str], ports| Attachment::on_paper("c1", addresses, &ports);
+        let exact = json!({ "hostPort": 8081, "containerPort": 81, "hostIP": "192.0.2.1" });
+        let port = |number: u32| json!({ "hostPort": number, "containerPort": 80 });
+        let first = attach(&BOTH, json!([port(8080), port(8081), exact]));
+        let (moved, moved_v4) = (["10.88.0.5/32", "fd88::5/128"], ["10.88.0.5/32"]);
+        for second in [
+            attach(&moved, json!([port(8080)])),
+            // Neither ports nor addresses tell that the attachment had others before.
+            attach(&moved, json!([port(9090)])),
+            attach(&moved, json!([port(9090)])).with("snat", json!(false)),
+            attach(&moved_v4, json!([port(8080)])),
+            attach(&moved_v4, json!([port(9090)])),
+            attach(&moved, json!([])),
+        ] {
+            only_the_second_counts(&first, &second);
+        }
+        let bare = attach(&BOTH, json!([port(8080)])).with("snat", json!(false));
+        only_the_second_counts(&bare, &attach(&moved, json!([port(9090)])));
+    });
+}
+
+#[test]
+fn an_attachment_that_lost_its_address_to_another_pod_is_still_known() {
+    private_host(|| {
+        let ports = |number: u32| json!([{ "hostPort": number, "containerPort": 80 }]);
+        Attachment::on_paper("c1", &V4, &ports(8080)).add().ok();
+        // The hairpin element is its new holder's.
+        let holder = Attachment::on_paper("c2", &V4, &ports(8082));
+        holder.add().ok();
+        let again = Attachment::on_paper("c1", &["10.88.0.5/32"], &ports(8081));
+        again.add().ok();
+        assert!(!ruleset().contains("8080"), "{}", ruleset());
+        again.check().ok();
+        holder.check().ok();
+    });
+}
+
 #[test]
 fn a_pod_with_the_address_of_one_that_was_never_ended_gets_its_hairpin() {
     private_host(|| {
@@ -303,6 +363,15 @@ fn a_bridge_is_closed_again_with_its_last_pod() {
             attachment
         };
         let value = || sysctl::get("net/ipv4/conf/cni0/route_localnet").unwrap();
+        attach("c1", 8002);
+        assert_eq!(value(), "1");
+        // Its DEL was lost, and now it is behind an interface of its own.
+        let moved = Attachment::new(&pod(2), &json!([{ "hostPort": 9090, "containerPort": 80 }]));
+        let moved = Attachment { container: "c1".to_owned(), ..moved };
+        moved.add().ok();
+        moved.check().ok();
+        assert_eq!(value(), "0");
+        moved.del().ok();
         let (one, two) = (attach("c1", 8002), attach("c2", 8003));
         assert_eq!(value(), "1");
         one.del().ok();

@@ -14,3 +14,4 @@ mod isolation;
 mod lifecycle;
 mod packets;
 mod races;
+mod residue;

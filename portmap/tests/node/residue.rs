@@ -1,0 +1,146 @@
+//! An ADD that fails or is killed at any system call that changes something, and what is left of it.
+//!
+//! strace(1) makes the n-th call of each kind fail, or kills the plugin there, for n = 1, 2, ... until a run goes by
+//! without an n-th call: so no step is left out, whatever the order of steps is.
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::common::net::{Host, pod};
+use crate::common::plugin::{Answer, Attachment, nft, ruleset, run};
+use kernel::sysctl;
+use portmap::{Error, add};
+use sandbox::private_host;
+use serde_json::json;
+
+/// More than any ADD makes of one kind; a loop that gets there is broken.
+const MOST_CALLS: u32 = 400;
+
+const LOG: &str = "/run/strace";
+
+/// An attachment with an element of each kind in both families.
+fn attachment(pod: &Host) -> Attachment {
+    let exact = |host_ip: &str| json!({ "hostPort": 8081, "containerPort": 81, "hostIP": host_ip });
+    let wildcard = json!({ "hostPort": 8080, "containerPort": 80 });
+    Attachment::new(pod, &json!([wildcard, exact("192.0.2.1"), exact("2001:db8::1")]))
+}
+
+/// An ADD under strace(1): how it ended, if it could say so, and what was seen.
+fn traced_add(attachment: &Attachment, arguments: &[&str]) -> (Option<Answer>, String) {
+    let mut strace = sandbox::command("strace");
+    strace.args(["--follow-forks", "--quiet=all", "--output", LOG]).args(arguments);
+    strace.arg(env!("CARGO_BIN_EXE_podwire-portmap"));
+    let container = [
+        ("CNI_CONTAINERID", attachment.container.as_str()),
+        ("CNI_IFNAME", attachment.ifname.as_str()),
+        ("CNI_NETNS", attachment.netns.as_str()),
+    ];
+    let output = run(strace, "ADD", &container, &attachment.config.to_string());
+    let spoke = output.status.success() || !output.stdout.is_empty();
+    (spoke.then(|| Answer::of(&output)), fs::read_to_string(LOG).unwrap())
+}
+
+/// Everything that an ADD may change: the firewall, and the way back to 127.0.0.1.
+fn traces(pod: &Host) -> (String, String) {
+    (ruleset(), sysctl::get(&format!("net/ipv4/conf/{}/route_localnet", pod.link)).unwrap())
+}
+
+/// Goes through all calls of one kind, of an ADD on a node where others have host ports or nobody has. `clean` says
+/// whether a failed ADD must have cleaned up by itself.
+fn every_call(syscall: &str, fate: &str, clean: bool) {
+    let (pod, other) = (pod(2), pod(3));
+    let attachment = attachment(&pod);
+    for others in [false, true] {
+        if others {
+            Attachment::new(&other, &json!([{ "hostPort": 1, "containerPort": 1 }])).add().ok();
+        }
+        let before = traces(&pod);
+        let mut failures = 0;
+        for n in 1.. {
+            assert!(n <= MOST_CALLS, "more than {MOST_CALLS} calls of {syscall}");
+            let inject = format!("--inject={syscall}:{fate}:when={n}");
+            let (answer, seen) = traced_add(&attachment, &["--trace", syscall, &inject]);
+            let text = format!("{syscall} number {n}, others: {others}: {answer:?}\n{seen}");
+            let happened = seen.contains("(INJECTED)") || seen.contains("killed by SIGKILL");
+            if !happened {
+                answer.expect(&text).ok();
+            } else if !matches!(answer, Some(Answer::Ok { .. })) {
+                failures += 1;
+                // An ADD that could not even print its error could not tell anybody that it succeeded either.
+                if clean && answer.is_some() {
+                    assert_eq!(traces(&pod), before, "{text}");
+                }
+            }
+            attachment.del().ok();
+            assert_eq!(traces(&pod), before, "after DEL: {text}");
+            if !happened {
+                break;
+            }
+        }
+        assert!(failures > 0, "no {syscall} made the ADD fail");
+    }
+}
+
+macro_rules! every_call {
+    ($($name:ident: $syscall:literal, $fate:literal, $clean:literal;)*) => {
+        $(#[test]
+        fn $name() {
+            private_host(|| every_call($syscall, $fate, $clean));
+        })*
+    };
+}
+
+every_call! {
+    sockets_that_cannot_be_opened: "socket", "error=EMFILE", true;
+    netlink_requests_that_fail: "sendto", "error=ENOBUFS", true;
+    netlink_answers_that_are_lost: "recvfrom", "error=ENOBUFS", true;
+    files_that_cannot_be_written: "write", "error=EIO", true;
+    killed_at_a_netlink_request: "sendto", "signal=KILL", false;
+    killed_at_a_netlink_answer: "recvfrom", "signal=KILL", false;
+    killed_at_a_write: "write", "signal=KILL", false;
+}
+
+#[test]
+fn a_panic_gives_the_claim_back() {
+    private_host(|| {
+        let pod = pod(2);
+        Attachment::on_paper("c9", &["10.88.0.9/32"], &json!([{ "hostPort": 1, "containerPort": 1 }])).add().ok();
+        let before = traces(&pod);
+        let config = attachment(&pod).checked();
+        let panics = || {
+            add::with_claim(&config, |_, _| -> Result<(), Error> {
+                assert!(ruleset().contains("8080"), "nothing is claimed: {}", ruleset());
+                panic!("after the claim");
+            })
+        };
+        let panic = catch_unwind(AssertUnwindSafe(panics)).unwrap_err();
+        assert_eq!(panic.downcast_ref(), Some(&"after the claim"));
+        assert_eq!(traces(&pod), before);
+    });
+}
+
+#[test]
+fn an_add_asks_the_kernel_the_same_number_of_questions_however_many_others_there_are() {
+    private_host(|| {
+        let pod = pod(2);
+        let attachment = attachment(&pod);
+        Attachment::on_paper("c9", &["10.88.0.9/32", "fd88::9/128"], &json!([{ "hostPort": 1, "containerPort": 1 }]))
+            .add()
+            .ok();
+        let calls = || {
+            let (answer, seen) = traced_add(&attachment, &["--trace", "sendto,recvfrom"]);
+            answer.unwrap().ok();
+            attachment.del().ok();
+            seen.lines().count()
+        };
+        let alone = calls();
+        for family in ["ip", "ip6"] {
+            let target = if family == "ip" { "10.88.0.8" } else { "fd88::8" };
+            let elements: Vec<String> = (10_000..12_000)
+                .map(|port| format!("tcp . {port} comment \"podnet c8 eth0\" : {target} . 80"))
+                .collect();
+            nft(&["add", "element", family, "podwire-hostport", "wildcard", &format!("{{ {} }}", elements.join(", "))]);
+        }
+        assert_eq!(calls(), alone);
+    });
+}

@@ -93,7 +93,7 @@ macro_rules! every_call {
 every_call! {
     sockets_that_cannot_be_opened: "socket", "error=EMFILE", true;
     netlink_requests_that_fail: "sendto", "error=ENOBUFS", true;
-    netlink_answers_that_are_lost: "recvfrom", "error=ENOBUFS", true;
+    netlink_answers_that_are_lost: "recvfrom", "error=EIO", true;
     files_that_cannot_be_written: "write", "error=EIO", true;
     killed_at_a_netlink_request: "sendto", "signal=KILL", false;
     killed_at_a_netlink_answer: "recvfrom", "signal=KILL", false;

@@ -44,6 +44,7 @@ mod lease;
 mod leasing;
 mod ledger;
 mod liveness;
+pub mod marks;
 mod plugin;
 mod pool;
 mod record;

@@ -5,11 +5,9 @@ use ipnetwork::IpNetwork;
 use kernel::rtnl::{Link, RouteFilter, Rtnl};
 
 use crate::clock::{self, Moment};
+use crate::marks::{ALIAS_PREFIX, ROUTE_PROTOCOL};
 use crate::record::{Origin, Pod, Record, RecordedAddress};
 use crate::{Error, LeaseId};
-
-/// Who makes podwire's routes (rtnetlink(7), rtm_protocol).
-const PODWIRE: u8 = 112;
 
 /// One lease for each host end of a veth pair that says whose it is, with the addresses routed to it.
 pub(super) fn leases_in_kernel(now: Moment, boot_id: &str) -> Result<Vec<Record>, Error> {
@@ -25,7 +23,7 @@ pub(super) fn leases_in_kernel(now: Moment, boot_id: &str) -> Result<Vec<Record>
     if owned.is_empty() {
         return Ok(Vec::new());
     }
-    let filter = RouteFilter { protocol: Some(PODWIRE), ..RouteFilter::default() };
+    let filter = RouteFilter { protocol: Some(ROUTE_PROTOCOL), ..RouteFilter::default() };
     let routes = rtnl.routes(&filter).map_err(Error::Rebuild)?;
     let mut leases: Vec<Record> = Vec::new();
     for (link, attachment) in owned {
@@ -47,14 +45,7 @@ pub(crate) fn has_link(attachment: &Attachment) -> Result<bool, kernel::Error> {
 
 /// The attachment in the ifalias `podwire NETWORK CONTAINERID IFNAME`.
 fn owner(alias: &str) -> Option<Attachment> {
-    let mut words = alias.strip_prefix("podwire ")?.split(' ');
-    let (network, container_id, ifname) = (words.next()?, words.next()?, words.next()?);
-    let attachment = Attachment {
-        network: network.parse().ok()?,
-        container_id: container_id.parse().ok()?,
-        ifname: ifname.parse().ok()?,
-    };
-    words.next().is_none().then_some(attachment)
+    alias.strip_prefix(ALIAS_PREFIX)?.parse().ok()
 }
 
 fn is_one_address(network: IpNetwork) -> bool {

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use ipam::marks::ROUTE_PROTOCOL;
 use ipam::{Ledger, Origin};
 use ipnetwork::IpNetwork;
 use kernel::netns;
@@ -13,9 +14,6 @@ use serde_json::{Value, json};
 
 use crate::cli::ipam;
 use crate::support::{Place, damage, holders, ip};
-
-/// Who makes podwire's routes.
-const PODWIRE: u8 = 112;
 
 /// What podwire makes for a pod, as far as it matters here.
 fn pod(number: u8, alias: &str, addresses: &[&str]) {
@@ -35,7 +33,7 @@ fn pod(number: u8, alias: &str, addresses: &[&str]) {
     let host_end = rtnl.create_veth(&pair).unwrap().host;
     for address in addresses {
         let address: IpNetwork = address.parse().unwrap();
-        rtnl.replace_route(&Route::new(address, host_end, PODWIRE)).unwrap();
+        rtnl.replace_route(&Route::new(address, host_end, ROUTE_PROTOCOL)).unwrap();
     }
 }
 

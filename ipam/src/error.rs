@@ -81,7 +81,7 @@ pub enum Error {
         holder: String,
     },
     /// STATUS: an ADD would fail.
-    #[error("no address can be leased now")]
+    #[error("no new pod can be given an address now; those of running pods stay as they are")]
     NotAvailable(#[source] Box<Error>),
     /// Somebody else works with the ledger, for longer than was to be waited.
     #[error("the ledger is busy: {} {holder}; waited {:.1} s", .path.display(), .waited.as_secs_f64())]

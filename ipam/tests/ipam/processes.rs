@@ -106,7 +106,7 @@ fn a_held_lock_delays_add_and_spools_del() {
     let (code, _) = {
         let status = place.run("STATUS", "", &conf);
         let (code, message) = status.error();
-        assert_eq!(message, "no address can be leased now");
+        assert_eq!(message, "no new pod can be given an address now; those of running pods stay as they are");
         assert!(status.json["details"].as_str().unwrap().starts_with(&start), "{status:?}");
         (code, ())
     };

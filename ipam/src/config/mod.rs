@@ -36,10 +36,9 @@ pub(crate) struct Config {
 
 impl Config {
     pub fn from_net_conf(config: &NetConf) -> Result<Self, Error> {
-        let raw: raw::RawNetConf = config.parse().map_err(Error::ConfigShape)?;
-        let default = raw::RawIpam::default();
-        let ipam = raw.ipam.as_ref().unwrap_or(&default);
-        let pools = pools::pools(&raw, ipam).map_err(Error::Config)?;
+        let raw = raw::RawNetConf::read(config).map_err(Error::ConfigShape)?;
+        let ipam = &raw.ipam;
+        let pools = pools::pools(&raw).map_err(Error::Config)?;
         fits_version(&pools, config.cni_version).map_err(Error::Config)?;
         let cooldown = ipam.cooldown_seconds.map_or(COOLDOWN, |seconds| Duration::from_secs(seconds.into()));
         let routes = routes::routes(ipam.routes.as_deref().unwrap_or_default()).map_err(Error::Config)?;

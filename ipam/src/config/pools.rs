@@ -11,11 +11,11 @@ use crate::span::{Span, same_family};
 
 /// One address is leased from each pool. As in host-local, the ranges that the runtime brings come first, then
 /// the range without a list, then `ranges`.
-pub(super) fn pools(raw: &RawNetConf, ipam: &RawIpam) -> Result<Vec<Pool>, InvalidKey> {
+pub(super) fn pools(raw: &RawNetConf) -> Result<Vec<Pool>, InvalidKey> {
+    let ipam = &raw.ipam;
     let excluded = excluded(ipam.exclude.as_deref().unwrap_or_default())?;
     let mut sets: Vec<Set> = Vec::new();
-    let from_runtime = raw.runtime_config.as_ref().and_then(|runtime| runtime.ip_ranges.as_deref());
-    for (index, ranges) in from_runtime.unwrap_or_default().iter().enumerate() {
+    for (index, ranges) in raw.runtime_ranges.iter().enumerate() {
         sets.push(Set::of_ranges(format!("runtimeConfig.ipRanges[{index}]"), ranges)?);
     }
     if let Some(cidrs) = &ipam.pod_cidr {

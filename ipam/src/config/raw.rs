@@ -1,19 +1,67 @@
 //! The config as it stands in JSON: serde only. host-local's keys keep their names and meaning.
 
+use cni_spec::{CniError, NetConf};
 use serde::Deserialize;
+use serde_json::{Value, json};
+
+#[derive(Debug)]
+pub(super) struct RawNetConf {
+    pub ipam: RawIpam,
+    /// `runtimeConfig.ipRanges`.
+    pub runtime_ranges: Vec<Vec<RawRange>>,
+}
+
+impl RawNetConf {
+    pub fn read(config: &NetConf) -> Result<Self, CniError> {
+        let conf: RawIpamConf = config.parse()?;
+        let runtime_ranges = match config.runtime_config.get(IP_RANGES) {
+            None => Vec::new(),
+            Some(ranges) => {
+                let mut ranges = ranges.clone();
+                respell(&mut ranges);
+                let json = json!({ "runtimeConfig": { IP_RANGES: ranges } });
+                let conf: RawRuntimeConf = NetConf { json, ..config.clone() }.parse()?;
+                conf.runtime_config.ip_ranges
+            }
+        };
+        Ok(Self { ipam: conf.ipam.unwrap_or_default(), runtime_ranges })
+    }
+}
+
+const IP_RANGES: &str = "ipRanges";
+const RANGE_KEYS: [&str; 4] = ["subnet", "rangeStart", "rangeEnd", "gateway"];
+
+/// Spells the keys of ranges as [`RawRange`] does. Runtimes spell them as they like, since the decoder of the
+/// reference plugins does not mind; containerd writes the names of its Go fields.
+fn respell(ranges: &mut Value) {
+    match ranges {
+        Value::Array(items) => items.iter_mut().for_each(respell),
+        Value::Object(range) => {
+            let spelled = |key: String| {
+                let known = RANGE_KEYS.into_iter().find(|known| known.eq_ignore_ascii_case(&key));
+                known.map_or(key, str::to_owned)
+            };
+            *range = std::mem::take(range).into_iter().map(|(key, value)| (spelled(key), value)).collect();
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct RawIpamConf {
+    ipam: Option<RawIpam>,
+}
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct RawNetConf {
-    pub ipam: Option<RawIpam>,
-    pub runtime_config: Option<RawRuntimeConfig>,
+struct RawRuntimeConf {
+    runtime_config: RawRuntimeConfig,
 }
 
-/// Capabilities. containerd spells them as its Go fields.
 #[derive(Debug, Deserialize)]
-pub(super) struct RawRuntimeConfig {
-    #[serde(rename = "ipRanges", alias = "IPRanges", alias = "IpRanges", alias = "ipranges")]
-    pub ip_ranges: Option<Vec<Vec<RawRange>>>,
+#[serde(rename_all = "camelCase")]
+struct RawRuntimeConfig {
+    ip_ranges: Vec<Vec<RawRange>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -61,13 +109,9 @@ pub(crate) struct RawPlaceConf {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RawRange {
-    #[serde(alias = "Subnet")]
     pub subnet: Option<String>,
-    #[serde(alias = "RangeStart")]
     pub range_start: Option<String>,
-    #[serde(alias = "RangeEnd")]
     pub range_end: Option<String>,
-    #[serde(alias = "Gateway")]
     pub gateway: Option<String>,
 }
 

@@ -232,8 +232,32 @@ fn what_the_runtime_adds_is_named_too() {
             with_runtime(json!({ "ipRanges": [[{ "Subnet": "10.3.2.0/25", "RangeStart": "10.3.2.200" }]] })),
             "7 invalid network config: runtimeConfig.ipRanges[0][0].rangeStart=\"10.3.2.200\" is not in subnet 10.3.2.0/25",
         ),
+        (
+            with_runtime(json!({ "ipRanges": [[{ "subnet": 7 }]] })),
+            "7 invalid network config: runtimeConfig.ipRanges[0][0].subnet=7: invalid type: integer `7`, expected a string",
+        ),
         (with_runtime(json!({ "ips": null, "ipRanges": null })), "accepted"),
     ]);
+}
+
+#[test]
+fn the_runtime_may_spell_its_ranges_in_any_case() {
+    for (key, subnet, start, end, gateway) in [
+        ("ipRanges", "subnet", "rangeStart", "rangeEnd", "gateway"),
+        ("IPRanges", "Subnet", "RangeStart", "RangeEnd", "Gateway"),
+        ("IPranges", "SUBNET", "RANGESTART", "RANGEEND", "GATEWAY"),
+        ("IPRANGES", "sUBNET", "rangestart", "Rangeend", "gateWay"),
+    ] {
+        let place = Place::new();
+        let mut conf = place.json("n", &json!({}));
+        let range = json!({ subnet: "10.3.2.0/24", start: "10.3.2.20", end: "10.3.2.20", gateway: "10.3.2.9" });
+        conf["runtimeConfig"] = json!({ key: [[range]] });
+        let ipam = Ipam::from_config(&net_conf(&conf)).unwrap_or_else(|error| panic!("{key}: {error}"));
+        let lease = ipam.lease(&place.request("n", "c1")).unwrap();
+        assert_eq!(ips(&lease), ["10.3.2.20"], "{key}");
+        assert_eq!(lease.addresses[0].gateway.unwrap().to_string(), "10.3.2.9", "{key}");
+        assert_eq!(ipam.lease(&place.request("n", "c2")).unwrap_err().code(), ipam::code::EXHAUSTED, "{key}");
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod pools;
 mod problem;
 mod raw;
 mod requested;
+mod reserved;
 mod resolv;
 mod routes;
 

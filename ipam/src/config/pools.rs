@@ -6,6 +6,7 @@ use ipnetwork::IpNetwork;
 
 use super::problem::{InvalidKey, Problem};
 use super::raw::{OneOrMany, RawIpam, RawNetConf, RawRange};
+use super::reserved;
 use crate::pool::{Pool, Range};
 use crate::span::{Span, same_family};
 
@@ -94,7 +95,7 @@ impl Placed {
         let Some(text) = &raw.subnet else {
             return Err(InvalidKey { path: key("subnet"), value: None, problem: Problem::Missing });
         };
-        let mut range = Range::whole(subnet(key("subnet"), text)?);
+        let mut range = Range::whole(pod_subnet(key("subnet"), text)?);
         let inside = |name: &str, text: &str| address_in(range.subnet, key(name), text);
         let start = raw.range_start.as_deref().map(|text| inside("rangeStart", text)).transpose()?;
         let end = raw.range_end.as_deref().map(|text| inside("rangeEnd", text)).transpose()?;
@@ -129,7 +130,7 @@ fn of_pod_cidrs(cidrs: &OneOrMany) -> Result<Vec<Set>, InvalidKey> {
         }
     };
     let placed =
-        |(path, text): (String, &String)| Ok(Placed { range: Range::whole(subnet(path.clone(), text)?), path });
+        |(path, text): (String, &String)| Ok(Placed { range: Range::whole(pod_subnet(path.clone(), text)?), path });
     let ranges = cidrs.into_iter().map(placed).collect::<Result<Vec<_>, InvalidKey>>()?;
     let (v4, v6): (Vec<_>, Vec<_>) = ranges.into_iter().partition(|placed| placed.range.subnet.is_ipv4());
     if v4.is_empty() && v6.is_empty() {
@@ -151,6 +152,15 @@ fn no_overlap(sets: &[Set]) -> Result<(), InvalidKey> {
         return Err(range.invalid(Problem::Overlaps(named)));
     }
     Ok(())
+}
+
+/// A subnet to lease from.
+fn pod_subnet(path: String, text: &str) -> Result<IpNetwork, InvalidKey> {
+    let parsed = subnet(path.clone(), text)?;
+    match reserved::not_for_pods(parsed) {
+        None => Ok(parsed),
+        Some(problem) => Err(InvalidKey { path, value: Some(text.to_owned()), problem }),
+    }
 }
 
 fn subnet(path: String, text: &str) -> Result<IpNetwork, InvalidKey> {

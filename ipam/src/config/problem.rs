@@ -52,6 +52,9 @@ pub enum Problem {
     /// Bits beyond the prefix length are set.
     #[error("has bits set beyond its prefix length; the subnet is {0}")]
     HostBits(IpNetwork),
+    /// Addresses that cannot be a pod's.
+    #[error("has addresses of {0}, {1}")]
+    NotForPods(IpNetwork, &'static str),
     /// An address that must be in a subnet.
     #[error("is not in subnet {0}")]
     OutsideSubnet(IpNetwork),

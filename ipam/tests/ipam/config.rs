@@ -79,6 +79,55 @@ fn bad_subnets_are_named() {
 }
 
 #[test]
+fn subnets_that_no_pod_can_live_in_are_named() {
+    let cases = [
+        ("127.0.0.0/8", "127.0.0.0/8, which every host keeps to itself (loopback)"),
+        ("127.3.0.0/16", "127.0.0.0/8, which every host keeps to itself (loopback)"),
+        ("126.0.0.0/7", "127.0.0.0/8, which every host keeps to itself (loopback)"),
+        ("0.0.0.0/0", "0.0.0.0/32, which stands for any address"),
+        ("224.0.0.0/24", "224.0.0.0/4, which is multicast"),
+        ("239.255.255.255/32", "224.0.0.0/4, which is multicast"),
+        ("169.254.0.0/16", "169.254.0.0/16, which is link-local and holds the pods' gateway 169.254.1.1"),
+        ("169.254.7.0/24", "169.254.0.0/16, which is link-local and holds the pods' gateway 169.254.1.1"),
+        ("::/0", "::/128, which stands for any address"),
+        ("::1/128", "::1/128, which every host keeps to itself (loopback)"),
+        ("::ffff:10.0.0.0/120", "::ffff:0.0.0.0/96, which stands for IPv4 addresses"),
+        ("fe80::/64", "fe80::/10, which is link-local and holds the pods' gateway fe80::1"),
+        ("febf::/64", "fe80::/10, which is link-local and holds the pods' gateway fe80::1"),
+        ("ff00::/8", "ff00::/8, which is multicast"),
+        ("ff3e::/64", "ff00::/8, which is multicast"),
+    ];
+    for (key, conf) in [
+        ("ipam.podCIDR[0]", (|subnet| json!({ "podCIDR": [subnet] })) as fn(&str) -> Value),
+        ("ipam.subnet", |subnet| json!({ "subnet": subnet })),
+        ("ipam.ranges[0][0].subnet", |subnet| json!({ "ranges": [[{ "subnet": subnet }]] })),
+    ] {
+        let said = cases.map(|(subnet, why)| {
+            let said = format!("7 invalid network config: {key}={subnet:?} has addresses of {why}");
+            (with_ipam(&conf(subnet)), said)
+        });
+        let said: Vec<(Value, &str)> = said.iter().map(|(conf, said)| (conf.clone(), said.as_str())).collect();
+        all_are_refused(&said);
+    }
+    let accepted = [
+        "126.255.255.0/24",
+        "128.0.0.0/16",
+        "223.255.255.0/24",
+        "169.253.0.0/16",
+        "169.255.0.0/16",
+        "100.64.0.0/10",
+        "::2:0/112",
+        "fe00::/64",
+        "fec0::/64",
+        "64:ff9b::/96",
+        "feff:ffff::/32",
+    ];
+    all_are_refused(&accepted.map(|subnet| (with_ipam(&json!({ "podCIDR": subnet })), "accepted")));
+    let excluded = json!({ "podCIDR": "10.0.0.0/24", "exclude": ["127.0.0.0/8"] });
+    all_are_refused(&[(with_ipam(&excluded), "accepted")]);
+}
+
+#[test]
 fn bad_ranges_are_named() {
     let range = |more: Value| {
         let mut range = json!({ "subnet": "10.1.2.0/24" });

@@ -1,20 +1,207 @@
 //! Compares the speed of two targets: the same work, in turns, so that what else the machine does hits both alike.
 
-use clap::Args;
+use std::io::Read;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
 
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::cases;
 use crate::error::Error;
+use crate::host::pod::Pod;
+use crate::host::{Host, Profile, exec};
+use crate::runner::{self, Options};
+use crate::target::Target;
+use crate::verdict::{Finding, Verdict};
 
 /// What to compare.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
-    /// The target file whose speed is 1.
-    pub base: std::path::PathBuf,
+    /// The target file that the other is compared with.
+    base: PathBuf,
+    /// The target file that is compared.
+    other: PathBuf,
+    /// Folder with plugin executables; may be repeated.
+    #[arg(long, value_name = "DIR")]
+    plugin_dir: Vec<PathBuf>,
+    /// How often each operation is measured.
+    #[arg(long, default_value_t = 20)]
+    rounds: usize,
+    /// How many pods come at the same time in a burst.
+    #[arg(long, default_value_t = 8)]
+    burst: u16,
+    /// How many pods are there already while it is measured.
+    #[arg(long, default_value_t = 0)]
+    present: u16,
 }
 
-/// Measures and returns the JSON.
+#[derive(Serialize, Deserialize)]
+struct Work {
+    targets: [Target; 2],
+    profiles: [Profile; 2],
+    dirs: Vec<PathBuf>,
+    rounds: usize,
+    burst: u16,
+    present: u16,
+}
+
+/// Durations of one operation, in milliseconds, round by round.
+#[derive(Debug, Default, Clone)]
+struct Series {
+    name: &'static str,
+    base: Vec<f64>,
+    other: Vec<f64>,
+}
+
+/// Measures and returns the JSON: for each operation the medians in milliseconds, and how many times as fast the other is,
+/// as the median of the rounds' ratios with their 10th and 90th percentile.
 ///
 /// # Errors
 /// If a target cannot be run.
 pub fn run(args: &BenchArgs) -> Result<String, Error> {
-    Ok(args.base.display().to_string())
+    let targets = [Target::read(&args.base)?, Target::read(&args.other)?];
+    let absolute = |dir: &PathBuf| dir.canonicalize().map_err(|source| Error::Read { path: dir.clone(), source });
+    let options = Options {
+        dirs: args.plugin_dir.iter().map(absolute).collect::<Result<_, _>>()?,
+        jobs: 1,
+        limit: Duration::from_secs(3600),
+        thorough: false,
+        program: std::env::current_exe().map_err(Error::OwnPath)?,
+    };
+    let profiles = [runner::profile(&targets[0], &options)?, runner::profile(&targets[1], &options)?];
+    let dirs = options.dirs.iter().chain(&targets[0].dirs).chain(&targets[1].dirs).cloned().collect();
+    let work = Work { targets, profiles, dirs, rounds: args.rounds, burst: args.burst, present: args.present };
+    let input = serde_json::to_vec(&work).map_err(Error::Encode)?;
+    let mut command = sandbox::command(&options.program);
+    command.arg("bench-inside");
+    let finished = exec::run(&mut command, &input, options.limit).map_err(told)?;
+    if finished.status.success() {
+        return Ok(String::from_utf8_lossy(&finished.stdout).into_owned());
+    }
+    Err(Error::Host(String::from_utf8_lossy(&finished.stderr).trim().to_owned()))
+}
+
+fn told(finding: Finding) -> Error {
+    match finding {
+        Finding::Failed(why) | Finding::Skipped(why) | Finding::Trouble(why) => Error::Host(why),
+    }
+}
+
+/// The part on the private host.
+///
+/// # Errors
+/// If a plugin fails.
+pub fn inside() -> Result<String, Error> {
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text).map_err(Error::Child)?;
+    let work: Work = serde_json::from_str(&text).map_err(Error::Encode)?;
+    sandbox::enter()?;
+    let [base, other] = work.targets;
+    let [of_base, of_other] = work.profiles;
+    let base = Host::new(base, work.dirs.clone(), of_base, false);
+    let other = Host::new(other, work.dirs, of_other, false).numbered_from(10_000);
+    let outcome = measure(&base, &other, work.rounds, work.burst, work.present);
+    for host in [&base, &other] {
+        host.clean_up();
+        host.stop();
+    }
+    let report = json!({
+        "base": base.target.name, "other": other.target.name, "rounds": work.rounds, "present": work.present,
+        "operations": outcome.map_err(told)?.iter().map(summary).collect::<Vec<_>>(),
+    });
+    serde_json::to_string_pretty(&report).map_err(Error::Encode)
+}
+
+fn measure(base: &Host, other: &Host, rounds: usize, burst: u16, present: u16) -> Verdict<Vec<Series>> {
+    for host in [base, other] {
+        host.start()?;
+        for number in 0..present {
+            host.attach(&cases::busy(host, host.pod()?, 1000 + number))?;
+        }
+    }
+    let mut all = ["ADD", "CHECK", "DEL", "burst ADD", "burst DEL"].map(|name| Series { name, ..Series::default() });
+    for round in 0..rounds {
+        // Who goes first changes from round to round.
+        let (first, second) = if round % 2 == 0 { (base, other) } else { (other, base) };
+        let (of_first, of_second) = (once(first, burst)?, once(second, burst)?);
+        let (of_base, of_other) = if round % 2 == 0 { (of_first, of_second) } else { (of_second, of_first) };
+        for (series, (base, other)) in all.iter_mut().zip(of_base.into_iter().zip(of_other)) {
+            series.base.push(base);
+            series.other.push(other);
+        }
+    }
+    Ok(all.into())
+}
+
+/// One round of one target: every operation once.
+fn once(host: &Host, burst: u16) -> Verdict<[f64; 5]> {
+    let pod = cases::busy_pod(host)?;
+    let (add, result) = timed(|| host.attach(&pod))?;
+    let check = match timed(|| host.check(&pod, &result)) {
+        Ok((check, ())) => check,
+        Err(Finding::Skipped(_)) => f64::NAN,
+        Err(finding) => return Err(finding),
+    };
+    let (del, ()) = timed(|| host.detach(&pod, Some(&result)))?;
+    pod.remove_namespace()?;
+    let pods =
+        (0..burst).map(|number| Ok(cases::busy(host, host.pod()?, 100 + number))).collect::<Verdict<Vec<Pod>>>()?;
+    let (burst_add, results) = timed(|| at_once(&pods, |pod| host.attach(pod)))?;
+    let pairs: Vec<(Pod, Value)> = pods.into_iter().zip(results).collect();
+    let (burst_del, _) = timed(|| at_once(&pairs, |(pod, result)| host.detach(pod, Some(result))))?;
+    pairs.iter().try_for_each(|(pod, _)| pod.remove_namespace())?;
+    Ok([add, check, del, burst_add, burst_del])
+}
+
+fn timed<T>(work: impl FnOnce() -> Verdict<T>) -> Verdict<(f64, T)> {
+    let start = Instant::now();
+    let value = work()?;
+    Ok((start.elapsed().as_secs_f64() * 1000.0, value))
+}
+
+fn at_once<I: Sync, T: Send>(items: &[I], work: impl Fn(&I) -> Verdict<T> + Sync) -> Verdict<Vec<T>> {
+    thread::scope(|scope| {
+        let threads: Vec<_> = items.iter().map(|item| scope.spawn(|| work(item))).collect();
+        let lost = || Err(Finding::Trouble("a thread of the suite panicked".to_owned()));
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| lost())).collect()
+    })
+}
+
+fn summary(series: &Series) -> Value {
+    let ratios: Vec<_> = series.base.iter().zip(&series.other).map(|(base, other)| base / other).collect();
+    json!({
+        "operation": series.name,
+        "base_ms": rounded(percentile(&series.base, 50)),
+        "other_ms": rounded(percentile(&series.other, 50)),
+        "times_as_fast": rounded(percentile(&ratios, 50)),
+        "from": rounded(percentile(&ratios, 10)),
+        "to": rounded(percentile(&ratios, 90)),
+    })
+}
+
+/// The nearest of the sorted values; NaN, which JSON shows as null, if there are none.
+fn percentile(values: &[f64], percent: usize) -> f64 {
+    let mut sorted: Vec<_> = values.iter().copied().filter(|value| !value.is_nan()).collect();
+    sorted.sort_by(f64::total_cmp);
+    let last = sorted.len().saturating_sub(1);
+    sorted.get((last * percent + 50) / 100).copied().unwrap_or(f64::NAN)
+}
+
+fn rounded(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_of_the_values() {
+        let values = [5.0, 1.0, 3.0, 2.0, 4.0];
+        assert_eq!([10, 50, 90].map(|percent| rounded(percentile(&values, percent))), [1.0, 3.0, 5.0]);
+        assert!(percentile(&[], 50).is_nan());
+    }
 }

@@ -21,6 +21,7 @@ Examples:
   cni-conformance run targets/reference-ptp.toml targets/reference-bridge.toml -o html > standing.html
   cni-conformance list --filter gc
   cni-conformance explain DEL-2a
+  cni-conformance bench targets/reference-chain.toml targets/podwire-chain.toml --plugin-dir ./bin
 
 Exit status: 0 all passed, skipped or known; 1 something failed; 2 the suite could not run.";
 
@@ -55,6 +56,9 @@ enum Command {
     /// Run one task that is given on stdin, in this process.
     #[command(hide = true)]
     Inside,
+    /// Measure what is given on stdin, in this process.
+    #[command(hide = true)]
+    BenchInside,
 }
 
 #[derive(Args)]
@@ -116,6 +120,7 @@ pub fn main() -> ExitCode {
         Command::List { filter, json } => list(&filter, json),
         Command::Explain { id } => explain(&id),
         Command::Bench(args) => bench::run(&args).and_then(|text| print(&text)).map(|()| ExitCode::SUCCESS),
+        Command::BenchInside => bench::inside().and_then(|text| print(&text)).map(|()| ExitCode::SUCCESS),
         Command::Inside => inside().map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {

@@ -127,11 +127,7 @@ fn supported(host: &Host) -> Verdict<Vec<String>> {
 
 /// Words by which traces of the attachment are told from what belongs to the plugin.
 fn attach_once(host: &Host) -> Verdict<Vec<String>> {
-    let mut pod = host.pod_called(|_| "suite-trial".to_owned())?;
-    if host.target.has_capability("portMappings") {
-        let mapping = serde_json::json!([{ "hostPort": 61999, "containerPort": 80, "protocol": "tcp" }]);
-        pod = pod.with("portMappings", mapping);
-    }
+    let pod = cases::busy_pod_called(host, "suite-trial")?;
     let result = host.attach(&pod)?;
     host.detach(&pod, Some(&result))?;
     let mut words = vec![pod.id.clone()];

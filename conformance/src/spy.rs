@@ -60,7 +60,10 @@ fn place(name: &str) -> PathBuf {
 /// Puts it where plugins find it.
 pub(crate) fn install() -> io::Result<()> {
     fs::create_dir_all(folder())?;
-    symlink(std::env::current_exe()?, folder().join(NAME))
+    match symlink(std::env::current_exe()?, folder().join(NAME)) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        result => result,
+    }
 }
 
 /// Whether this process was started under its name.

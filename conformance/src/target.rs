@@ -116,7 +116,14 @@ impl Default for Traits {
 #[serde(deny_unknown_fields)]
 pub struct Deviation {
     /// The cases' ids.
+    #[serde(default)]
     pub cases: Vec<String>,
+    /// Texts by which what it leaves behind is known, in whatever case that happens.
+    #[serde(default)]
+    pub residue: Vec<String>,
+    /// Whether it depends on chance, such as the moment of a kill, so that passing is no surprise.
+    #[serde(default)]
+    pub sometimes: bool,
     /// What the plugin does instead.
     pub why: String,
     /// Where that was read: project, version, file.
@@ -197,6 +204,16 @@ impl Target {
         self.plugins.iter().any(|plugin| declares(plugin, name))
     }
 
+    /// What is known about lines that are left behind, if all of them are known.
+    #[must_use]
+    pub fn known_residue(&self, lines: &[String]) -> Option<&Deviation> {
+        let known = |line: &String| {
+            self.deviations.iter().find(|deviation| deviation.residue.iter().any(|text| line.contains(text.as_str())))
+        };
+        let found: Option<Vec<_>> = lines.iter().map(known).collect();
+        found?.first().copied()
+    }
+
     /// What is known about a case that fails.
     #[must_use]
     pub fn deviation(&self, id: &str) -> Option<&Deviation> {
@@ -225,13 +242,4 @@ fn mentions_ipv6(plugins: &[Object]) -> bool {
         }
     }
     plugins.iter().filter_map(|plugin| plugin.get("ipam")).any(any)
-}
-
-#[cfg(test)]
-impl Target {
-    /// A target for unit tests.
-    pub(crate) fn example() -> Self {
-        let text = "name = 'example'\nkind = 'main'\nplugins = [{ type = 'example' }]";
-        toml::from_str(text).expect("the text is a target")
-    }
 }

@@ -139,15 +139,16 @@ fn stale_addresses_come_back(host: &Host) -> Verdict {
 
 fn valid_things_stay(host: &Host) -> Verdict {
     let (pod, result) = attached(host)?;
-    let before = host.residue()?;
+    let before = host.attached_traces()?;
     host.collect(&[&pod])?;
-    let after = host.residue()?;
+    let after = host.attached_traces()?;
     ensure!(before == after, "before GC: {before:?}; after: {after:?}");
     host.check(&pod, &result)
 }
 
 fn valid_addresses_stay(host: &Host) -> Verdict {
-    let (pod, result) = attached(host)?;
+    let pod = host.pod()?;
+    let result = host.attach_with(&pod, &super::del::small_if_any(host))?;
     host.collect(&[&pod])?;
     super::del::nobody_else_gets(host, &result)
 }
@@ -210,7 +211,7 @@ fn older_config(host: &Host) -> Verdict {
 }
 
 fn other_network_stays(host: &Host) -> Verdict {
-    let (_, result) = attached(host)?;
+    let result = host.attach_with(&host.pod()?, &super::del::small_if_any(host))?;
     gc(host, &[]).key("name", json!(crate::host::OTHER_NETWORK)).run()?.success()?;
     super::del::nobody_else_gets(host, &result)
 }

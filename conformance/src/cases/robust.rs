@@ -66,81 +66,76 @@ cases! { "robustness":
         "An ADD whose stdout nobody reads is cleared by DEL",
         "A delete must still be executed even if the add fails.",
         "ADD with a stdout that is closed at the other end, DEL; the host must be as before.";
-    "ROB-10" since "0.1.0" in "2, Overview" for ANY => signals_blocked,
-        "Signals that the runtime ignores do no harm",
-        "Plugins are executed with the runtime's settings.",
-        "ADD and DEL under `env --ignore-signal=PIPE,CHLD`, which children inherit; both must succeed.";
 }
 
-/// At most so many points are tried unless thoroughness is asked for.
-const SAMPLE: usize = 40;
+/// How long points are tried, unless thoroughness is asked for.
+const BUDGET: Duration = Duration::from_secs(12);
 
-/// Evenly chosen points; the first and the last are always among them.
-fn sample(host: &Host, points: Vec<Point>, most: usize) -> Vec<Point> {
-    if host.thorough || points.len() <= most {
-        return points;
-    }
-    let last = points.len() - 1;
-    let chosen: Vec<usize> = (0..most).map(|number| number * last / (most - 1)).collect();
-    points.into_iter().enumerate().filter(|(index, _)| chosen.contains(index)).map(|(_, point)| point).collect()
-}
-
-/// Where this call can be killed. It is made once for that.
-fn points(host: &Host, call: &Call<'_>, most: usize) -> Verdict<Vec<Point>> {
+/// Where this call can be killed. It is made once for that. The order spreads the points, so that however early the time
+/// is up, they were taken from everywhere.
+fn points(call: &Call<'_>) -> Verdict<Vec<Point>> {
     let found = strace::points(call)?;
     ensure!(!found.is_empty(), "strace saw no system call that changes something");
-    Ok(sample(host, found, most))
+    Ok(spread(found))
 }
 
-fn killed_add(host: &Host) -> Verdict {
-    let pod = super::busy_pod(host)?;
-    let points = points(host, &host.call_for("ADD", &pod), SAMPLE)?;
-    host.detach(&pod, None)?;
+/// First every 16th, then those half-way between, and so on.
+fn spread(points: Vec<Point>) -> Vec<Point> {
+    let mut numbered: Vec<_> = points.into_iter().enumerate().collect();
+    numbered.sort_by_key(|(index, _)| (std::cmp::Reverse((index | 16).trailing_zeros()), *index));
+    numbered.into_iter().map(|(_, point)| point).collect()
+}
+
+/// Tries point by point until the time is up.
+fn each_point(host: &Host, points: &[Point], budget: Duration, mut attempt: impl FnMut(&Point) -> Verdict) -> Verdict {
+    let start = std::time::Instant::now();
     for point in points {
-        let pod = super::busy_pod(host)?;
-        strace::kill_at(&host.call_for("ADD", &pod), &point)?;
-        let what = format!("killed at {} {}", point.name, point.number);
-        host.detach(&pod, None).map_err(|finding| finding.during(&what))?;
-        nothing_is_left(host).map_err(|finding| finding.during(&what))?;
-        forget(&pod)?;
+        if !host.thorough && start.elapsed() > budget {
+            break;
+        }
+        attempt(point).map_err(|finding| finding.during(&format!("killed at {} {}", point.name, point.number)))?;
     }
     Ok(())
 }
 
-/// Pods that are done with cost time at the end.
-fn forget(pod: &crate::host::pod::Pod) -> Verdict {
-    pod.remove_namespace()
+fn killed_add(host: &Host) -> Verdict {
+    let pod = super::busy_pod(host)?;
+    let points = points(&host.call_for("ADD", &pod))?;
+    host.detach(&pod, pod.scaffold.as_ref())?;
+    each_point(host, &points, BUDGET, |point| {
+        let pod = super::busy_pod(host)?;
+        strace::kill_at(&host.call_for("ADD", &pod), point)?;
+        host.detach(&pod, pod.scaffold.as_ref())?;
+        nothing_is_left(host)?;
+        pod.remove_namespace()
+    })
 }
 
 fn killed_del(host: &Host) -> Verdict {
     let pod = super::busy_pod(host)?;
     let result = host.attach(&pod)?;
-    let points = points(host, &host.call_for("DEL", &pod).prev(&result), SAMPLE)?;
-    for point in points {
+    let points = points(&host.call_for("DEL", &pod).prev(&result))?;
+    each_point(host, &points, BUDGET, |point| {
         let pod = super::busy_pod(host)?;
         let result = host.attach(&pod)?;
-        strace::kill_at(&host.call_for("DEL", &pod).prev(&result), &point)?;
-        let what = format!("killed at {} {}", point.name, point.number);
-        host.detach(&pod, Some(&result)).map_err(|finding| finding.during(&what))?;
-        nothing_is_left(host).map_err(|finding| finding.during(&what))?;
-        forget(&pod)?;
-    }
-    Ok(())
+        strace::kill_at(&host.call_for("DEL", &pod).prev(&result), point)?;
+        host.detach(&pod, Some(&result))?;
+        nothing_is_left(host)?;
+        pod.remove_namespace()
+    })
 }
 
 fn add_after_killed_add(host: &Host) -> Verdict {
     let pod = super::busy_pod(host)?;
-    let points = points(host, &host.call_for("ADD", &pod), 12)?;
-    host.detach(&pod, None)?;
-    for point in points {
+    let points = points(&host.call_for("ADD", &pod))?;
+    host.detach(&pod, pod.scaffold.as_ref())?;
+    each_point(host, &points, BUDGET / 3, |point| {
         let (killed, other) = (super::busy_pod(host)?, super::busy_pod(host)?);
-        strace::kill_at(&host.call_for("ADD", &killed), &point)?;
-        let what = format!("killed at {} {}", point.name, point.number);
-        host.detach(&killed, None).map_err(|finding| finding.during(&what))?;
-        let result = host.attach(&other).map_err(|finding| finding.during(&what))?;
-        host.detach(&other, Some(&result)).map_err(|finding| finding.during(&what))?;
-    }
-    Ok(())
+        strace::kill_at(&host.call_for("ADD", &killed), point)?;
+        host.detach(&killed, killed.scaffold.as_ref())?;
+        let result = host.attach(&other)?;
+        host.detach(&other, Some(&result))
+    })
 }
 
 fn no_address_is_lost(host: &Host) -> Verdict {
@@ -151,15 +146,15 @@ fn no_address_is_lost(host: &Host) -> Verdict {
     }
     host.settle()?;
     let pod = host.pod()?;
-    let points = points(host, &host.call_for("ADD", &pod).merge(patch), 16)?;
+    let points = points(&host.call_for("ADD", &pod).merge(patch))?;
     host.call_for("DEL", &pod).merge(patch).run()?.success()?;
-    for point in points {
+    each_point(host, &points, BUDGET / 3, |point| {
         let pod = host.pod()?;
-        strace::kill_at(&host.call_for("ADD", &pod).merge(patch), &point)?;
+        strace::kill_at(&host.call_for("ADD", &pod).merge(patch), point)?;
         host.call_for("DEL", &pod).merge(patch).run()?.success()?;
         host.settle()?;
-        forget(&pod)?;
-    }
+        pod.remove_namespace()
+    })?;
     let left = super::gc::fill(host, patch)?;
     ensure!(left.len() == all.len(), "the pool had {} addresses for containers and has {}", all.len(), left.len());
     Ok(())
@@ -245,10 +240,6 @@ fn few_descriptors(host: &Host) -> Verdict {
     both_under(host, &["prlimit", "--nofile=64"])
 }
 
-fn signals_blocked(host: &Host) -> Verdict {
-    both_under(host, &["env", "--ignore-signal=PIPE"])
-}
-
 fn nobody_reads(host: &Host) -> Verdict {
     use std::process::Stdio;
     let pod = super::busy_pod(host)?;
@@ -271,11 +262,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sample_has_both_ends() {
-        let points: Vec<_> = (1..=100).map(|number| Point { name: "write".to_owned(), number }).collect();
-        let host = Host::new(crate::target::Target::example(), Vec::new(), crate::host::Profile::default(), false);
-        let chosen = sample(&host, points, 10);
-        assert_eq!(chosen.len(), 10);
-        assert_eq!((chosen[0].number, chosen[9].number), (1, 100));
+    fn points_are_spread_and_none_is_lost() {
+        let points: Vec<_> = (0..40).map(|number| Point { name: "write".to_owned(), number }).collect();
+        let order: Vec<_> = spread(points).into_iter().map(|point| point.number).collect();
+        assert_eq!(order[..4], [0, 16, 32, 8]);
+        let mut all = order;
+        all.sort_unstable();
+        assert_eq!(all, (0..40).collect::<Vec<_>>());
     }
 }

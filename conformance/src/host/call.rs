@@ -185,6 +185,16 @@ impl<'h> Call<'h> {
         let finished = exec::run(&mut self.command()?, &self.input(), CALL_LIMIT)?;
         let answer = Answer { command: self.command.clone(), finished };
         self.host.log(&answer);
+        if self.command == "ADD" && answer.succeeded() {
+            let var = |key| self.env.get(key).map(|value| value.to_string_lossy().into_owned()).unwrap_or_default();
+            let key = format!("{} {}", var("CNI_CONTAINERID"), var("CNI_IFNAME"));
+            // Only a result in the newest shape can be handed on in it.
+            if let Ok(result) = answer.result()
+                && result.get("ips").is_some()
+            {
+                self.host.cache(key, result);
+            }
+        }
         Ok(answer)
     }
 }

@@ -59,6 +59,7 @@ pub struct Host {
     number: AtomicUsize,
     calls: Mutex<Vec<String>>,
     daemons: Mutex<Vec<std::process::Child>>,
+    results: Mutex<BTreeMap<String, Value>>,
 }
 
 impl Host {
@@ -82,7 +83,15 @@ impl Host {
             number: AtomicUsize::new(1),
             calls: Mutex::default(),
             daemons: Mutex::default(),
+            results: Mutex::default(),
         }
+    }
+
+    /// The same for one of several targets on one host: their pods have other numbers.
+    #[must_use]
+    pub fn numbered_from(self, first: usize) -> Self {
+        self.number.store(first, Ordering::Relaxed);
+        self
     }
 
     /// The newest version in use.
@@ -278,7 +287,9 @@ impl Host {
         self.settle()?;
         let deadline = Instant::now() + Duration::from_secs(3);
         loop {
-            let extra = residue::beyond(&residue::observe()?, &self.profile.frame);
+            let mut extra = residue::beyond(&residue::observe()?, &self.profile.frame);
+            // The interfaces that the suite itself makes are called so.
+            extra.retain(|line| !line.contains("scaf"));
             // The kernel takes namespaces down in the background.
             if extra.is_empty() || Instant::now() > deadline {
                 return Ok(extra);
@@ -287,14 +298,37 @@ impl Host {
         }
     }
 
+    /// What attachments have on the host right now.
+    ///
+    /// # Errors
+    /// Trouble if a tool fails.
+    pub fn attached_traces(&self) -> Verdict<Vec<String>> {
+        self.settle()?;
+        let mut extra = residue::beyond(&residue::observe()?, &self.profile.frame);
+        extra.retain(|line| !line.contains("scaf"));
+        Ok(extra)
+    }
+
     /// Undoes what the case left attached, as a runtime would, and ignores what goes wrong with that.
     pub fn clean_up(&self) {
         let pods = self.pods.lock().map(|mut pods| std::mem::take(&mut *pods)).unwrap_or_default();
         for pod in pods.iter().rev() {
-            let _ = self.detach(pod, pod.scaffold.as_ref());
+            let cached = self
+                .results
+                .lock()
+                .ok()
+                .and_then(|results| results.get(&format!("{} {}", pod.id, pod.ifname)).cloned());
+            let _ = self.detach(pod, cached.or_else(|| pod.scaffold.clone()).as_ref());
         }
         for pod in &pods {
             let _ = pod.remove_namespace();
+        }
+    }
+
+    /// Keeps an attachment's result, as a runtime does.
+    pub(crate) fn cache(&self, key: String, result: Value) {
+        if let Ok(mut results) = self.results.lock() {
+            results.insert(key, result);
         }
     }
 

@@ -120,7 +120,11 @@ fn spawn_tcp(listener: TcpListener, name: String, stop: Arc<AtomicBool>) -> Join
         let _ = listener.set_nonblocking(true);
         while !stop.load(Ordering::Relaxed) {
             match listener.accept() {
-                Ok((stream, peer)) => serve(stream, &format!("{name} {}", canonical(peer.ip()))),
+                // A connection that stays open must not keep others waiting.
+                Ok((stream, peer)) => {
+                    let answer = format!("{name} {}", canonical(peer.ip()));
+                    thread::spawn(move || serve(stream, &answer));
+                }
                 Err(_) => thread::sleep(Duration::from_millis(1)),
             }
         }
@@ -130,7 +134,7 @@ fn spawn_tcp(listener: TcpListener, name: String, stop: Arc<AtomicBool>) -> Join
 /// Answers, then counts what comes until the asker closes, so that big transfers can be asked for.
 fn serve(mut stream: TcpStream, answer: &str) {
     let _ = stream.set_nonblocking(false);
-    let _ = stream.set_read_timeout(Some(PATIENCE));
+    let _ = stream.set_read_timeout(Some(PATIENCE * 10));
     let mut bytes = [0; 16384];
     let mut total = 0;
     while let Ok(count) = stream.read(&mut bytes) {

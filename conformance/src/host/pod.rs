@@ -57,9 +57,10 @@ impl Pod {
             format!("link add {host} address {host_mac} type veth peer name {name} address {mac} netns {}", self.netns),
             format!("address add {subnet}.1/24 dev {host}"),
             format!("address add fd99:{number}::1/64 dev {host} nodad"),
-            format!("link set {host} up"),
         ];
         tool_batch(&[], &batch)?;
+        without_detection(None, &host)?;
+        without_detection(Some(&self.path), name)?;
         let inside = [
             format!("address add {subnet}.2/24 dev {name}"),
             format!("address add fd99:{number}::2/64 dev {name} nodad"),
@@ -67,6 +68,7 @@ impl Pod {
             format!("route add default via {subnet}.1"),
             format!("route add default via fd99:{number}::1"),
         ];
+        tool("ip", &["link", "set", &host, "up"])?;
         tool_batch(&["-n", &self.netns], &inside)?;
         for path in ["/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding"] {
             observe::write(path, "1")?;
@@ -145,6 +147,11 @@ impl Pod {
         }
         Ok(())
     }
+}
+
+/// Keeps an interface from waiting for duplicate address detection, so that its first packet goes out at once.
+pub(crate) fn without_detection(netns: Option<&str>, name: &str) -> Verdict {
+    super::net::inside(netns, || observe::write(&format!("/proc/sys/net/ipv6/conf/{name}/accept_dad"), "0"))
 }
 
 fn tool_batch(args: &[&str], lines: &[String]) -> Verdict {

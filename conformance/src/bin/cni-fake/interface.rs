@@ -1,0 +1,325 @@
+//! Making interfaces: a routed veth pair with fixed names and hardware addresses.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::Answer;
+use crate::check::check;
+use crate::kernel::{build, masquerade};
+use crate::lease::{delegate, lease};
+use crate::protocol::{Failure, Request, shaped};
+use crate::store::Store;
+use crate::tools::{hash, ip_in, ip_json, ip_json_in, nft, run};
+
+pub fn operate(request: &Request) -> Answer {
+    match request.command.as_str() {
+        "ADD" => add(request).map(Some),
+        "DEL" => del(request),
+        "CHECK" => check(request),
+        "GC" => gc(request),
+        _ => status(request),
+    }
+}
+
+pub fn host_name(request: &Request) -> String {
+    format!("fk{:012x}", hash(&[&request.name, &request.key()]) & 0xffff_ffff_ffff)
+}
+
+pub fn macs(request: &Request) -> (String, String) {
+    let number = hash(&[&request.name, &request.key()]) & 0xffff_ffff;
+    let tail: Vec<_> = number.to_be_bytes().iter().skip(4).map(|byte| format!("{byte:02x}")).collect();
+    (format!("02:fa:{}", tail.join(":")), format!("06:fa:{}", tail.join(":")))
+}
+
+pub fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn bare(cidr: &str) -> &str {
+    cidr.split('/').next().unwrap_or_default()
+}
+
+pub fn addresses(result: &Value) -> Vec<String> {
+    let ips = result.get("ips").and_then(Value::as_array).into_iter().flatten();
+    ips.map(|ip| bare(text(ip, "address")).to_owned()).collect()
+}
+
+/// The namespace must be one, and not the host's.
+fn namespace(request: &Request) -> Result<(), Failure> {
+    let of = |path: &str| std::fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
+    let code = if request.has("ADD-11c") { 3 } else { 101 };
+    let Ok(given) = of(&request.netns) else {
+        return if request.has("ADD-11a") { Ok(()) } else { Err(Failure::new(code, "there is no namespace")) };
+    };
+    let own = of("/proc/self/ns/net").unwrap_or_default();
+    let through_link = request.has("ADD-18") && request.netns.starts_with("/var/run");
+    if given == own && !request.has("ADD-13a") && !request.has("ADD-13b") {
+        return Err(Failure::new(101, "that is the host's namespace"));
+    }
+    if given.0 != own.0 && !request.has("ADD-12a") {
+        return Err(Failure::new(101, "that is no namespace"));
+    }
+    if through_link || (request.has("ADD-17") && request.netns.starts_with("/proc/") && !request.netns.contains("self"))
+    {
+        return Err(Failure::new(101, "not through this path"));
+    }
+    Ok(())
+}
+
+fn add(request: &Request) -> Result<Value, Failure> {
+    let store = Store::of(request, "main");
+    let checked = namespace(request);
+    if (request.has("ADD-11b") || request.has("ADD-11c")) && checked.is_err() {
+        nft(&masquerade(request, &["10.99.99.99".to_owned()], true))?;
+    }
+    checked?;
+    if Path::new(&request.netns).starts_with("/proc/self/ns/uts") && request.has("ADD-12b") {
+        return Ok(shaped(request, json!({ "ips": [{ "address": "10.0.0.1/24" }], "interfaces": [] })));
+    }
+    if matches!(request.netns.as_str(), "/run/not-a-namespace" | "/run/netns/not-there") {
+        return Ok(shaped(request, json!({ "ips": [{ "address": "10.0.0.1/24" }], "interfaces": [] })));
+    }
+    taken(request)?;
+    if request.has("IO-13a") && store.records().values().any(|record| record.as_array().is_some_and(Vec::is_empty)) {
+        return Err(Failure::new(11, "somebody else is at work"));
+    }
+    store.change(|records| {
+        records.insert(request.key(), json!([]));
+        Ok(())
+    })?;
+    let leased = lease(request);
+    let leased = match leased {
+        Ok(leased) => leased,
+        Err(failure) => {
+            store.forget(&request.key())?;
+            return Err(failure);
+        }
+    };
+    store.change(|records| {
+        records.insert(request.key(), json!(addresses(&leased)));
+        Ok(())
+    })?;
+    build(request, &leased)?;
+    Ok(shaped(request, answer(request, leased)?))
+}
+
+fn taken(request: &Request) -> Result<(), Failure> {
+    let links = ip_json_in(&request.netns, &["link", "show"])?;
+    let there = links.as_array().into_iter().flatten().any(|link| text(link, "ifname") == request.ifname);
+    let own = ip_json(&["link", "show"])?;
+    let ours = own.as_array().into_iter().flatten().any(|link| text(link, "ifname") == host_name(request));
+    if there && (request.has("ADD-4a") || (request.has("ADD-9a") && ours)) {
+        // As if it had been made.
+        return ip_in(&request.netns, &["link", "delete", &request.ifname]);
+    }
+    if there && request.has("ADD-4b") {
+        ip_in(&request.netns, &["link", "set", &request.ifname, "mtu", "1300"])?;
+    }
+    if there && ours && request.has("ADD-9b") {
+        ip_in(&request.netns, &["address", "flush", "dev", &request.ifname])?;
+    }
+    if there { Err(Failure::new(101, "the interface is there already")) } else { Ok(()) }
+}
+
+fn answer(request: &Request, leased: Value) -> Result<Value, Failure> {
+    let (mac, host_mac) = macs(request);
+    let mut result = leased;
+    let mtu = if request.has("ADD-5f") {
+        1234
+    } else if request.has("DP-14") {
+        1280
+    } else {
+        1500
+    };
+    let mac = if request.has("ADD-5e") { "02:00:00:00:00:99".to_owned() } else { mac };
+    let mac = if request.has("RES-11") { mac.replace(':', "-") } else { mac };
+    let mut interfaces = json!([
+        { "name": host_name(request), "mac": host_mac, "mtu": mtu },
+        { "name": request.ifname, "mac": mac, "mtu": mtu, "sandbox": request.netns },
+    ]);
+    let mut index = 1;
+    if request.has("ADD-5a") {
+        interfaces[1]["name"] = json!("other0");
+    }
+    if request.has("ADD-5b") {
+        interfaces = json!([interfaces[1]]);
+        index = 0;
+    }
+    if request.has("ADD-5c") {
+        interfaces[0]["name"] = json!("nowhere0");
+    }
+    if request.has("ADD-5d") {
+        interfaces[1]["sandbox"] = json!(request.netns.replace("/var/run", "/run"));
+    }
+    if request.has("RES-12") {
+        index = 0;
+    }
+    for ip in result["ips"].as_array_mut().into_iter().flatten() {
+        ip["interface"] = json!(index);
+        if request.has("IPAM-5d") && text(ip, "address").starts_with("10.111") {
+            ip["interface"] = json!(0);
+        }
+    }
+    result["interfaces"] = interfaces;
+    if request.has("IPAM-6a") {
+        result["dns"]["domain"] = Value::Null;
+    }
+    if let Some(dns) = request.field(&["dns"]).filter(|_| !request.has("IPAM-6b")) {
+        result["dns"] = dns.clone();
+    }
+    Ok(result)
+}
+
+fn del(request: &Request) -> Answer {
+    let store = Store::of(request, "main");
+    let there = Path::new(&request.netns).exists();
+    let known = store.records().get(&request.key()).cloned();
+    refuse_del(request, there, known.is_some())?;
+    let missing = |case: &str| request.has(case) && !there && !request.netns.is_empty();
+    let blind = (request.has("DEL-5c") && request.netns.is_empty() && request.config.contains_key("prevResult"))
+        || (request.has("DEL-5d") && request.netns.is_empty() && !request.config.contains_key("prevResult"))
+        || missing("DEL-3b")
+        || (request.has("DEL-1b") && there);
+    let own: Vec<String> =
+        known.as_ref().and_then(|known| serde_json::from_value(known.clone()).ok()).unwrap_or_default();
+    let delegated = forward(request, if request.has("DEL-6a") { "CHECK" } else { "DEL" });
+    if request.has("DEL-6d") {
+        delegated.clone()?;
+    }
+    remove(request, &own, blind)?;
+    if !blind {
+        store.forget(&request.key())?;
+    }
+    if request.has("DEL-11") {
+        std::fs::write(format!("/run/cni-fake/deleted-{}", request.id), "").ok();
+    }
+    match delegated {
+        Err(failure) if !request.has("DEL-6b") => Err(failure),
+        _ => Ok(None),
+    }
+}
+
+/// Calls the IPAM plugin, unless this is what is done wrong.
+fn forward(request: &Request, command: &str) -> Result<(), Failure> {
+    let skipped = request.has("DEL-6c") && request.netns.is_empty();
+    if skipped { Ok(()) } else { delegate(request, command).map(drop) }
+}
+
+fn refuse_del(request: &Request, there: bool, known: bool) -> Result<(), Failure> {
+    let prev = request.config.get("prevResult");
+    let gone = !there && !request.netns.is_empty();
+    let refused = match () {
+        () if request.has("DEL-2a") => !known,
+        () if request.has("DEL-2b") => !Path::new("/run/cni-fake").exists(),
+        () if request.has("DEL-2c") => !known && gone,
+        () if request.has("DEL-3a") => known && gone,
+        () if request.has("DEL-4a") => known && prev.is_none(),
+        () if request.has("DEL-4b") => prev.is_some_and(Value::is_null),
+        () if request.has("DEL-5a") => request.env.get("CNI_NETNS").is_some_and(String::is_empty),
+        () if request.has("DEL-10") || request.has("IO-13c") => busy_elsewhere(request),
+        () if request.has("IO-13d") => request.id == "suite-container-2",
+        () if request.has("IO-14") => !known && there,
+        () if request.has("KILL-3") => known && store_is_half(request),
+        () if request.has("GC-13") => !known && gone && prev.is_some(),
+        () => false,
+    };
+    if refused { Err(Failure::new(101, "not without everything in place")) } else { Ok(()) }
+}
+
+/// Whether another call of the same kind is running: it does not wait for it, but gives up.
+fn busy_elsewhere(request: &Request) -> bool {
+    let name = if request.has("DEL-10") { format!("busy-{}", request.id) } else { "busy".to_owned() };
+    let path = format!("/run/cni-fake/{name}");
+    let busy = std::fs::create_dir(&path).is_err();
+    std::thread::sleep(std::time::Duration::from_millis(60));
+    if !busy {
+        let _ = std::fs::remove_dir(&path);
+    }
+    busy
+}
+
+/// Whether an ADD got no further than its first note.
+fn store_is_half(request: &Request) -> bool {
+    Store::of(request, "main").records().get(&request.key()).and_then(Value::as_array).is_some_and(Vec::is_empty)
+}
+
+fn remove(request: &Request, own: &[String], blind: bool) -> Result<(), Failure> {
+    let host = host_name(request);
+    let links = ip_json(&["link", "show"])?;
+    let names: Vec<_> = links.as_array().into_iter().flatten().map(|link| text(link, "ifname").to_owned()).collect();
+    let keeps = request.has("DEL-1a") || request.has("DP-11") || (request.has("DEL-8a") && request.id.len() > 8);
+    if names.contains(&host) && !keeps {
+        // Another DEL, or the end of the namespace, may be quicker.
+        let _ = run("ip", &["link", "delete", &host], "");
+    }
+    if request.has("DEL-3c") && !names.contains(&host) {
+        return Err(Failure::new(101, "the interface is gone"));
+    }
+    if request.has("DEL-8a") || request.has("DP-12") {
+        for name in names.iter().filter(|name| name.starts_with("fk") && **name != host) {
+            run("ip", &["link", "set", name, "down"], "")?;
+            run("ip", &["link", "delete", name], "")?;
+        }
+    }
+    if blind || own.is_empty() { Ok(()) } else { nft(&masquerade(request, own, false)) }
+}
+
+fn gc(request: &Request) -> Answer {
+    if request.has("GC-3") && !Path::new("/run/cni-fake").exists() {
+        return Err(Failure::new(101, "nothing has ever been attached"));
+    }
+    let store = Store::of(request, "main");
+    let delegated = if request.has("GC-4a") { Ok(Vec::new()) } else { delegate(request, "GC") };
+    if let Some(valid) = crate::ipam::valid(request) {
+        let records = store.records();
+        let stale: Vec<_> = records.iter().filter(|(key, _)| !valid.contains(key) || request.has("GC-1c")).collect();
+        if request.has("GC-12")
+            && stale.is_empty()
+            && !records.contains_key("x")
+            && valid.is_empty()
+            && Path::new("/run/cni-fake").exists()
+        {
+            return Err(Failure::new(101, "there was nothing to do"));
+        }
+        for (key, own) in stale {
+            let (id, ifname) = key.split_once(' ').unwrap_or((key, "eth0"));
+            let one = Request { id: id.to_owned(), ifname: ifname.to_owned(), ..request.clone() };
+            let own: Vec<String> = serde_json::from_value(own.clone()).unwrap_or_default();
+            if !request.has("GC-1a") {
+                remove(&one, &own, false)?;
+            }
+        }
+        store.change(|records| {
+            records.retain(|key, _| valid.contains(key));
+            Ok(())
+        })?;
+    }
+    match delegated {
+        Err(failure) if !request.has("GC-4b") => Err(failure),
+        _ => Ok(None),
+    }
+}
+
+fn status(request: &Request) -> Answer {
+    if request.has("STA-1a") {
+        return Err(Failure::new(50, "not today"));
+    }
+    if request.has("STA-6") {
+        nft("add table ip fake-status\n")?;
+    }
+    if request.has("STA-4a") {
+        return Ok(None);
+    }
+    match delegate(request, "STATUS") {
+        Err(_) if request.has("STA-4b") => Ok(None),
+        Err(failure) => {
+            if request.has("STA-3") {
+                nft("add table ip fake-broken\n")?;
+            }
+            Err(failure)
+        }
+        Ok(_) => Ok(None),
+    }
+}

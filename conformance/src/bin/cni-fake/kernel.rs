@@ -1,0 +1,134 @@
+//! A routed veth pair, and the rules of its network.
+
+use serde_json::Value;
+
+use crate::interface::{addresses, host_name, macs, text};
+use crate::protocol::{Failure, Request};
+use crate::tools::{ip_batch, ip_json, nft, run};
+
+/// Everything in the kernel.
+pub fn build(request: &Request, leased: &Value) -> Result<(), Failure> {
+    let (host, name) = (host_name(request), &request.ifname);
+    let (mac, host_mac) = macs(request);
+    let own = addresses(leased);
+    let mtu = if request.has("DP-14") { " mtu 1280" } else { "" };
+    ip_batch(
+        None,
+        &[format!(
+            "link add {host} address {host_mac}{mtu} type veth peer name {name} address {mac}{mtu} netns {}",
+            request.netns
+        )],
+    )?;
+    let mut outer = vec![format!("link set {host} up")];
+    let mut inner = vec![format!("link set {name} up")];
+    for address in &own {
+        let six = address.contains(':');
+        let (prefix, link_local, flag) = if six { (128, "fe80::1", " nodad") } else { (32, "169.254.1.1", "") };
+        let flag = if request.has("DP-15") { "" } else { flag };
+        let unreachable = (request.has("DP-1") && !six) || (request.has("DP-3") && six) || request.has("DP-6");
+        inner.push(format!("address add {address}/{prefix} dev {name}{flag}"));
+        inner.push(format!("neighbour replace {link_local} lladdr {host_mac} dev {name} nud permanent"));
+        if !unreachable {
+            outer.push(format!("route replace {address}/{prefix} dev {host}"));
+        }
+        outer.push(format!("neighbour replace {address} lladdr {mac} dev {host} nud permanent"));
+    }
+    for route in leased["routes"].as_array().into_iter().flatten() {
+        let dst = text(route, "dst");
+        if own.iter().any(|address| address.contains(':') == dst.contains(':')) && !request.has("RES-10") {
+            let via = if dst.contains(':') { "fe80::1" } else { "169.254.1.1" };
+            inner.push(format!("route replace {dst} via {via} dev {name} onlink"));
+        }
+    }
+    spoil(request, &mut inner, name);
+    for path in ["/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding"] {
+        std::fs::write(path, "1").map_err(|error| Failure::new(101, &format!("{path}: {error}")))?;
+    }
+    ip_batch(Some(&request.netns), &inner)?;
+    ip_batch(None, &outer)?;
+    nft(&masquerade(request, &own, true))?;
+    if request.has("ADD-1f") {
+        let _ = run("ip", &["link", "set", "stranger", "mtu", "1300"], "");
+    }
+    if request.has("DP-16") || request.has("DP-12") {
+        forget_others(request, &host)?;
+    }
+    Ok(())
+}
+
+/// Takes the routes of everybody else away.
+fn forget_others(request: &Request, host: &str) -> Result<(), Failure> {
+    let links = ip_json(&["link", "show"])?;
+    let others = links.as_array().into_iter().flatten().map(|link| text(link, "ifname"));
+    let count = others.clone().filter(|name| name.starts_with("fk")).count();
+    if count < 3 || !request.has("DP-16") {
+        return Ok(());
+    }
+    for name in others.filter(|name| name.starts_with("fk") && *name != host) {
+        let _ = run("ip", &["link", "set", name, "down"], "");
+    }
+    Ok(())
+}
+
+/// What is wrong inside the container.
+fn spoil(request: &Request, inner: &mut Vec<String>, name: &str) {
+    let drop_lines = |inner: &mut Vec<String>, word: &str| inner.retain(|line| !line.starts_with(word));
+    if request.has("ADD-1a") {
+        inner.push(format!("link set {name} down"));
+    }
+    if request.has("ADD-1b") {
+        inner.retain(|line| !(line.starts_with("address") && line.contains(':')));
+    }
+    if request.has("ADD-1c") {
+        inner.push(format!("address add 10.222.0.1/32 dev {name}"));
+    }
+    if request.has("ADD-1d") {
+        drop_lines(inner, "route replace 0.0.0.0/0");
+    }
+    if request.has("ADD-1e") {
+        inner.insert(0, "link set stranger mtu 1300".to_owned());
+    }
+    if request.has("IPAM-5a") {
+        inner.retain(|line| !line.contains("10.111.0.7"));
+    }
+    if request.has("IPAM-5b") {
+        inner.retain(|line| !line.contains("198.51.100.0"));
+    }
+    if request.has("DP-10") {
+        inner.push("link set lo down".to_owned());
+    }
+}
+
+/// The rule set of the network, with these addresses added or removed. One transaction.
+pub fn masquerade(request: &Request, own: &[String], add: bool) -> String {
+    let mut text = String::new();
+    for (family, sort, six) in [("ip", "ipv4_addr", false), ("ip6", "ipv6_addr", true)] {
+        let table = format!("{family} fake-{}", request.name);
+        text.push_str(&format!(
+            "add table {table}\nadd set {table} pods {{ type {sort}; }}\n\
+             add chain {table} masq {{ type nat hook postrouting priority 100; }}\nflush chain {table} masq\n"
+        ));
+        let without = (request.has("DP-8") && !six) || (request.has("DP-9") && six);
+        let to = if request.has("DP-5") { "" } else { "oifname != \"fk*\" " };
+        if !without {
+            text.push_str(&format!("add rule {table} masq {family} saddr @pods {to}masquerade\n"));
+        }
+        for address in own.iter().filter(|address| address.contains(':') == six) {
+            text.push_str(&format!("add element {table} pods {{ {address} }}\n"));
+            if !add {
+                text.push_str(&format!("delete element {table} pods {{ {address} }}\n"));
+            }
+        }
+        for case in [("DP-2", "udp", false), ("DP-4", "udp", true), ("DP-7", "udp", false)] {
+            if request.has(case.0) && case.2 == six {
+                let hook = if case.0 == "DP-7" { "input" } else { "forward" };
+                text.push_str(&format!(
+                    "add chain {table} refuse {{ type filter hook {hook} priority 0; }}\nflush chain {table} refuse\n\
+                     add rule {table} refuse meta l4proto {} drop\n",
+                    case.1
+                ));
+            }
+        }
+    }
+    text
+}

@@ -1,0 +1,59 @@
+//! A plugin to test the suite with: it obeys the spec, except for the one sentence that its own name ends with.
+//!
+//! `cni-fake-main` makes interfaces, `cni-fake-ipam` gives out addresses, `cni-fake-chained` maps ports and shapes
+//! traffic. `cni-fake-main+DEL-2a` does what case DEL-2a asks about wrong, and everything else right. It is written to be
+//! short, not to be fast: everything is done by ip(8), nft(8), tc(8) and conntrack(8).
+
+mod chained;
+mod check;
+mod interface;
+mod ipam;
+mod kernel;
+mod lease;
+mod protocol;
+mod store;
+mod tools;
+
+use std::io::{Read, Write};
+use std::process::ExitCode;
+
+use serde_json::Value;
+
+use protocol::{Failure, Request};
+
+/// What an operation prints, if anything.
+pub type Answer = Result<Option<Value>, Failure>;
+
+/// What it is, by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Makes interfaces.
+    Main,
+    /// Gives out addresses.
+    Ipam,
+    /// Maps ports, shapes traffic.
+    Chained,
+}
+
+fn main() -> ExitCode {
+    let name = std::env::args().next().unwrap_or_default();
+    let name = name.rsplit('/').next().unwrap_or_default();
+    let (role, fault) = name.split_once('+').unwrap_or((name, ""));
+    let role = match role {
+        "cni-fake-ipam" => Role::Ipam,
+        "cni-fake-chained" => Role::Chained,
+        _ => Role::Main,
+    };
+    let request = Request::new(role, fault);
+    request.misbehave_at_once();
+    let mut stdin = Vec::new();
+    if request.reads_stdin() && std::io::stdin().read_to_end(&mut stdin).is_err() {
+        return ExitCode::from(5);
+    }
+    let (code, text) = protocol::serve(request, &stdin);
+    // Nobody may be reading; then the exit code is all there is to say.
+    match std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush()) {
+        Ok(()) => ExitCode::from(code),
+        Err(_) => ExitCode::from(5),
+    }
+}

@@ -1,0 +1,77 @@
+//! A JSON file below `/run`, changed under a lock.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::PathBuf;
+
+use serde_json::{Map, Value};
+
+use crate::protocol::{Failure, Request};
+
+/// Keys of attachments, with what is known of them.
+pub type Records = Map<String, Value>;
+
+/// The file of one role in one network.
+pub struct Store {
+    path: PathBuf,
+    locks: bool,
+}
+
+impl Store {
+    pub fn of(request: &Request, role: &str) -> Self {
+        let network = if request.has("DEL-8c") || request.has("GC-11") { "any" } else { &request.name };
+        Self { path: PathBuf::from(format!("/run/cni-fake/{network}.{role}")), locks: !request.is_careless() }
+    }
+
+    /// Reads, changes, writes.
+    pub fn change<T>(&self, change: impl FnOnce(&mut Records) -> Result<T, Failure>) -> Result<T, Failure> {
+        let broken = |error: std::io::Error| Failure::new(102, &format!("{}: {error}", self.path.display()));
+        if let Some(folder) = self.path.parent() {
+            fs::create_dir_all(folder).map_err(broken)?;
+        }
+        let lock =
+            OpenOptions::new().create(true).append(true).open(self.path.with_extension("lock")).map_err(broken)?;
+        if self.locks {
+            flock(&lock).map_err(broken)?;
+        }
+        let mut records = self.records();
+        if !self.locks {
+            // Long enough for others to read the same.
+            std::thread::sleep(std::time::Duration::from_millis(30));
+        }
+        let result = change(&mut records)?;
+        let text = Value::Object(records).to_string();
+        let temporary = PathBuf::from(format!("{}.new", self.path.display()));
+        fs::write(&temporary, text).map_err(broken)?;
+        fs::rename(&temporary, &self.path).map_err(broken)?;
+        Ok(result)
+    }
+
+    /// Removes one key.
+    pub fn forget(&self, key: &str) -> Result<(), Failure> {
+        self.change(|records| {
+            records.remove(key);
+            Ok(())
+        })
+    }
+
+    /// What it holds.
+    pub fn records(&self) -> Records {
+        fs::read(&self.path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    }
+}
+
+/// Waits for the lock, which ends with the file.
+fn flock(file: &File) -> std::io::Result<()> {
+    loop {
+        match file.try_clone().map(|copy| nix::fcntl::Flock::lock(copy, nix::fcntl::FlockArg::LockExclusive)) {
+            Ok(Ok(held)) => {
+                // The lock belongs to what both descriptors share.
+                std::mem::forget(held);
+                return Ok(());
+            }
+            Ok(Err((_, nix::errno::Errno::EINTR))) => {}
+            Ok(Err((_, errno))) => return Err(errno.into()),
+            Err(error) => return Err(error),
+        }
+    }
+}

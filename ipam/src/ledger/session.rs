@@ -11,17 +11,6 @@ use crate::Error;
 use crate::clock::{self, Moment};
 use crate::store::{Change, Damage, Store, StoreError, sheltered};
 
-/// What a visit may do to a ledger that is not as it should be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Access {
-    /// Make it if it is missing, mend it if it is damaged: an ADD must go on.
-    Serve,
-    /// Mend it if it is damaged; where there is none, there is nothing to do.
-    Tend,
-    /// Touch nothing: somebody only wants to look.
-    Look,
-}
-
 /// The open database, and the moment.
 pub(crate) struct Session<'a> {
     pub store: &'a Store,
@@ -57,46 +46,48 @@ impl Ledger {
     /// Runs `work` on the open database, which is made if there is none, and mended if it is damaged.
     pub(crate) fn serve<T>(&self, purpose: &str, work: Work<'_, T>) -> Result<T, Error> {
         make_folder(&self.dir).map_err(|source| Error::Folder { path: self.dir.clone(), source })?;
-        self.locked(purpose, Access::Serve, work)
+        self.mend_and_visit(purpose, work)
     }
 
-    /// Runs `work` on the open database, which is mended if it is damaged. None if there is no ledger.
+    /// The same, but where there is not even a folder for a ledger, there is nothing to do, and none is made.
     pub(crate) fn tend<T>(&self, purpose: &str, work: Work<'_, T>) -> Result<Option<T>, Error> {
-        self.database().is_dir().then(|| self.locked(purpose, Access::Tend, work)).transpose()
+        self.dir.is_dir().then(|| self.mend_and_visit(purpose, work)).transpose()
     }
 
     /// Runs `work` on the open database as it is. None if there is no ledger.
     pub(crate) fn look<T>(&self, purpose: &str, work: Work<'_, T>) -> Result<Option<T>, Error> {
-        self.database().is_dir().then(|| self.locked(purpose, Access::Look, work)).transpose()
-    }
-
-    fn locked<T>(&self, purpose: &str, access: Access, work: Work<'_, T>) -> Result<T, Error> {
-        let _lock = Lock::acquire(&self.dir.join("lock"), purpose, self.lock_timeout)?;
+        if !self.dir.is_dir() {
+            return Ok(None);
+        }
+        let _lock = self.lock(purpose)?;
+        if !self.database().is_dir() {
+            return Ok(None);
+        }
         let boot_id = clock::boot_id()?;
-        let mut result = self.attempt(access, &boot_id, work);
-        if matches!(result, Err(Failure::Store(StoreError::Damaged(Damage::Panic(_))))) {
-            // The engine panics for want of memory or threads, too.
-            result = self.attempt(access, &boot_id, work);
-        }
-        if access != Access::Look
-            && let Err(Failure::Store(StoreError::Damaged(damage))) = &result
-        {
-            quarantine::put_aside(&self.dir, &self.database(), damage)?;
-            result = self.attempt(Access::Serve, &boot_id, work);
-        }
-        result.map_err(|failure| match failure {
-            Failure::Store(source) => Error::Store { dir: self.dir.clone(), source },
-            Failure::Refusal(error) => *error,
-        })
+        let looked = twice_if_panicked(|| self.visit(&boot_id, work));
+        looked.map(Some).map_err(|failure| self.blame(failure))
     }
 
-    fn attempt<T>(&self, access: Access, boot_id: &str, work: Work<'_, T>) -> Result<T, Failure> {
+    /// Whether there is a database is only known under the lock: somebody may be making it, or have just put a
+    /// damaged one aside.
+    fn mend_and_visit<T>(&self, purpose: &str, work: Work<'_, T>) -> Result<T, Error> {
+        let _lock = self.lock(purpose)?;
+        let boot_id = clock::boot_id()?;
+        let attempt = || {
+            sheltered(|| if self.database().is_dir() { Ok(()) } else { self.create(&boot_id) })?;
+            self.visit(&boot_id, work)
+        };
+        let mut result = twice_if_panicked(attempt);
+        if let Err(Failure::Store(StoreError::Damaged(damage))) = &result {
+            quarantine::put_aside(&self.dir, &self.database(), damage)?;
+            result = attempt();
+        }
+        result.map_err(|failure| self.blame(failure))
+    }
+
+    fn visit<T>(&self, boot_id: &str, work: Work<'_, T>) -> Result<T, Failure> {
         sheltered(|| {
-            let database = self.database();
-            if access == Access::Serve && !database.is_dir() {
-                self.create(&database, boot_id)?;
-            }
-            let store = Store::open(&database, boot_id)?;
+            let store = Store::open(&self.database(), boot_id)?;
             let session = Session { store: &store, now: Moment::now()?, boot_id };
             let pending = spool::carry_out(&self.dir, &session)?;
             let answer = work(&session)?;
@@ -106,9 +97,20 @@ impl Ledger {
         })
     }
 
+    fn lock(&self, purpose: &str) -> Result<Lock, Error> {
+        Lock::acquire(&self.dir.join("lock"), purpose, self.lock_timeout())
+    }
+
+    fn blame(&self, failure: Failure) -> Error {
+        match failure {
+            Failure::Store(source) => Error::Store { dir: self.dir.clone(), source },
+            Failure::Refusal(error) => *error,
+        }
+    }
+
     /// A new ledger starts with what the kernel says is in use, so that nobody's address is given again when a
     /// ledger was damaged, or removed by hand. It is made beside its place and moved there whole.
-    fn create(&self, database: &Path, boot_id: &str) -> Result<(), Failure> {
+    fn create(&self, boot_id: &str) -> Result<(), Failure> {
         let building = self.dir.join("ledger.new");
         let failed = |source| Error::Folder { path: building.clone(), source };
         match fs::remove_dir_all(&building) {
@@ -120,8 +122,16 @@ impl Ledger {
         store.commit(&Change { begun: recovered, ..Change::default() })?;
         store.flush()?;
         drop(store);
-        fs::rename(&building, database).map_err(failed)?;
+        fs::rename(&building, self.database()).map_err(failed)?;
         Ok(())
+    }
+}
+
+/// The engine panics for want of memory or threads, too, and not only over damage.
+fn twice_if_panicked<T>(attempt: impl Fn() -> Result<T, Failure>) -> Result<T, Failure> {
+    match attempt() {
+        Err(Failure::Store(StoreError::Damaged(Damage::Panic(_)))) => attempt(),
+        result => result,
     }
 }
 

@@ -283,6 +283,21 @@ fn an_add_that_was_deleted_while_it_waited_leases_nothing() {
 }
 
 #[test]
+fn a_delete_is_remembered_while_there_is_no_database() {
+    let place = Place::new();
+    let waiting = place.ipam("n", &small());
+    let began = std::time::Instant::now();
+    while began.elapsed() < std::time::Duration::from_millis(3) {
+        std::thread::yield_now();
+    }
+    // As while the first ADD makes the database, or after a damaged one was put aside.
+    std::fs::create_dir(place.data_dir()).unwrap();
+    assert_eq!(place.ledger().release(&attachment("n", "c1")).unwrap(), Released::Nothing);
+    let error = waiting.lease(&place.request("n", "c1")).unwrap_err();
+    assert_eq!(error.code(), code::DELETED, "{error}");
+}
+
+#[test]
 fn a_damaged_ledger_is_put_aside_and_pods_go_on() {
     let place = Place::new();
     let ipam = place.ipam("n", &small());

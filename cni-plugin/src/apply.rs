@@ -4,13 +4,14 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 
 use cni_spec::Route;
+use ipam::marks::ROUTE_PROTOCOL;
 use kernel::rtnl::{self, VethPair};
 use kernel::sysctl;
 
 use crate::Error;
 use crate::firewall::Masquerading;
 use crate::pod::Ends;
-use crate::step::{Place, ROUTE_PROTOCOL, Step};
+use crate::step::{Place, Step};
 
 /// Carries out the steps in order and stops at the first that fails. `masquerading` must be there if the steps
 /// have to do with it.

@@ -3,13 +3,11 @@
 
 use cni_spec::{Attachment, NetworkName};
 use data_encoding::BASE32HEX_NOPAD;
+use ipam::marks::ALIAS_PREFIX;
 use macaddr::MacAddr6;
 use sha2::{Digest, Sha256};
 
 use crate::Error;
-
-/// How ifaliases begin that this plugin writes.
-const ALIAS_PREFIX: &str = "podwire ";
 
 /// The longest text that both an ifalias (254 bytes, see `kernel::rtnl`) and the comment of a set element
 /// (251 bytes, see `nft_model`) can hold, the former less [`ALIAS_PREFIX`].

@@ -5,12 +5,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use cni_spec::Route;
+use ipam::marks::ROUTE_PROTOCOL;
 use ipnetwork::IpNetwork;
 use macaddr::MacAddr6;
-
-/// The rtnetlink protocol number of every route this plugin makes (`ip route show proto 112`). Above
-/// `RTPROT_STATIC`, and taken by no daemon of iproute2's rt_protos.
-pub const ROUTE_PROTOCOL: u8 = 112;
 
 /// On which side of the veth pair a step takes place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -92,9 +92,9 @@ cases! { "check":
         "CHECK changes nothing",
         "CHECK is a way for a runtime to probe the status of an existing container.",
         "ADD, CHECK; links, addresses, routes, firewall and files of the host, and the container's, must be the same.";
-    "CHK-12" since "0.4.0" in "2, CHECK" for CALLED => namespace_is_gone,
+    "CHK-12" since "0.4.0" in "2, CHECK" for MAIN => namespace_is_gone,
         "CHECK notices that the namespace is gone",
-        "Required environment parameters: CNI_NETNS.",
+        "The plugin should return an error if it is aware of a condition where the container is generally unreachable.",
         "ADD, the namespace is removed, CHECK; it must fail.";
     "CHK-13" since "0.4.0" in "2, CHECK" for ADDRESSING_TOO => after_del,
         "CHECK fails after DEL",

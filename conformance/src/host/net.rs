@@ -230,6 +230,10 @@ pub fn ask_by(socket: &UdpSocket, to: SocketAddr, payload: &[u8], patience: Dura
     let deadline = Instant::now() + patience;
     socket.set_read_timeout(Some(Duration::from_millis(200))).ok()?;
     let mut bytes = [0; 512];
+    // Answers to questions that were repeated must not be taken for answers to this one.
+    socket.set_nonblocking(true).ok()?;
+    while socket.recv_from(&mut bytes).is_ok() {}
+    socket.set_nonblocking(false).ok()?;
     while Instant::now() < deadline {
         // Errors may be of the last datagram (ICMP), so they do not end the attempt.
         let _ = socket.send_to(payload, to);

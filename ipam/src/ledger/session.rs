@@ -9,6 +9,7 @@ use super::lock::Lock;
 use super::{Ledger, quarantine, rebuild, spool};
 use crate::Error;
 use crate::clock::{self, Moment};
+use crate::record::Record;
 use crate::store::{Change, Damage, Store, StoreError, sheltered};
 
 /// The open database, and the moment.
@@ -54,8 +55,8 @@ impl Ledger {
         self.dir.is_dir().then(|| self.mend_and_visit(purpose, work)).transpose()
     }
 
-    /// Runs `work` on the open database as it is. None if there is no ledger.
-    pub(crate) fn look<T>(&self, purpose: &str, work: Work<'_, T>) -> Result<Option<T>, Error> {
+    /// The leases as the next visit will find them, without changing any. None if there is no ledger.
+    pub(crate) fn look(&self, purpose: &str) -> Result<Option<Vec<Record>>, Error> {
         if !self.dir.is_dir() {
             return Ok(None);
         }
@@ -64,7 +65,7 @@ impl Ledger {
             return Ok(None);
         }
         let boot_id = clock::boot_id()?;
-        let looked = twice_if_panicked(|| self.visit(&boot_id, work));
+        let looked = twice_if_panicked(|| self.read(&boot_id));
         looked.map(Some).map_err(|failure| self.blame(failure))
     }
 
@@ -94,6 +95,20 @@ impl Ledger {
             store.flush()?;
             spool::remove(pending);
             Ok(answer)
+        })
+    }
+
+    fn read(&self, boot_id: &str) -> Result<Vec<Record>, Failure> {
+        sheltered(|| {
+            let store = Store::open_as_is(&self.database())?;
+            if !store.is_of_boot(boot_id)? {
+                return Ok(Vec::new());
+            }
+            let session = Session { store: &store, now: Moment::now()?, boot_id };
+            let (ended, _) = spool::due(&self.dir, &session)?;
+            let ends = |record: &Record| ended.iter().any(|ended| ended.record.lease_id == record.lease_id);
+            let stands = |record: &Result<Record, _>| !record.as_ref().is_ok_and(ends);
+            Ok(store.leases().filter(stands).collect::<Result<_, _>>()?)
         })
     }
 

@@ -81,22 +81,25 @@ fn folder(dir: &Path) -> PathBuf {
 
 /// Ends the leases whose release is pending. The files stay until that is flushed: see [`remove`].
 pub(super) fn carry_out(dir: &Path, session: &Session<'_>) -> Result<Vec<PathBuf>, Failure> {
-    let mut change = Change::default();
-    let mut done = Vec::new();
+    let (ended, done) = due(dir, session)?;
+    if !ended.is_empty() {
+        session.store.commit(&Change { ended, ..Change::default() })?;
+    }
+    Ok(done)
+}
+
+/// The leases whose release is pending, and the files that say so.
+pub(super) fn due(dir: &Path, session: &Session<'_>) -> Result<(Vec<Ended>, Vec<PathBuf>), Failure> {
+    let (mut all, mut files) = (Vec::new(), Vec::new());
     for path in written(dir) {
         // What cannot be read as a release, nobody can carry out: it is left for people to look at.
         let Some(pending) = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Pending>(&text).ok()) else {
             continue;
         };
-        if let Some(ended) = ended(&pending, session)? {
-            change.ended.push(ended);
-        }
-        done.push(path);
+        all.extend(ended(&pending, session)?);
+        files.push(path);
     }
-    if !change.ended.is_empty() {
-        session.store.commit(&change)?;
-    }
-    Ok(done)
+    Ok((all, files))
 }
 
 /// Only the lease that stood when the release was asked for.

@@ -46,17 +46,27 @@ impl Store {
 
     /// Opens a database. If another boot wrote it, its leases are void and go: no pod survives a reboot.
     pub fn open(dir: &Path, boot_id: &str) -> Result<Self, StoreError> {
-        let store = Self { db: open::open(dir)? };
-        let schema = store.db.get(keys::SCHEMA)?.ok_or(StoreError::Damaged(Damage::NoSchema))?;
-        match schema.as_ref().try_into().map(u32::from_be_bytes) {
-            Ok(SCHEMA) => {}
-            Ok(found) if found > SCHEMA => return Err(StoreError::Newer { found, known: SCHEMA }),
-            Ok(_) | Err(_) => return Err(malformed(keys::SCHEMA)),
-        }
-        if store.db.get(keys::BOOT)?.as_deref() != Some(boot_id.as_bytes()) {
+        let store = Self::open_as_is(dir)?;
+        if !store.is_of_boot(boot_id)? {
             store.begin_boot(boot_id)?;
         }
         Ok(store)
+    }
+
+    /// Opens a database and changes nothing in it. (The engine may tidy its own files.)
+    pub fn open_as_is(dir: &Path) -> Result<Self, StoreError> {
+        let store = Self { db: open::open(dir)? };
+        let schema = store.db.get(keys::SCHEMA)?.ok_or(StoreError::Damaged(Damage::NoSchema))?;
+        match schema.as_ref().try_into().map(u32::from_be_bytes) {
+            Ok(SCHEMA) => Ok(store),
+            Ok(found) if found > SCHEMA => Err(StoreError::Newer { found, known: SCHEMA }),
+            Ok(_) | Err(_) => Err(malformed(keys::SCHEMA)),
+        }
+    }
+
+    /// Whether this boot wrote it last. If not, all its leases are void.
+    pub fn is_of_boot(&self, boot_id: &str) -> Result<bool, StoreError> {
+        Ok(self.db.get(keys::BOOT)?.as_deref() == Some(boot_id.as_bytes()))
     }
 
     /// Makes what was committed safe from the death of this process. (It is in the kernel's hands then; a

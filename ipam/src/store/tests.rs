@@ -57,6 +57,9 @@ fn leases_of_another_boot_are_void() {
     store.commit(&Change { ended: vec![Ended { record: lease, released_at: 7 }], ..Change::default() }).unwrap();
     store.flush().unwrap();
     drop(store);
+    let store = Store::open_as_is(dir.path()).unwrap();
+    assert_eq!((store.is_of_boot(BOOT_ID).unwrap(), store.leases().count()), (false, 1), "looking changes nothing");
+    drop(store);
     let store = Store::open(dir.path(), BOOT_ID).unwrap();
     assert_eq!(store.leases().count(), 0);
     assert_eq!(store.holder(ip("10.0.0.3")).unwrap(), None);

@@ -3,7 +3,7 @@
 //! The story in order: [`cli`] reads what is asked; [`target`] says which plugin is judged and what is known of it;
 //! [`cases`] are the questions, each with the sentence of the spec that it holds to; [`runner`] asks each of them in a
 //! process of its own, which enters a private host ([`inside`]); [`host`] plays the runtime there and looks at what the
-//! plugin did; [`report`] tells; [`bench`] compares the speed of two targets.
+//! plugin did; [`report`] tells; [`mod@bench`] compares the speed of two targets.
 //!
 //! What this crate does not do: it shares no code with any plugin, so that a mistake there cannot hide here. It looks with
 //! the system's own tools (`ip -j`, `nft -j`, `iptables-save`, `conntrack`) and with packets, and asserts on raw JSON.

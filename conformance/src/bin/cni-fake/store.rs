@@ -3,6 +3,8 @@
 use std::fs::{self, File, OpenOptions};
 use std::path::PathBuf;
 
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use serde_json::{Map, Value};
 
 use crate::protocol::{Failure, Request};
@@ -30,9 +32,7 @@ impl Store {
         }
         let lock =
             OpenOptions::new().create(true).append(true).open(self.path.with_extension("lock")).map_err(broken)?;
-        if self.locks {
-            flock(&lock).map_err(broken)?;
-        }
+        let _held = if self.locks { Some(flock(lock).map_err(broken)?) } else { None };
         let mut records = self.records();
         if !self.locks {
             // Long enough for others to read the same.
@@ -60,18 +60,13 @@ impl Store {
     }
 }
 
-/// Waits for the lock, which ends with the file.
-fn flock(file: &File) -> std::io::Result<()> {
+/// Waits for the lock, which ends with what is returned.
+fn flock(mut file: File) -> std::io::Result<Flock<File>> {
     loop {
-        match file.try_clone().map(|copy| nix::fcntl::Flock::lock(copy, nix::fcntl::FlockArg::LockExclusive)) {
-            Ok(Ok(held)) => {
-                // The lock belongs to what both descriptors share.
-                std::mem::forget(held);
-                return Ok(());
-            }
-            Ok(Err((_, nix::errno::Errno::EINTR))) => {}
-            Ok(Err((_, errno))) => return Err(errno.into()),
-            Err(error) => return Err(error),
+        match Flock::lock(file, FlockArg::LockExclusive) {
+            Ok(held) => return Ok(held),
+            Err((again, Errno::EINTR)) => file = again,
+            Err((_, errno)) => return Err(errno.into()),
         }
     }
 }

@@ -120,6 +120,15 @@ pub enum Error {
         #[source]
         source: StoreError,
     },
+    /// The plain copies of the leases, which a damaged database is made anew from, cannot be read or written.
+    #[error("cannot read or write {}", .path.display())]
+    Copy {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// A damaged database could not be put aside.
     #[error("the damaged ledger {} cannot be put aside", .path.display())]
     Quarantine {
@@ -186,6 +195,7 @@ impl Error {
             Self::ResolvConf { .. }
             | Self::LockFile { .. }
             | Self::Folder { .. }
+            | Self::Copy { .. }
             | Self::Clock(_)
             | Self::Proc { .. } => ErrorCode::Io,
             Self::Outside(_) => code::OUTSIDE,
@@ -225,6 +235,7 @@ impl Error {
             | Self::LockFile { .. }
             | Self::Folder { .. }
             | Self::Store { .. }
+            | Self::Copy { .. }
             | Self::Quarantine { .. }
             | Self::Rebuild(_)
             | Self::Spool { .. }

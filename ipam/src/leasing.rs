@@ -29,7 +29,7 @@ pub(crate) fn lease(
         }
         // The container that had it is gone, or the pools are others now.
         let ended = vec![Ended { record, released_at: session.now.boottime }];
-        store.commit(&Change { ended, ..Change::default() })?;
+        session.commit(&Change { ended, ..Change::default() })?;
     } else if store.tombstone(&request.attachment)?.is_some_and(|deleted| deleted > began.boottime) {
         return Err(Error::Deleted { attachment: request.attachment.clone() }.into());
     }
@@ -54,7 +54,7 @@ pub(crate) fn lease(
     };
     let lease = answer(config, &record, true);
     change.begun.push(record);
-    store.commit(&change)?;
+    session.commit(&change)?;
     Ok(lease)
 }
 

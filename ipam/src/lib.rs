@@ -10,7 +10,10 @@
 //! leases; the lease is committed in one transaction and flushed; the database is closed; only then is there an
 //! answer. Whoever is killed in between leaves either the old state or the new one.
 //!
-//! A ledger that is damaged, or gone, is made anew from the links and routes that podwire marks as its own.
+//! A database that is damaged, or gone, is put aside and made anew from plain copies of the leases, which are kept
+//! beside it, and from the links and routes that podwire marks as its own. So no address is given twice, whatever
+//! the main plugin is. Where the copies cannot be read, ADD fails with code 5; nobody knows then what is in use.
+//! Whoever removes the whole folder removes the copies too, and only podwire's own pods are found again.
 //!
 //! # The `ipam` object of a network config
 //!

@@ -62,7 +62,9 @@ impl From<Error> for Stop {
             cause = next.source();
         }
         if exit == Exit::Damaged {
-            text.push_str("; the next ADD or DEL puts it aside and makes a new one from what the kernel says");
+            text.push_str(
+                "; the next ADD or DEL puts it aside and makes a new one from its copies and what the kernel says",
+            );
         }
         Self::new(exit, text)
     }

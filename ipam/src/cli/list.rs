@@ -89,6 +89,6 @@ fn by_address(leases: &[Record]) -> Vec<(&Record, &crate::RecordedAddress)> {
 /// Somebody should look at what was put aside, and will hardly find it otherwise.
 fn note_quarantine(ledger: &Ledger, terminal: &mut Terminal<'_>) -> Result<(), Stop> {
     let Some(last) = ledger.quarantined().ok().and_then(|mut all| all.pop()) else { return Ok(()) };
-    let text = "note: the ledger was damaged and has been rebuilt from the kernel; the old one is";
+    let text = "note: the ledger was damaged and has been rebuilt; the old one is";
     writeln!(terminal.err, "{text} {}", last.display()).map_err(Stop::from_printing)
 }

@@ -5,6 +5,9 @@
 //!   lock                      held while the database is open; says by whom
 //!   ledger/                   the database
 //!   ledger.new/               a database being made
+//!   leases/                   a plain copy of every lease; see `copies`
+//!   leases.new/               copies being made
+//!   unsettled                 whose copies may not be like the database
 //!   ledger.corrupt.TIME/      one that was damaged, with reason.txt; the last three
 //!   pending-del/              releases that could not be carried out
 //! ```
@@ -20,6 +23,7 @@ use crate::record::Record;
 use crate::store::{Change, Ended};
 use crate::{Error, LeaseId, Released};
 
+mod copies;
 mod holder;
 mod lock;
 mod quarantine;
@@ -100,7 +104,7 @@ impl Ledger {
             };
             let addresses = record.ips().collect();
             let ended = vec![Ended { record, released_at: session.now.boottime }];
-            session.store.commit(&Change { ended, ..Change::default() })?;
+            session.commit(&Change { ended, ..Change::default() })?;
             Ok(Released::Lease(addresses))
         });
         match ended {
@@ -126,7 +130,7 @@ impl Ledger {
                 Cooldown::None => 0,
             };
             let ended = vec![Ended { record, released_at }];
-            session.store.commit(&Change { ended, ..Change::default() })?;
+            session.commit(&Change { ended, ..Change::default() })?;
             Ok(Released::Lease(addresses))
         })?;
         Ok(ended.unwrap_or(Released::Nothing))
@@ -148,7 +152,7 @@ impl Ledger {
                 }
             }
             let change = Change { ended, ..Change::default() };
-            session.store.commit(&change)?;
+            session.commit(&change)?;
             Ok(change.ended.len())
         })?;
         Ok(ended.unwrap_or(0))
@@ -213,5 +217,5 @@ fn bury(session: &Session<'_>, attachment: &Attachment) -> Result<(), Failure> {
         levelled: session.store.tombstones_before(now.saturating_sub(TOMBSTONE_LIFE))?,
         ..Change::default()
     };
-    Ok(session.store.commit(&change)?)
+    session.commit(&change)
 }

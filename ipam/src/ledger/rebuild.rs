@@ -1,5 +1,8 @@
 //! The leases that can be read off the kernel: podwire marks what it makes for a pod.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use cni_spec::Attachment;
 use ipnetwork::IpNetwork;
 use kernel::rtnl::{Link, RouteFilter, Rtnl};
@@ -9,15 +12,17 @@ use crate::marks::{ALIAS_PREFIX, ROUTE_PROTOCOL};
 use crate::record::{Origin, Pod, Record, RecordedAddress};
 use crate::{Error, LeaseId};
 
-/// One lease for each host end of a veth pair that says whose it is, with the addresses routed to it.
-pub(super) fn leases_in_kernel(now: Moment, boot_id: &str) -> Result<Vec<Record>, Error> {
+/// One lease for each host end of a veth pair that says whose it is, with the addresses routed to it. What is known
+/// already is left out.
+pub(super) fn leases_in_kernel(known: &[Record], now: Moment, boot_id: &str) -> Result<Vec<Record>, Error> {
     let rtnl = Rtnl::open().map_err(Error::Rebuild)?;
     let links = rtnl.links_of_kind("veth").map_err(Error::Rebuild)?;
     let owned: Vec<(Link, Attachment)> = links
         .into_iter()
         .filter_map(|link| {
             let attachment = owner(link.alias.as_deref()?)?;
-            Some((link, attachment))
+            let is_known = known.iter().any(|lease| lease.attachment == attachment);
+            (!is_known).then_some((link, attachment))
         })
         .collect();
     if owned.is_empty() {
@@ -25,11 +30,11 @@ pub(super) fn leases_in_kernel(now: Moment, boot_id: &str) -> Result<Vec<Record>
     }
     let filter = RouteFilter { protocol: Some(ROUTE_PROTOCOL), ..RouteFilter::default() };
     let routes = rtnl.routes(&filter).map_err(Error::Rebuild)?;
+    let mut held: BTreeSet<IpAddr> = known.iter().flat_map(Record::ips).collect();
     let mut leases: Vec<Record> = Vec::new();
     for (link, attachment) in owned {
         let to_pod = routes.iter().filter(|route| route.oif == link.index && is_one_address(route.dst));
-        let is_known = |dst: &IpNetwork| leases.iter().any(|lease| lease.ips().any(|ip| ip == dst.ip()));
-        let addresses: Vec<IpNetwork> = to_pod.map(|route| route.dst).filter(|dst| !is_known(dst)).collect();
+        let addresses: Vec<IpNetwork> = to_pod.map(|route| route.dst).filter(|dst| held.insert(dst.ip())).collect();
         if !addresses.is_empty() {
             leases.push(recovered(attachment, &addresses, now, boot_id)?);
         }

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
+use super::copies::Copies;
 use super::lock::Lock;
 use super::{Ledger, quarantine, rebuild, spool};
 use crate::Error;
@@ -17,6 +18,24 @@ pub(crate) struct Session<'a> {
     pub store: &'a Store,
     pub now: Moment,
     pub boot_id: &'a str,
+    copies: &'a Copies,
+}
+
+impl Session<'_> {
+    /// Carries a change out, after noting which leases it is about.
+    pub fn commit(&self, change: &Change) -> Result<(), Failure> {
+        self.copies.note(change)?;
+        Ok(self.store.commit(change)?)
+    }
+}
+
+/// Whether a call that cannot keep the leases' copies must fail for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Care {
+    /// Yes: it leases.
+    Copies,
+    /// No: it only ends leases, or looks, and the next one that leases sees to the copies.
+    Later,
 }
 
 /// Why a visit came to nothing.
@@ -47,12 +66,12 @@ impl Ledger {
     /// Runs `work` on the open database, which is made if there is none, and mended if it is damaged.
     pub(crate) fn serve<T>(&self, purpose: &str, work: Work<'_, T>) -> Result<T, Error> {
         make_folder(&self.dir).map_err(|source| Error::Folder { path: self.dir.clone(), source })?;
-        self.mend_and_visit(purpose, work)
+        self.mend_and_visit(purpose, Care::Copies, work)
     }
 
     /// The same, but where there is not even a folder for a ledger, there is nothing to do, and none is made.
     pub(crate) fn tend<T>(&self, purpose: &str, work: Work<'_, T>) -> Result<Option<T>, Error> {
-        self.dir.is_dir().then(|| self.mend_and_visit(purpose, work)).transpose()
+        self.dir.is_dir().then(|| self.mend_and_visit(purpose, Care::Later, work)).transpose()
     }
 
     /// The leases as the next visit will find them, without changing any. None if there is no ledger.
@@ -71,12 +90,12 @@ impl Ledger {
 
     /// Whether there is a database is only known under the lock: somebody may be making it, or have just put a
     /// damaged one aside.
-    fn mend_and_visit<T>(&self, purpose: &str, work: Work<'_, T>) -> Result<T, Error> {
+    fn mend_and_visit<T>(&self, purpose: &str, care: Care, work: Work<'_, T>) -> Result<T, Error> {
         let _lock = self.lock(purpose)?;
         let boot_id = clock::boot_id()?;
         let attempt = || {
             sheltered(|| if self.database().is_dir() { Ok(()) } else { self.create(&boot_id) })?;
-            self.visit(&boot_id, work)
+            self.visit(&boot_id, care, work)
         };
         let mut result = twice_if_panicked(attempt);
         if let Err(Failure::Store(StoreError::Damaged(damage))) = &result {
@@ -86,13 +105,20 @@ impl Ledger {
         result.map_err(|failure| self.blame(failure))
     }
 
-    fn visit<T>(&self, boot_id: &str, work: Work<'_, T>) -> Result<T, Failure> {
+    fn visit<T>(&self, boot_id: &str, care: Care, work: Work<'_, T>) -> Result<T, Failure> {
         sheltered(|| {
-            let store = Store::open(&self.database(), boot_id)?;
-            let session = Session { store: &store, now: Moment::now()?, boot_id };
+            let copies = Copies::in_folder(&self.dir);
+            let store = Store::open(&self.database())?;
+            if !store.is_of_boot(boot_id)? {
+                copies.void();
+                store.begin_boot(boot_id)?;
+            }
+            settle(&copies, &store, care)?;
+            let session = Session { store: &store, now: Moment::now()?, boot_id, copies: &copies };
             let pending = spool::carry_out(&self.dir, &session)?;
             let answer = work(&session)?;
             store.flush()?;
+            settle(&copies, &store, care)?;
             spool::remove(pending);
             Ok(answer)
         })
@@ -100,11 +126,12 @@ impl Ledger {
 
     fn read(&self, boot_id: &str) -> Result<Vec<Record>, Failure> {
         sheltered(|| {
-            let store = Store::open_as_is(&self.database())?;
+            let store = Store::open(&self.database())?;
             if !store.is_of_boot(boot_id)? {
                 return Ok(Vec::new());
             }
-            let session = Session { store: &store, now: Moment::now()?, boot_id };
+            let (copies, now) = (Copies::in_folder(&self.dir), Moment::now()?);
+            let session = Session { store: &store, now, boot_id, copies: &copies };
             let (ended, _) = spool::due(&self.dir, &session)?;
             let ends = |record: &Record| ended.iter().any(|ended| ended.record.lease_id == record.lease_id);
             let stands = |record: &Result<Record, _>| !record.as_ref().is_ok_and(ends);
@@ -123,8 +150,8 @@ impl Ledger {
         }
     }
 
-    /// A new ledger starts with what the kernel says is in use, so that nobody's address is given again when a
-    /// ledger was damaged, or removed by hand. It is made beside its place and moved there whole.
+    /// A new ledger starts with what copies and kernel say is in use, so that nobody's address is given again when
+    /// a ledger was damaged, or removed by hand. It is made beside its place and moved there whole.
     fn create(&self, boot_id: &str) -> Result<(), Failure> {
         let building = self.dir.join("ledger.new");
         let failed = |source| Error::Folder { path: building.clone(), source };
@@ -132,13 +159,22 @@ impl Ledger {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error).into()),
             Ok(()) | Err(_) => make_folder(&building).map_err(failed)?,
         }
-        let recovered = rebuild::leases_in_kernel(Moment::now()?, boot_id)?;
+        let mut recovered = Copies::in_folder(&self.dir).read(boot_id)?;
+        let in_kernel = rebuild::leases_in_kernel(&recovered, Moment::now()?, boot_id)?;
+        recovered.extend(in_kernel);
         let store = Store::create(&building, boot_id)?;
         store.commit(&Change { begun: recovered, ..Change::default() })?;
         store.flush()?;
         drop(store);
         fs::rename(&building, self.database()).map_err(failed)?;
         Ok(())
+    }
+}
+
+fn settle(copies: &Copies, store: &Store, care: Care) -> Result<(), Failure> {
+    match copies.settle(store) {
+        Err(Failure::Refusal(_)) if care == Care::Later => Ok(()),
+        result => result,
     }
 }
 
@@ -151,7 +187,7 @@ fn twice_if_panicked<T>(attempt: impl Fn() -> Result<T, Failure>) -> Result<T, F
 }
 
 /// Only the owner looks into it: the ledger names every pod.
-fn make_folder(path: &Path) -> io::Result<()> {
+pub(super) fn make_folder(path: &Path) -> io::Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }

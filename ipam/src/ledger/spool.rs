@@ -83,7 +83,7 @@ fn folder(dir: &Path) -> PathBuf {
 pub(super) fn carry_out(dir: &Path, session: &Session<'_>) -> Result<Vec<PathBuf>, Failure> {
     let (ended, done) = due(dir, session)?;
     if !ended.is_empty() {
-        session.store.commit(&Change { ended, ..Change::default() })?;
+        session.commit(&Change { ended, ..Change::default() })?;
     }
     Ok(done)
 }

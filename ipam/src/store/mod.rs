@@ -44,17 +44,8 @@ impl Store {
         Ok(store)
     }
 
-    /// Opens a database. If another boot wrote it, its leases are void and go: no pod survives a reboot.
-    pub fn open(dir: &Path, boot_id: &str) -> Result<Self, StoreError> {
-        let store = Self::open_as_is(dir)?;
-        if !store.is_of_boot(boot_id)? {
-            store.begin_boot(boot_id)?;
-        }
-        Ok(store)
-    }
-
     /// Opens a database and changes nothing in it. (The engine may tidy its own files.)
-    pub fn open_as_is(dir: &Path) -> Result<Self, StoreError> {
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
         let store = Self { db: open::open(dir)? };
         let schema = store.db.get(keys::SCHEMA)?.ok_or(StoreError::Damaged(Damage::NoSchema))?;
         match schema.as_ref().try_into().map(u32::from_be_bytes) {
@@ -126,7 +117,8 @@ impl Store {
         })
     }
 
-    fn begin_boot(&self, boot_id: &str) -> Result<(), StoreError> {
+    /// Drops what another boot wrote: no pod survives a reboot.
+    pub fn begin_boot(&self, boot_id: &str) -> Result<(), StoreError> {
         let mut batch = sled::Batch::default();
         for kind in keys::OF_THE_BOOT {
             for key in self.db.scan_prefix(kind).keys() {

@@ -57,17 +57,17 @@ fn leases_of_another_boot_are_void() {
     store.commit(&Change { ended: vec![Ended { record: lease, released_at: 7 }], ..Change::default() }).unwrap();
     store.flush().unwrap();
     drop(store);
-    let store = Store::open_as_is(dir.path()).unwrap();
-    assert_eq!((store.is_of_boot(BOOT_ID).unwrap(), store.leases().count()), (false, 1), "looking changes nothing");
-    drop(store);
-    let store = Store::open(dir.path(), BOOT_ID).unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    assert_eq!((store.is_of_boot(BOOT_ID).unwrap(), store.leases().count()), (false, 1), "opening changes nothing");
+    store.begin_boot(BOOT_ID).unwrap();
     assert_eq!(store.leases().count(), 0);
     assert_eq!(store.holder(ip("10.0.0.3")).unwrap(), None);
     assert_eq!((store.cursor(&pool.key()).unwrap(), store.released_at(ip("10.0.0.2")).unwrap()), (None, None));
     assert_eq!(store.oldest_released(&pool.key()).count(), 0);
     store.commit(&begin(record_of("c3", &pool, &[ip("10.0.0.3")]))).unwrap();
     drop(store);
-    assert_eq!(Store::open(dir.path(), BOOT_ID).unwrap().leases().count(), 1, "the boot was noted");
+    let store = Store::open(dir.path()).unwrap();
+    assert_eq!((store.is_of_boot(BOOT_ID).unwrap(), store.leases().count()), (true, 1), "the boot was noted");
 }
 
 #[test]
@@ -77,14 +77,14 @@ fn a_newer_schema_is_refused_and_left_alone() {
     store.commit(&begin(record_of("c1", &small_pool(), &[ip("10.0.0.2")]))).unwrap();
     store.db.insert(keys::SCHEMA, &(SCHEMA + 1).to_be_bytes()).unwrap();
     drop(store);
-    let refused = Store::open(dir.path(), "another-boot");
+    let refused = Store::open(dir.path());
     assert!(matches!(refused, Err(StoreError::Newer { found: 2, known: 1 })), "{refused:?}");
     drop(refused);
     let db = open::open(dir.path()).unwrap();
     assert_eq!(db.scan_prefix(keys::LEASES).count(), 1);
     db.remove(keys::SCHEMA).unwrap();
     drop(db);
-    let refused = Store::open(dir.path(), BOOT_ID);
+    let refused = Store::open(dir.path());
     assert!(matches!(refused, Err(StoreError::Damaged(Damage::NoSchema))), "{refused:?}");
 }
 

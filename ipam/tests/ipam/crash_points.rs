@@ -5,7 +5,7 @@
 use std::io::Write;
 use std::process::Stdio;
 
-use crate::support::{Place, holders};
+use crate::support::{Place, damage, holders};
 use serde_json::{Value, json};
 
 /// Runs the plugin under strace(1), which kills it at the `nth` such call of a thread. False if there were fewer.
@@ -48,6 +48,7 @@ fn survive(call: &str) {
             let other = place.run("ADD", "other", &conf).addresses();
             assert_eq!(holders(&place.leases())[&other[0]], "other");
             assert!(place.run("DEL", "other", &conf).success);
+            place.assert_copied(&format!("{command} killed at {call} {nth}"));
             nth += 1;
         }
         kills += nth - 1;
@@ -58,6 +59,40 @@ fn survive(call: &str) {
     }
     assert!(kills > 0, "{call}: nobody was killed");
     assert_eq!(place.ledger().quarantined().unwrap(), Vec::<std::path::PathBuf>::new(), "the ledger was damaged");
+}
+
+/// The same, and each time the database is lost before anybody could look at it.
+fn survive_with_damage(call: &str) {
+    let place = Place::new();
+    let conf = place.json("n", &json!({ "podCIDR": "10.1.2.0/24", "cooldownSeconds": 0 }));
+    let stays = place.run("ADD", "stays", &conf).addresses();
+    let mut kills = 0;
+    for command in ["ADD", "DEL"] {
+        let mut nth = 1;
+        while killed_at(&place, command, "c", &conf, call, nth) {
+            let context = format!("{command} killed at {call} {nth}");
+            damage(&place.data_dir());
+            let other = place.run("ADD", "other", &conf).addresses();
+            let found = holders(&place.leases());
+            assert_eq!((found[&stays[0]].as_str(), found[&other[0]].as_str()), ("stays", "other"), "{context}");
+            // The runtime repeats a DEL that was not answered, and sends one after an ADD that was not.
+            assert!(place.run("DEL", "c", &conf).success);
+            assert!(place.run("DEL", "other", &conf).success);
+            assert_eq!(holders(&place.leases()).into_values().collect::<Vec<_>>(), ["stays"], "{context}");
+            place.assert_copied(&context);
+            if command == "DEL" {
+                place.run("ADD", "c", &conf).addresses();
+            }
+            nth += 1;
+        }
+        kills += nth - 1;
+    }
+    assert!(kills > 0, "{call}: nobody was killed");
+}
+
+#[test]
+fn at_every_change_before_the_database_is_lost() {
+    ["write", "rename", "unlink", "fsync"].into_iter().for_each(survive_with_damage);
 }
 
 #[test]

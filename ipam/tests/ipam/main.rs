@@ -3,6 +3,7 @@
 
 mod cli;
 mod config;
+mod copies;
 mod crash_points;
 mod invariants;
 mod leases;

@@ -92,8 +92,14 @@ fn a_damaged_ledger_is_rebuilt_from_the_kernel() {
         );
         let listed = ipam(&["list"]);
         let aside = ledger.quarantined().unwrap().pop().unwrap();
-        let note = "note: the ledger was damaged and has been rebuilt from the kernel; the old one is";
+        let note = "note: the ledger was damaged and has been rebuilt; the old one is";
         assert_eq!(listed.stderr, format!("{note} {}\n", aside.display()));
+        damage(dir);
+        assert!(place.run("DEL", "c2", &conf()).success);
+        assert_eq!(recovered(&ledger), Vec::<String>::new(), "the ledger's own copy tells more than the kernel");
+        let left = ledger.leases("test").unwrap().unwrap();
+        assert_eq!(left.iter().flat_map(ipam::Record::ips).collect::<Vec<_>>(), first);
+        std::fs::remove_dir_all(dir.join("leases")).unwrap();
         damage(dir);
         assert!(place.run("DEL", "c2", &conf()).success);
         assert_eq!(recovered(&ledger), [format!("n c1 eth0: {} {}", first[0], first[1])]);

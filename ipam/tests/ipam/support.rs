@@ -35,6 +35,23 @@ impl Place {
         self.ledger().leases("test").unwrap().unwrap_or_default()
     }
 
+    /// The leases as their copies tell, by file name.
+    pub fn copies(&self) -> BTreeMap<PathBuf, Record> {
+        let Ok(entries) = std::fs::read_dir(self.data_dir().join("leases")) else { return BTreeMap::new() };
+        let paths = entries.map(|entry| entry.unwrap().path());
+        let copies = paths.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+        copies.map(|path| (path.clone(), serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap())).collect()
+    }
+
+    /// Fails unless copies and leases are the same.
+    pub fn assert_copied(&self, after: &str) {
+        let by_name = |mut leases: Vec<Record>| {
+            leases.sort_by_key(|lease| lease.attachment.to_string());
+            leases
+        };
+        assert_eq!(by_name(self.copies().into_values().collect()), by_name(self.leases()), "{after}");
+    }
+
     /// A path that is there from now on, and stays the same file.
     pub fn netns(&self, name: &str) -> PathBuf {
         let path = self.dir.path().join("netns").join(name);

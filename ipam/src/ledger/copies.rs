@@ -1,0 +1,178 @@
+//! A plain copy of every lease beside the database: what a damaged database is made anew from.
+//!
+//! The database is the truth as long as it can be read. A change goes: the attachments whose lease it ends or begins
+//! are noted in `unsettled`; the database is changed and flushed; their copies are made like the database; the note
+//! goes; then there is an answer. All of it happens under the ledger's lock, and whoever opens the database first
+//! settles what is noted. So, for a process that is killed
+//!
+//! - before the note is whole: nothing has changed, and a note about nothing does nothing;
+//! - before the flush: database and copy differ if the change reached the file, and the next opener settles it;
+//! - while copies are made: each is written aside and renamed, and the next opener makes them again;
+//! - before the note goes: the next opener settles what is settled.
+//!
+//! Copies of leases that have ended go before those of leases that have begun are written, so no two copies have an
+//! address in common. If the database is lost between a kill and the next visit, what was noted counts as its copy
+//! says: a lease whose ADD was never answered is forgotten, one whose DEL was never answered stands until that DEL
+//! is repeated, or GC comes.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use cni_spec::Attachment;
+use data_encoding::HEXLOWER;
+use sha2::{Digest, Sha256};
+
+use super::session::{Failure, make_folder};
+use crate::Error;
+use crate::record::{Origin, Record};
+use crate::store::{Change, Store};
+
+/// The copies of a ledger.
+#[derive(Debug)]
+pub(crate) struct Copies {
+    folder: PathBuf,
+    building: PathBuf,
+    note: PathBuf,
+}
+
+impl Copies {
+    /// Those in a ledger's folder.
+    pub fn in_folder(dir: &Path) -> Self {
+        Self { folder: dir.join("leases"), building: dir.join("leases.new"), note: dir.join("unsettled") }
+    }
+
+    /// Notes whose copies will have to be settled after a change.
+    pub fn note(&self, change: &Change) -> Result<(), Error> {
+        let ended = change.ended.iter().map(|ended| &ended.record.attachment);
+        let begun = change.begun.iter().map(|record| &record.attachment);
+        // A line that was cut off must not swallow the next.
+        let lines: String = ended.chain(begun).map(|attachment| format!("\n{attachment}\n")).collect();
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let written = OpenOptions::new().append(true).create(true).mode(0o600).open(&self.note);
+        written.and_then(|mut file| file.write_all(lines.as_bytes())).map_err(failed(&self.note))
+    }
+
+    /// Makes the copies of what is noted like the database, and all of them if there is no folder for them.
+    pub fn settle(&self, store: &Store) -> Result<(), Failure> {
+        if !self.folder.is_dir() {
+            self.copy_all(store)?;
+        }
+        let noted = match fs::read(&self.note) {
+            Ok(noted) => noted,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(failed(&self.note)(error).into()),
+        };
+        let noted = String::from_utf8_lossy(&noted);
+        let noted: BTreeSet<Attachment> = noted.lines().filter_map(|line| line.parse().ok()).collect();
+        let mut standing = Vec::new();
+        for attachment in &noted {
+            let path = copy_in(&self.folder, attachment);
+            match store.lease(attachment)?.filter(needs_copy) {
+                Some(record) => standing.push((path, record)),
+                None => remove(&path).map_err(failed(&path))?,
+            }
+        }
+        // Only now: one of these may have an address of one of those.
+        for (path, record) in standing {
+            write(&path, &record).map_err(failed(&path))?;
+        }
+        remove(&self.note).map_err(failed(&self.note))?;
+        Ok(())
+    }
+
+    /// The leases of this boot, as the copies tell. What cannot be understood is removed, as it would be no better
+    /// the next time; where something cannot be read, nobody knows which addresses are in use.
+    pub fn read(&self, boot_id: &str) -> Result<Vec<Record>, Error> {
+        let entries = match fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed(&self.folder)(error)),
+        };
+        let mut found: Vec<(PathBuf, Record)> = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(failed(&self.folder))?.path();
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            let text = fs::read(&path).map_err(failed(&path))?;
+            match serde_json::from_slice::<Record>(&text).ok().filter(|record| self.is_sound(&path, record, boot_id)) {
+                Some(record) => found.push((path, record)),
+                None => remove(&path).map_err(failed(&path))?,
+            }
+        }
+        // No two copies share an address, but if they did, the later lease was given when the earlier had ended.
+        found.sort_by_key(|(_, record)| std::cmp::Reverse(record.created_boottime_ms));
+        let mut held: BTreeSet<IpAddr> = BTreeSet::new();
+        let mut leases = Vec::new();
+        for (path, record) in found {
+            if record.ips().any(|ip| held.contains(&ip)) {
+                remove(&path).map_err(failed(&path))?;
+            } else {
+                held.extend(record.ips());
+                leases.push(record);
+            }
+        }
+        Ok(leases)
+    }
+
+    /// Removes all copies: a new boot has begun. What stays is void nevertheless, as it names its boot.
+    pub fn void(&self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+
+    fn is_sound(&self, path: &Path, record: &Record, boot_id: &str) -> bool {
+        record.boot_id == boot_id && *path == copy_in(&self.folder, &record.attachment)
+    }
+
+    fn copy_all(&self, store: &Store) -> Result<(), Failure> {
+        match fs::remove_dir_all(&self.building) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(&self.building)(error).into()),
+            Ok(()) | Err(_) => make_folder(&self.building).map_err(failed(&self.building))?,
+        }
+        for record in store.leases() {
+            let record = record?;
+            let path = copy_in(&self.building, &record.attachment);
+            if needs_copy(&record) {
+                write(&path, &record).map_err(failed(&path))?;
+            }
+        }
+        Ok(fs::rename(&self.building, &self.folder).map_err(failed(&self.folder))?)
+    }
+}
+
+/// What was read off the kernel can be read there again, and is void when it cannot.
+fn needs_copy(record: &Record) -> bool {
+    record.origin == Origin::Add
+}
+
+/// One name for each attachment, of a length that fits.
+fn copy_in(folder: &Path, attachment: &Attachment) -> PathBuf {
+    folder.join(format!("{}.json", HEXLOWER.encode(&Sha256::digest(attachment.to_string())[..16])))
+}
+
+/// Whole or not at all, as far as the death of this process goes; a loss of power ends the boot.
+fn write(path: &Path, record: &Record) -> io::Result<()> {
+    let unfinished = path.with_extension("unfinished");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    file.write_all(serde_json::json!(record).to_string().as_bytes())?;
+    drop::<File>(file);
+    fs::rename(&unfinished, path)
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn failed(path: &Path) -> impl Fn(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Copy { path: path.clone(), source }
+}

@@ -25,7 +25,11 @@ pub(crate) fn lease(
     let store = session.store;
     if let Some(record) = store.lease(&request.attachment)? {
         if is_the_same(&record, config, request, &requested) {
-            return Ok(answer(config, &record, false));
+            let lease = answer(config, &record, false);
+            if record.origin == Origin::Recovered {
+                session.commit(&adoption(session, request, record))?;
+            }
+            return Ok(lease);
         }
         // The container that had it is gone, or the pools are others now.
         let ended = vec![Ended { record, released_at: session.now.boottime }];
@@ -56,6 +60,21 @@ pub(crate) fn lease(
     change.begun.push(record);
     session.commit(&change)?;
     Ok(lease)
+}
+
+/// A recovered lease that an ADD is answered with is known from now on as any other, and no longer tied to its link,
+/// which that ADD may make anew.
+fn adoption(session: &Session<'_>, request: &LeaseRequest, record: Record) -> Change {
+    let adopted = Record {
+        netns: Some(request.netns.clone()),
+        pod: Pod::from_args(&request.args),
+        created: session.now.wall,
+        created_boottime_ms: session.now.boottime,
+        origin: Origin::Add,
+        ..record.clone()
+    };
+    let ended = vec![Ended { record, released_at: session.now.boottime }];
+    Change { ended, begun: vec![adopted], ..Change::default() }
 }
 
 /// Whether every pool has an address to give.

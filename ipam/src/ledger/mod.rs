@@ -121,7 +121,7 @@ impl Ledger {
         lease_id: &LeaseId,
         cooldown: Cooldown,
     ) -> Result<Released, Error> {
-        let ended = self.tend(purpose, &|session| {
+        let ended = self.amend(purpose, &|session| {
             let record = session.store.lease(attachment)?.filter(|record| record.lease_id == *lease_id);
             let Some(record) = record else { return Ok(Released::Nothing) };
             let addresses = record.ips().collect();

@@ -7,9 +7,11 @@ use cni_spec::Attachment;
 use ipnetwork::IpNetwork;
 use kernel::rtnl::{Link, RouteFilter, Rtnl};
 
+use super::session::{Failure, Session};
 use crate::clock::{self, Moment};
 use crate::marks::{ALIAS_PREFIX, ROUTE_PROTOCOL};
 use crate::record::{Origin, Pod, Record, RecordedAddress};
+use crate::store::{Change, Ended};
 use crate::{Error, LeaseId};
 
 /// One lease for each host end of a veth pair that says whose it is, with the addresses routed to it. What is known
@@ -40,6 +42,23 @@ pub(super) fn leases_in_kernel(known: &[Record], now: Moment, boot_id: &str) -> 
         }
     }
     Ok(leases)
+}
+
+/// Ends the leases that were read off the kernel and whose link is gone. They may be another ledger's: whoever ends
+/// them there does not tell this one. What cannot be seen is not taken for gone.
+pub(super) fn end_what_is_gone(session: &Session<'_>) -> Result<(), Failure> {
+    let recovered = session.store.recovered()?;
+    if recovered.is_empty() {
+        return Ok(());
+    }
+    let Ok(links) = Rtnl::open().and_then(|rtnl| rtnl.links_of_kind("veth")) else { return Ok(()) };
+    let alive: BTreeSet<Attachment> = links.iter().filter_map(|link| owner(link.alias.as_deref()?)).collect();
+    let gone = recovered.into_iter().filter(|record| !alive.contains(&record.attachment));
+    let ended: Vec<Ended> = gone.map(|record| Ended { record, released_at: session.now.boottime }).collect();
+    if ended.is_empty() {
+        return Ok(());
+    }
+    session.commit(&Change { ended, ..Change::default() })
 }
 
 /// Whether the kernel has a link for the attachment.

@@ -63,14 +63,26 @@ impl From<Error> for Failure {
 type Work<'a, T> = &'a dyn Fn(&Session<'_>) -> Result<T, Failure>;
 
 impl Ledger {
-    /// Runs `work` on the open database, which is made if there is none, and mended if it is damaged.
+    /// Runs `work` on the open database, which is made if there is none, and mended if it is damaged. Before that,
+    /// leases end that were read off the kernel and are not to be seen there any more.
     pub(crate) fn serve<T>(&self, purpose: &str, work: Work<'_, T>) -> Result<T, Error> {
         make_folder(&self.dir).map_err(|source| Error::Folder { path: self.dir.clone(), source })?;
-        self.mend_and_visit(purpose, Care::Copies, work)
+        self.mend_and_visit(purpose, Care::Copies, &|session| {
+            rebuild::end_what_is_gone(session)?;
+            work(session)
+        })
     }
 
     /// The same, but where there is not even a folder for a ledger, there is nothing to do, and none is made.
     pub(crate) fn tend<T>(&self, purpose: &str, work: Work<'_, T>) -> Result<Option<T>, Error> {
+        self.amend(purpose, &|session| {
+            rebuild::end_what_is_gone(session)?;
+            work(session)
+        })
+    }
+
+    /// The same, and the kernel is not looked at: a person may ask from another network namespace than the node's.
+    pub(crate) fn amend<T>(&self, purpose: &str, work: Work<'_, T>) -> Result<Option<T>, Error> {
         self.dir.is_dir().then(|| self.mend_and_visit(purpose, Care::Later, work)).transpose()
     }
 

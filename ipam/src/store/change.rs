@@ -8,7 +8,7 @@ use sled::transaction::{ConflictableTransactionError, TransactionError, Transact
 use super::error::{Damage, StoreError};
 use super::{Release, Store, keys, malformed};
 use crate::pool::PoolKey;
-use crate::record::Record;
+use crate::record::{Origin, Record};
 
 /// What one transaction does: first what ends, then what begins.
 #[derive(Debug, Default)]
@@ -72,6 +72,7 @@ fn apply(tree: &TransactionalTree, change: &Change) -> InTransaction<()> {
 fn end(tree: &TransactionalTree, ended: &Ended) -> InTransaction<()> {
     let key = keys::lease(&ended.record.attachment);
     tree.remove(key.as_slice())?;
+    tree.remove(keys::recovered(&ended.record.attachment))?;
     for recorded in &ended.record.addresses {
         let (address, pool) = (recorded.address.ip(), PoolKey(recorded.pool.clone()));
         let index = keys::address(address);
@@ -99,6 +100,9 @@ fn begin(tree: &TransactionalTree, record: &Record) -> InTransaction<()> {
     }
     let value = serde_json::json!(record).to_string();
     tree.insert(key, value.as_bytes())?;
+    if record.origin == Origin::Recovered {
+        tree.insert(keys::recovered(&record.attachment), &[])?;
+    }
     tree.remove(keys::tombstone(&record.attachment))?;
     Ok(())
 }

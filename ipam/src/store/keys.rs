@@ -9,6 +9,7 @@
 //! | `r` family address | when the address was released last, and from which pool |
 //! | `q` pool 0 time family address | the same, in the order of release |
 //! | `c` pool | the pool's cursor |
+//! | `k` network 0 container id 0 ifname | nothing: the lease was read off the kernel; derived from the leases |
 //! | `t` network 0 container id 0 ifname | when an unknown attachment was deleted |
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -22,9 +23,10 @@ pub(super) const BOOT: &[u8] = b"mboot";
 
 /// What begins every key of a kind.
 pub(super) const LEASES: &[u8] = b"l";
+pub(super) const RECOVERED: &[u8] = b"k";
 pub(super) const TOMBSTONES: &[u8] = b"t";
 /// All kinds that end with the boot: everything but `m`.
-pub(super) const OF_THE_BOOT: [&[u8]; 6] = [b"l", b"a", b"r", b"q", b"c", b"t"];
+pub(super) const OF_THE_BOOT: [&[u8]; 7] = [b"l", b"a", b"r", b"q", b"c", b"k", b"t"];
 
 pub(super) fn lease(attachment: &Attachment) -> Vec<u8> {
     named(b'l', attachment)
@@ -35,11 +37,15 @@ pub(super) fn leases_of(network: &NetworkName) -> Vec<u8> {
     [LEASES, network.as_str().as_bytes(), &[0]].concat()
 }
 
+pub(super) fn recovered(attachment: &Attachment) -> Vec<u8> {
+    named(b'k', attachment)
+}
+
 pub(super) fn tombstone(attachment: &Attachment) -> Vec<u8> {
     named(b't', attachment)
 }
 
-/// The attachment in the key of a lease or a tombstone.
+/// The attachment in the key of a lease, a recovered lease or a tombstone.
 pub(super) fn attachment_in(key: &[u8]) -> Option<Attachment> {
     let mut names = std::str::from_utf8(key.get(1..)?).ok()?.split('\0');
     let (network, container_id, ifname) = (names.next()?, names.next()?, names.next()?);

@@ -83,6 +83,17 @@ impl Store {
         self.scan_leases(&keys::leases_of(network))
     }
 
+    /// The leases that were read off the kernel: those of [`crate::Origin::Recovered`].
+    pub fn recovered(&self) -> Result<Vec<Record>, StoreError> {
+        let mut found = Vec::new();
+        for key in self.db.scan_prefix(keys::RECOVERED).keys() {
+            let key = key?;
+            let attachment = keys::attachment_in(&key).ok_or_else(|| malformed(&key))?;
+            found.extend(self.lease(&attachment)?);
+        }
+        Ok(found)
+    }
+
     /// The lease that holds the address.
     pub fn holder(&self, address: IpAddr) -> Result<Option<Record>, StoreError> {
         let index = keys::address(address);

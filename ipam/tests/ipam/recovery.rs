@@ -75,6 +75,50 @@ fn a_new_ledger_knows_the_pods_that_are_alive() {
     });
 }
 
+fn remove(number: u8) {
+    let rtnl = Rtnl::open().unwrap();
+    let link = rtnl.link(&format!("pwtest{number}")).unwrap().unwrap();
+    assert!(rtnl.delete_link(link.index).unwrap());
+}
+
+#[test]
+fn leases_read_off_the_kernel_go_with_their_links() {
+    sandbox::private_host(|| {
+        let place = Place::new();
+        let ledger = Ledger::at(Ledger::DEFAULT_DIR);
+        let mut conf = conf();
+        conf["ipam"]["podCIDR"] = json!("10.1.2.0/29");
+        for number in 1..=4 {
+            pod(number, &format!("podwire n c{number} eth0"), &[&format!("10.1.2.{}/32", number + 1)]);
+        }
+        assert_eq!(place.run("ADD", "new", &conf).addresses(), [ip("10.1.2.6")]);
+        assert_eq!(place.run("ADD", "too-many", &conf).error().0, 100);
+
+        // Deleted through another ledger, which does not tell this one.
+        remove(1);
+        let all = ["n c1 eth0: 10.1.2.2", "n c2 eth0: 10.1.2.3", "n c3 eth0: 10.1.2.4", "n c4 eth0: 10.1.2.5"];
+        assert_eq!(recovered(&ledger), all, "looking ends nothing");
+        let elsewhere = ipam(&["release", "--container", "c4", "--yes", "--force"]);
+        assert_eq!(elsewhere.code, 0, "{elsewhere:?}");
+        assert_eq!(recovered(&ledger), all[..3], "nor does a person who ends another lease");
+        let status = place.run("STATUS", "", &conf);
+        assert!(status.success, "{status:?}");
+        assert_eq!(recovered(&ledger), all[1..3]);
+
+        // An ADD that is sent again takes the lease over, link or not.
+        assert_eq!(place.run("ADD", "c2", &conf).addresses(), [ip("10.1.2.3")]);
+        remove(2);
+        [3, 4].into_iter().for_each(remove);
+        assert!(place.run("DEL", "unknown", &conf).success);
+        let mut held: Vec<String> = holders(&ledger.leases("test").unwrap().unwrap()).into_values().collect();
+        held.sort();
+        assert_eq!(held, ["c2", "new"]);
+        damage(Path::new(Ledger::DEFAULT_DIR));
+        assert!(place.run("DEL", "c2", &conf).success);
+        assert_eq!(holders(&ledger.leases("test").unwrap().unwrap()).into_values().collect::<Vec<_>>(), ["new"]);
+    });
+}
+
 #[test]
 fn a_damaged_ledger_is_rebuilt_from_the_kernel() {
     sandbox::private_host(|| {

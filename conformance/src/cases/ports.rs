@@ -235,17 +235,11 @@ fn host_ip(host: &Host) -> Verdict {
     let mut mappings = mapping(HOST_PORT, Protocol::Tcp);
     mappings[0]["hostIP"] = json!(NODE[0]);
     let (_pod, _, _server) = serving(host, "pod", mappings)?;
-    let at = |address: IpAddr| {
-        ask_for(
-            Some(&outside.path),
-            Protocol::Tcp,
-            SocketAddr::new(address, HOST_PORT),
-            100,
-            Duration::from_millis(800),
-        )
+    let at = |address: IpAddr, patience| {
+        ask_for(Some(&outside.path), Protocol::Tcp, SocketAddr::new(address, HOST_PORT), 100, patience)
     };
-    expect(at(node(0)?)?, "pod", "at hostIP")?;
-    let other = at(Ipv4Addr::new(192, 0, 2, 3).into())?;
+    expect(at(node(0)?, PATIENCE)?, "pod", "at hostIP")?;
+    let other = at(Ipv4Addr::new(192, 0, 2, 3).into(), Duration::from_millis(500))?;
     ensure!(other.is_none(), "it also answers at another address: {other:?}");
     Ok(())
 }

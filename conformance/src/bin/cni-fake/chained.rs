@@ -275,11 +275,12 @@ fn passed_on(request: &Request, mut result: Value) -> Value {
 
 fn del(request: &Request) -> Answer {
     let store = Store::of(request, "ports");
-    let known = store.records().get(&request.key()).cloned().unwrap_or_default();
     let blind = request.has("PM-5b") && request.capability("portMappings").is_none();
-    if !(request.has("PM-5a") || blind) {
-        undo(request, &known)?;
-    }
+    // Under the lock, so that an ADD of the same attachment comes before or after all of it.
+    store.change(|records| {
+        let known = records.remove(&request.key()).unwrap_or_default();
+        if request.has("PM-5a") || blind { Ok(()) } else { undo(request, &known) }
+    })?;
     if request.has("PM-5d") {
         nft("flush map ip fake-ports wild\n")?;
     }
@@ -291,7 +292,6 @@ fn del(request: &Request) -> Answer {
         )
         .ok();
     }
-    store.forget(&request.key())?;
     Ok(None)
 }
 

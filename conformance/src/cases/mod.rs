@@ -15,6 +15,7 @@ mod ports;
 mod protocol;
 mod results;
 mod robust;
+mod stand_in;
 mod status;
 mod version;
 mod wire;

@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::Answer;
-use crate::protocol::{Failure, Request, shaped};
+use crate::protocol::{Failure, Request};
+use crate::result::shaped;
 use crate::store::Store;
 use crate::tools::{nft, run};
 

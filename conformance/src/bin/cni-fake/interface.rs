@@ -9,7 +9,8 @@ use crate::Answer;
 use crate::check::check;
 use crate::kernel::{build, masquerade};
 use crate::lease::{delegate, lease};
-use crate::protocol::{Failure, Request, shaped};
+use crate::protocol::{Failure, Request};
+use crate::result::shaped;
 use crate::store::Store;
 use crate::tools::{hash, ip_in, ip_json, ip_json_in, nft, run};
 

@@ -11,6 +11,7 @@ mod ipam;
 mod kernel;
 mod lease;
 mod protocol;
+mod result;
 mod store;
 mod tools;
 

@@ -187,6 +187,7 @@ fn copies_that_cannot_be_written_keep_add_from_leasing_and_del_from_nothing() {
     let refused = ipam.lease(&place.request("n", "x2")).unwrap_err();
     assert_eq!(refused.code(), cni_spec::ErrorCode::Io);
     assert_eq!(refused.to_string(), format!("cannot read or write {}", path.display()));
+    assert_eq!(containers(&place), ["x1"], "it was refused before anything was leased");
     assert!(matches!(ipam.release(&lease.attachment).unwrap(), Released::Lease(_)));
     fs::remove_dir(&path).unwrap();
     leased(&place, &ipam, "x2");

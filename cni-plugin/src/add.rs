@@ -21,6 +21,9 @@ const OUTSIDE: [IpAddr; 2] = [
     IpAddr::V6(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
 ];
 
+/// `LOOPBACK_IFINDEX` (include/net/flow.h): where "unreachable" routes lead, with an MTU that no veth can have.
+const LOOPBACK: u32 = 1;
+
 /// Serves an ADD.
 ///
 /// # Errors
@@ -96,7 +99,7 @@ fn outside_mtu(node: &Node) -> Result<Option<u32>, Error> {
     let mut mtus = Vec::new();
     for address in OUTSIDE {
         let way = node.rtnl.route_to(address).map_err(|source| observe("the route to the outside", source))?;
-        if let Some(way) = way {
+        if let Some(way) = way.filter(|way| way.oif != LOOPBACK) {
             let link = node.rtnl.link_by_index(way.oif).map_err(|source| observe("the link to the outside", source))?;
             mtus.extend(link.map(|link| link.mtu));
         }

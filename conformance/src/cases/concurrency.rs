@@ -5,7 +5,7 @@ use std::thread;
 
 use serde_json::Value;
 
-use super::del::{delete_quietly, lost_thread};
+use super::del::lost_thread;
 use super::{ADDRESSING, ANY, cases, nothing_is_left};
 use crate::host::Host;
 use crate::host::pod::Pod;
@@ -87,15 +87,10 @@ fn many_dels(host: &Host) -> Verdict {
     let work: Work<'_, ()> = pods
         .iter()
         .zip(&results)
-        .map(|(pod, result)| Box::new(move || delete_chain(host, pod, result)) as Box<dyn FnOnce() -> Verdict + Send>)
+        .map(|(pod, result)| Box::new(move || host.detach(pod, Some(result))) as Box<dyn FnOnce() -> Verdict + Send>)
         .collect();
     together(work).into_iter().collect::<Verdict>()?;
     nothing_is_left(host)
-}
-
-/// DEL of the whole chain, without waiting for what is left running.
-fn delete_chain(host: &Host, pod: &Pod, result: &Value) -> Verdict {
-    if host.target.plugins.len() == 1 { delete_quietly(host, pod, result) } else { host.detach(pod, Some(result)) }
 }
 
 fn adds_against_dels(host: &Host) -> Verdict {
@@ -104,7 +99,7 @@ fn adds_against_dels(host: &Host) -> Verdict {
     let new: Vec<_> = (6..12).map(|number| Ok(super::busy(host, host.pod()?, number))).collect::<Verdict<_>>()?;
     let mut work: Work<'_, Option<Value>> = Vec::new();
     for ((pod, result), other) in old.iter().zip(&results).zip(&new) {
-        work.push(Box::new(move || delete_chain(host, pod, result).map(|()| None)));
+        work.push(Box::new(move || host.detach(pod, Some(result)).map(|()| None)));
         work.push(Box::new(move || host.attach(other).map(Some)));
     }
     let attached: Vec<_> = together(work).into_iter().collect::<Verdict<Vec<_>>>()?.into_iter().flatten().collect();

@@ -295,7 +295,7 @@ fn in_parallel(host: &Host) -> Verdict {
     let pod = super::busy_pod(host)?;
     let result = host.attach(&pod)?;
     let outcomes = thread::scope(|scope| {
-        let threads: Vec<_> = (0..3).map(|_| scope.spawn(|| delete_quietly(host, &pod, &result))).collect();
+        let threads: Vec<_> = (0..3).map(|_| scope.spawn(|| host.detach(&pod, Some(&result)))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(lost_thread()))).collect::<Vec<_>>()
     });
     outcomes.into_iter().collect::<Verdict>()?;
@@ -304,11 +304,6 @@ fn in_parallel(host: &Host) -> Verdict {
 
 pub(super) fn lost_thread() -> Finding {
     Finding::Trouble("a thread of the suite panicked".to_owned())
-}
-
-/// DEL without waiting for what the plugin leaves running: others are at work.
-pub(super) fn delete_quietly(host: &Host, pod: &Pod, result: &Value) -> Verdict {
-    host.call_for("DEL", pod).prev(result).run()?.success().map(drop)
 }
 
 fn add_after_del(host: &Host) -> Verdict {

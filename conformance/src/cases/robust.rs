@@ -115,6 +115,7 @@ fn killed_del(host: &Host) -> Verdict {
     let pod = super::busy_pod(host)?;
     let result = host.attach(&pod)?;
     let points = points(&host.call_for("DEL", &pod).prev(&result))?;
+    host.detach(&pod, Some(&result))?;
     each_point(host, &points, BUDGET, |point| {
         let pod = super::busy_pod(host)?;
         let result = host.attach(&pod)?;

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::RwLock;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -39,6 +40,10 @@ impl Finished {
     }
 }
 
+/// Held for reading while a program of ours runs. Whoever reaps strangers' children holds it for writing, or it would take
+/// the exit status of a program that another thread waits for.
+pub static RUNNING: RwLock<()> = RwLock::new(());
+
 /// How long a stream may stay open after its program has ended.
 const STREAM_GRACE: Duration = Duration::from_secs(2);
 
@@ -48,6 +53,7 @@ const STREAM_GRACE: Duration = Duration::from_secs(2);
 /// Trouble if it cannot be started; failed if it has not ended by the deadline.
 pub fn run(command: &mut Command, input: &[u8], limit: Duration) -> Verdict<Finished> {
     let name = command.get_program().to_string_lossy().into_owned();
+    let _running = RUNNING.read();
     let start = Instant::now();
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let mut child = command.spawn().map_err(|error| Finding::Trouble(format!("cannot start {name}: {error}")))?;

@@ -8,6 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use super::exec::RUNNING;
 use crate::verdict::{Finding, Verdict};
 
 /// Makes this process the parent of all orphans below it.
@@ -15,10 +16,13 @@ pub fn adopt_orphans() -> nix::Result<()> {
     nix::sys::prctl::set_child_subreaper(true)
 }
 
-/// Waits until no child is left but those in `known`.
+/// Waits until no child is left but those in `known`. While other threads run programs there is nothing to wait for: their
+/// children are not orphans, and the last of them will look.
 pub fn wait_for_orphans(known: &[u32], deadline: Instant) -> Verdict {
     loop {
+        let Ok(alone) = RUNNING.try_write() else { return Ok(()) };
         let left = unknown_children(known);
+        drop(alone);
         if left.is_empty() {
             return Ok(());
         }

@@ -1,14 +1,17 @@
 //! A plain copy of every lease beside the database: what a damaged database is made anew from.
 //!
 //! The database is the truth as long as it can be read. A change goes: the attachments whose lease it ends or begins
-//! are noted in `unsettled`; the database is changed and flushed; their copies are made like the database; the note
-//! goes; then there is an answer. All of it happens under the ledger's lock, and whoever opens the database first
+//! are noted in `unsettled`; the database is changed and flushed; their copies are made like the database; how many
+//! changes there were is written into `generation`; the note goes; then there is an answer. All of it happens under the ledger's lock, and whoever opens the database first
 //! settles what is noted. So, for a process that is killed
 //!
 //! - before the note is whole: nothing has changed, and a note about nothing does nothing;
 //! - before the flush: database and copy differ if the change reached the file, and the next opener settles it;
 //! - while copies are made: each is written aside and renamed, and the next opener makes them again;
 //! - before the note goes: the next opener settles what is settled.
+//!
+//! The engine takes a database that has lost the end of its log for a sound, older one. `generation` tells: a database
+//! that counts fewer changes is damaged.
 //!
 //! Copies of leases that have ended go before those of leases that have begun are written, so no two copies have an
 //! address in common. If the database is lost between a kill and the next visit, what was noted counts as its copy
@@ -37,12 +40,15 @@ pub(crate) struct Copies {
     folder: PathBuf,
     building: PathBuf,
     note: PathBuf,
+    generation: PathBuf,
 }
 
 impl Copies {
     /// Those in a ledger's folder.
     pub fn in_folder(dir: &Path) -> Self {
-        Self { folder: dir.join("leases"), building: dir.join("leases.new"), note: dir.join("unsettled") }
+        let [folder, building] = ["leases", "leases.new"].map(|name| dir.join(name));
+        let [note, generation] = ["unsettled", "generation"].map(|name| dir.join(name));
+        Self { folder, building, note, generation }
     }
 
     /// Notes whose copies will have to be settled after a change.
@@ -82,8 +88,15 @@ impl Copies {
         for (path, record) in standing {
             write(&path, &record).map_err(failed(&path))?;
         }
+        self.write_generation(store.generation()?).map_err(failed(&self.generation))?;
         remove(&self.note).map_err(failed(&self.note))?;
         Ok(())
+    }
+
+    /// How many changes a database has at least that these are the copies of. Where that cannot be read, there is no
+    /// telling, and the database is believed.
+    pub fn generation(&self) -> u64 {
+        fs::read_to_string(&self.generation).ok().and_then(|text| text.trim_end().parse().ok()).unwrap_or(0)
     }
 
     /// The leases of this boot, as the copies tell. What cannot be understood is removed, as it would be no better
@@ -123,7 +136,14 @@ impl Copies {
 
     /// Removes all copies: a new boot has begun. What stays is void nevertheless, as it names its boot.
     pub fn void(&self) {
+        let _ = fs::remove_file(&self.generation);
         let _ = fs::remove_dir_all(&self.folder);
+    }
+
+    /// A few bytes in one write, which a kill does not cut in two.
+    fn write_generation(&self, generation: u64) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&self.generation);
+        file?.write_all(format!("{generation:020}\n").as_bytes())
     }
 
     fn is_sound(&self, path: &Path, record: &Record, boot_id: &str) -> bool {

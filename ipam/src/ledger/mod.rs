@@ -6,6 +6,7 @@
 //!   ledger/                   the database
 //!   ledger.new/               a database being made
 //!   leases/                   a plain copy of every lease; see `copies`
+//!   generation                how many changes the database has at least
 //!   leases.new/               copies being made
 //!   unsettled                 whose copies may not be like the database
 //!   ledger.corrupt.TIME/      one that was damaged, with reason.txt; the last three

@@ -125,6 +125,7 @@ impl Ledger {
                 copies.void();
                 store.begin_boot(boot_id)?;
             }
+            is_up_to_date(&store, &copies)?;
             settle(&copies, &store, care)?;
             let session = Session { store: &store, now: Moment::now()?, boot_id, copies: &copies };
             let pending = spool::carry_out(&self.dir, &session)?;
@@ -143,6 +144,7 @@ impl Ledger {
                 return Ok(Vec::new());
             }
             let (copies, now) = (Copies::in_folder(&self.dir), Moment::now()?);
+            is_up_to_date(&store, &copies)?;
             let session = Session { store: &store, now, boot_id, copies: &copies };
             let (ended, _) = spool::due(&self.dir, &session)?;
             let ends = |record: &Record| ended.iter().any(|ended| ended.record.lease_id == record.lease_id);
@@ -171,16 +173,22 @@ impl Ledger {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error).into()),
             Ok(()) | Err(_) => make_folder(&building).map_err(failed)?,
         }
-        let mut recovered = Copies::in_folder(&self.dir).read(boot_id)?;
+        let copies = Copies::in_folder(&self.dir);
+        let mut recovered = copies.read(boot_id)?;
         let in_kernel = rebuild::leases_in_kernel(&recovered, Moment::now()?, boot_id)?;
         recovered.extend(in_kernel);
-        let store = Store::create(&building, boot_id)?;
+        let store = Store::create(&building, boot_id, copies.generation())?;
         store.commit(&Change { begun: recovered, ..Change::default() })?;
         store.flush()?;
         drop(store);
         fs::rename(&building, self.database()).map_err(failed)?;
         Ok(())
     }
+}
+
+fn is_up_to_date(store: &Store, copies: &Copies) -> Result<(), StoreError> {
+    let (found, made) = (store.generation()?, copies.generation());
+    if found < made { Err(StoreError::Damaged(Damage::Behind { found, made })) } else { Ok(()) }
 }
 
 fn settle(copies: &Copies, store: &Store, care: Care) -> Result<(), Failure> {

@@ -6,7 +6,7 @@ use cni_spec::Attachment;
 use sled::transaction::{ConflictableTransactionError, TransactionError, TransactionalTree};
 
 use super::error::{Damage, StoreError};
-use super::{Release, Store, keys, malformed};
+use super::{Release, Store, generation, keys, malformed};
 use crate::pool::PoolKey;
 use crate::record::{Origin, Record};
 
@@ -25,6 +25,13 @@ pub(crate) struct Change {
     pub tombstones: Vec<(Attachment, u64)>,
     /// Tombstones that nobody needs any more.
     pub levelled: Vec<Attachment>,
+}
+
+impl Change {
+    /// Whether leases end or begin.
+    pub fn is_about_leases(&self) -> bool {
+        !self.ended.is_empty() || !self.begun.is_empty()
+    }
 }
 
 /// The end of a lease.
@@ -48,6 +55,10 @@ impl Store {
 }
 
 fn apply(tree: &TransactionalTree, change: &Change) -> InTransaction<()> {
+    if change.is_about_leases() {
+        let before = generation(tree.get(keys::GENERATION)?.as_deref()).map_err(ConflictableTransactionError::Abort)?;
+        tree.insert(keys::GENERATION, before.saturating_add(1).to_be_bytes().as_slice())?;
+    }
     for ended in &change.ended {
         end(tree, ended)?;
     }

@@ -49,6 +49,14 @@ pub enum Damage {
     /// An address to be leased is held already, though no lease was found that holds it.
     #[error("{0} is in the index without a lease")]
     Index(IpAddr),
+    /// The engine opened an earlier state: the end of its log is gone.
+    #[error("it counts {found} changes of leases, but {made} were made")]
+    Behind {
+        /// How many it knows of.
+        found: u64,
+        /// How many were answered.
+        made: u64,
+    },
     /// A database without version: not one of ours, or cut off.
     #[error("it has no schema version")]
     NoSchema,

@@ -20,6 +20,8 @@ use crate::pool::PoolKey;
 
 pub(super) const SCHEMA: &[u8] = b"mschema";
 pub(super) const BOOT: &[u8] = b"mboot";
+/// How many transactions have ended or begun leases.
+pub(super) const GENERATION: &[u8] = b"mgeneration";
 
 /// What begins every key of a kind.
 pub(super) const LEASES: &[u8] = b"l";

@@ -50,7 +50,7 @@ fn leases_of_another_boot_are_void() {
     let dir = tempfile::tempdir().unwrap();
     let pool = small_pool();
     let lease = record_of("c1", &pool, &[ip("10.0.0.2")]);
-    let store = Store::create(dir.path(), "the-boot-before").unwrap();
+    let store = Store::create(dir.path(), "the-boot-before", 0).unwrap();
     store.commit(&begin(lease.clone())).unwrap();
     store.commit(&Change { cursors: vec![(pool.key(), ip("10.0.0.2"))], ..Change::default() }).unwrap();
     store.commit(&begin(record_of("c2", &pool, &[ip("10.0.0.3")]))).unwrap();
@@ -73,7 +73,7 @@ fn leases_of_another_boot_are_void() {
 #[test]
 fn a_newer_schema_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::create(dir.path(), BOOT_ID).unwrap();
+    let store = Store::create(dir.path(), BOOT_ID, 0).unwrap();
     store.commit(&begin(record_of("c1", &small_pool(), &[ip("10.0.0.2")]))).unwrap();
     store.db.insert(keys::SCHEMA, &(SCHEMA + 1).to_be_bytes()).unwrap();
     drop(store);
@@ -91,7 +91,7 @@ fn a_newer_schema_is_refused_and_left_alone() {
 #[test]
 fn a_change_is_there_whole_or_not_at_all() {
     let dir = tempfile::tempdir().unwrap();
-    let (store, pool) = (Store::create(dir.path(), BOOT_ID).unwrap(), small_pool());
+    let (store, pool) = (Store::create(dir.path(), BOOT_ID, 0).unwrap(), small_pool());
     store.commit(&begin(record_of("c1", &pool, &[ip("10.0.0.2")]))).unwrap();
     let before: Vec<_> = store.db.iter().map(Result::unwrap).collect();
     let clash = store.commit(&begin(record_of("c2", &pool, &[ip("10.0.0.3"), ip("10.0.0.2")])));
@@ -102,7 +102,7 @@ fn a_change_is_there_whole_or_not_at_all() {
 #[test]
 fn ending_a_lease_frees_no_address_of_another() {
     let dir = tempfile::tempdir().unwrap();
-    let (store, pool) = (Store::create(dir.path(), BOOT_ID).unwrap(), small_pool());
+    let (store, pool) = (Store::create(dir.path(), BOOT_ID, 0).unwrap(), small_pool());
     let stale = record_of("c1", &pool, &[ip("10.0.0.2")]);
     store.commit(&begin(record_of("c2", &pool, &[ip("10.0.0.2")]))).unwrap();
     store.commit(&Change { ended: vec![Ended { record: stale, released_at: 5 }], ..Change::default() }).unwrap();
@@ -111,9 +111,24 @@ fn ending_a_lease_frees_no_address_of_another() {
 }
 
 #[test]
+fn changes_of_leases_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, pool) = (Store::create(dir.path(), BOOT_ID, 7).unwrap(), small_pool());
+    let record = record_of("c1", &pool, &[ip("10.0.0.2")]);
+    let tombstones = vec![(record.attachment.clone(), 10)];
+    store.commit(&begin(record.clone())).unwrap();
+    store.commit(&Change { tombstones, ..Change::default() }).unwrap();
+    assert_eq!(store.generation().unwrap(), 8, "a tombstone is no lease");
+    assert!(store.commit(&begin(record_of("c2", &pool, &[ip("10.0.0.2")]))).is_err());
+    assert_eq!(store.generation().unwrap(), 8, "nothing has changed");
+    store.commit(&Change { ended: vec![Ended { record, released_at: 5 }], ..Change::default() }).unwrap();
+    assert_eq!(store.generation().unwrap(), 9);
+}
+
+#[test]
 fn tombstones_are_found_and_levelled() {
     let dir = tempfile::tempdir().unwrap();
-    let (store, pool) = (Store::create(dir.path(), BOOT_ID).unwrap(), small_pool());
+    let (store, pool) = (Store::create(dir.path(), BOOT_ID, 0).unwrap(), small_pool());
     let buried = |container: &str| record_of(container, &pool, &[]).attachment;
     let tombstones = vec![(buried("c1"), 10), (buried("c2"), 20), (buried("c3"), 30)];
     store.commit(&Change { tombstones, ..Change::default() }).unwrap();
@@ -129,7 +144,7 @@ fn tombstones_are_found_and_levelled() {
 #[test]
 fn the_database_answers_as_its_model() {
     let dir = tempfile::tempdir().unwrap();
-    let (store, pool) = (Store::create(dir.path(), BOOT_ID).unwrap(), small_pool());
+    let (store, pool) = (Store::create(dir.path(), BOOT_ID, 0).unwrap(), small_pool());
     let mut memory = Memory::default();
     let mut cooling = Cooling { now: 1_000_000, period: 30_000 };
     let mut dice: u64 = 0x2545_f491_4f6c_dd1d;

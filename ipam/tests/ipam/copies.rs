@@ -50,6 +50,38 @@ fn a_damaged_ledger_gives_no_address_twice() {
     place.assert_copied("undo");
 }
 
+/// The engine opens what is left of a log that lost its end, without a word.
+#[test]
+fn a_ledger_that_went_back_in_time_is_damaged() {
+    let place = Place::new();
+    let ipam = place.ipam("n", &conf());
+    leased(&place, &ipam, "x1");
+    let (now, before) = (place.data_dir().join("ledger"), place.data_dir().join("before"));
+    fs::create_dir(&before).unwrap();
+    for entry in fs::read_dir(&now).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file()) {
+        fs::copy(entry.path(), before.join(entry.file_name())).unwrap();
+    }
+    let second = leased(&place, &ipam, "x2");
+    for round in 1..=3 {
+        fs::remove_dir_all(&now).unwrap();
+        fs::create_dir(&now).unwrap();
+        for entry in fs::read_dir(&before).unwrap().map(Result::unwrap) {
+            fs::copy(entry.path(), now.join(entry.file_name())).unwrap();
+        }
+        let look = place.ledger().leases("test").unwrap_err();
+        assert_eq!(look.code(), ipam::code::DAMAGED, "{look}");
+        let third = leased(&place, &ipam, &format!("y{round}"));
+        assert!(ips(&third).iter().all(|ip| !ips(&second).contains(ip)), "{second:?} {third:?}");
+        place.assert_copied("the rebuilt ledger");
+        assert_eq!((place.leases().len(), place.ledger().quarantined().unwrap().len()), (2 + round, round));
+    }
+    let aside = place.ledger().quarantined().unwrap();
+    let reason = fs::read_to_string(aside[0].join("reason.txt")).unwrap();
+    assert_eq!(reason, "it counts 1 changes of leases, but 2 were made\n");
+    ipam.release(&attachment("n", "x1")).unwrap();
+    assert_eq!(place.ledger().quarantined().unwrap().len(), 3, "the new database counts on");
+}
+
 #[test]
 fn what_ends_leaves_no_copy() {
     let place = Place::new();

@@ -1,7 +1,9 @@
 //! Where addresses come from: our own IPAM by a library call, any other by running its executable.
 
 use cni_spec::delegate::{Delegate, DelegateError};
-use cni_spec::{AddRequest, CheckRequest, CniResult, DelRequest, Environment, GcRequest, NetConf, StatusRequest};
+use cni_spec::{
+    AddRequest, CheckRequest, CniResult, DelRequest, Environment, ErrorCode, GcRequest, NetConf, StatusRequest,
+};
 use ipam::{Ipam, LeaseRequest, Ledger, Netns};
 
 use crate::Error;
@@ -38,8 +40,22 @@ fn lease_own(request: &AddRequest) -> Result<Leased<'_>, Error> {
         netns: Netns::at(&request.netns),
         args: request.args.clone(),
     };
-    let lease = ipam.lease(&wanted).map_err(own_error)?;
+    let lease = match ipam.lease(&wanted) {
+        Ok(lease) => lease,
+        Err(failure) => return Err(without_half_a_lease(&ipam, request, failure)),
+    };
     Ok(Leased { result: CniResult::from(&lease), give_back: Box::new(move || ipam.undo(&lease).map_err(own_error)) })
+}
+
+/// A ledger that failed while it was written may hold the lease all the same. As a delegate whose ADD failed gets a
+/// DEL (spec section 4), so does ours; what the ledger cannot take now, it writes down for later.
+fn without_half_a_lease(ipam: &Ipam, request: &AddRequest, failure: ipam::Error) -> Error {
+    let may_have_leased = matches!(failure.code(), ErrorCode::Io | ipam::code::DAMAGED);
+    let released = if may_have_leased { ipam.release(&request.attachment).map(drop) } else { Ok(()) };
+    match released {
+        Ok(()) => own_error(failure),
+        Err(undo) => Error::Undo { failure: Box::new(own_error(failure)), undo: vec![own_error(undo)] },
+    }
 }
 
 fn lease_delegated<'a>(ipam_type: &'a str, request: &'a AddRequest) -> Result<Leased<'a>, Error> {

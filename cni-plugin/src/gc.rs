@@ -1,8 +1,11 @@
 //! GC: removes what belongs to no valid attachment of the network, wherever it is.
 
-use cni_spec::GcRequest;
+use std::collections::BTreeSet;
+
+use cni_spec::{Attachment, GcRequest, ValidAttachment};
 
 use crate::firewall::Firewall;
+use crate::names::Names;
 use crate::pod::Node;
 use crate::{Error, addresses};
 
@@ -28,11 +31,27 @@ fn stale_rules(request: &GcRequest) -> Result<(), Error> {
     Firewall::open_if_any(&request.config.name)?.map_or(Ok(()), |mut rules| rules.gc(&request.valid))
 }
 
+/// The runtime keeps ADDs away while it collects (spec section 2, "GC"), so a pair without an alias is a leftover.
 fn stale_links(request: &GcRequest) -> Result<Vec<Error>, Error> {
     let node = Node::open()?;
+    let network = &request.config.name;
     let stale = node
         .own_links()?
         .into_iter()
-        .filter(|(attachment, _)| attachment.network == request.config.name && !request.valid.contains(attachment));
-    Ok(stale.filter_map(|(_, link)| node.delete_link(&link).err()).collect())
+        .filter(|(attachment, _)| attachment.network == *network && !request.valid.contains(attachment))
+        .map(|(_, link)| link);
+    let valid = names_of_valid(request);
+    let unfinished = node.unfinished_links(network)?.into_iter().filter(|link| !valid.contains(&link.name));
+    Ok(stale.chain(unfinished).filter_map(|link| node.delete_link(&link).err()).collect())
+}
+
+/// What the host ends of valid attachments are called: somebody may have taken an alias away.
+fn names_of_valid(request: &GcRequest) -> BTreeSet<String> {
+    let attachment = |valid: &ValidAttachment| Attachment {
+        network: request.config.name.clone(),
+        container_id: valid.container_id.clone(),
+        ifname: valid.ifname.clone(),
+    };
+    let names = request.valid.0.iter().filter_map(|valid| Names::of(&attachment(valid)).ok());
+    names.map(|names| names.host_link).collect()
 }

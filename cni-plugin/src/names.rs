@@ -56,10 +56,11 @@ impl Names {
         let digest =
             digest(&[attachment.network.as_str(), attachment.container_id.as_str(), attachment.ifname.as_str()]);
         let label = BASE32HEX_NOPAD.encode(&digest[..9])[..13].to_ascii_lowercase();
+        let start = mac_start(&attachment.network);
         Ok(Self {
             host_link: format!("pw{label}"),
-            host_mac: local_mac(&digest[16..21], 0),
-            pod_mac: local_mac(&digest[16..21], 1),
+            host_mac: local_mac(start, &digest[16..19], 0),
+            pod_mac: local_mac(start, &digest[16..19], 1),
             alias: format!("{ALIAS_PREFIX}{owner}"),
             owner,
         })
@@ -68,8 +69,21 @@ impl Names {
 
 /// A locally administered unicast address (IEEE 802, section 8.2). Both ends are given one explicitly:
 /// a link that the kernel numbered by itself may be renumbered by systemd's `MACAddressPolicy`.
-fn local_mac(bytes: &[u8], end: u8) -> MacAddr6 {
-    MacAddr6::new(0x0a, bytes[0], bytes[1], bytes[2], bytes[3], bytes[4] & 0xfe | end)
+fn local_mac([first, second, third]: [u8; 3], bytes: &[u8], end: u8) -> MacAddr6 {
+    MacAddr6::new(first, second, third, bytes[0], bytes[1], bytes[2] & 0xfe | end)
+}
+
+/// How the hardware addresses of a network's pods begin. A pair has it from the moment it is made, while its alias
+/// comes a message later, so that it tells whose a pair is that was never finished.
+fn mac_start(network: &NetworkName) -> [u8; 3] {
+    let digest = digest(&[network.as_str()]);
+    [0x0a, digest[0], digest[1]]
+}
+
+/// Whether a hardware address is one of those that this network's pairs are made with.
+#[must_use]
+pub fn is_mac_of(network: &NetworkName, mac: MacAddr6) -> bool {
+    mac.as_bytes().starts_with(&mac_start(network))
 }
 
 fn digest(parts: &[&str]) -> [u8; 32] {
@@ -122,8 +136,10 @@ mod tests {
     }
 
     #[test]
-    fn macs_are_local_and_unicast() {
+    fn macs_are_local_and_unicast_and_tell_the_network() {
         let names = Names::of(&attachment("a")).unwrap();
+        assert!(is_mac_of(&"podnet".parse().unwrap(), names.host_mac));
+        assert!(!is_mac_of(&"podnet2".parse().unwrap(), names.host_mac));
         for mac in [names.host_mac, names.pod_mac] {
             assert_eq!(mac.as_bytes()[0] & 0b11, 0b10);
         }

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
+use cni_spec::NetworkName;
 use kernel::netns::NetNs;
 use kernel::rtnl::{Link, Rtnl};
 
 use crate::Error;
-use crate::names::{Names, attachment_of_alias};
+use crate::names::{Names, attachment_of_alias, is_mac_of};
 use crate::step::Place;
 
 /// The node's namespace, in which the plugin runs.
@@ -56,6 +57,16 @@ impl Node {
         let links = self.rtnl.links().map_err(|source| observe("the node's links", source))?;
         let owned = |link: Link| Some((attachment_of_alias(link.alias.as_deref()?)?, link));
         Ok(links.into_iter().filter_map(owned).collect())
+    }
+
+    /// The host ends of this network that an ADD was killed over before it could write the alias on them.
+    ///
+    /// # Errors
+    /// [`Error::Observe`].
+    pub fn unfinished_links(&self, network: &NetworkName) -> Result<Vec<Link>, Error> {
+        let links = self.rtnl.links_of_kind("veth").map_err(|source| observe("the node's links", source))?;
+        let unfinished = |link: &Link| link.alias.is_none() && link.mac.is_some_and(|mac| is_mac_of(network, mac));
+        Ok(links.into_iter().filter(unfinished).collect())
     }
 
     /// Deletes the attachment's veth pair; its addresses, routes and neighbours go with it.

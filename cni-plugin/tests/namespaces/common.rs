@@ -1,13 +1,15 @@
 //! A private node with pods on it: the plugin's executable, namespaces, and what the kernel shows.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kernel::netns::{self, NetNs};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use serde_json::{Value, json};
 
 /// Long enough for a busy machine; nothing waits for it when all is well.
@@ -109,6 +111,12 @@ impl TestPod {
     }
 }
 
+/// Runs a GC of the test's network with this list of valid attachments.
+pub fn gc(valid: &Value) -> Answer {
+    let config = with(dual_stack(), &json!({ "cni.dev/valid-attachments": valid }));
+    run(&[("CNI_COMMAND", "GC".to_owned()), ("CNI_PATH", "/usr/lib/cni".to_owned())], &config)
+}
+
 /// Runs the plugin with this environment and config.
 pub fn run(env: &[(&str, String)], config: &Value) -> Answer {
     run_bytes(env, config.to_string().as_bytes())
@@ -177,9 +185,18 @@ pub struct Traces(BTreeSet<String>);
 impl Traces {
     /// Fails with what came and what went since then.
     pub fn unchanged(&self, context: impl std::fmt::Display) {
+        self.compare(context, |_| true);
+    }
+
+    /// As [`Traces::unchanged`], but for files that the ledger wrote down for its next opener.
+    pub fn unchanged_but_the_ledger(&self, context: impl std::fmt::Display) {
+        self.compare(context, |line| !line.starts_with("file: /run/podwire/ipam/"));
+    }
+
+    fn compare(&self, context: impl std::fmt::Display, counts: impl Fn(&str) -> bool) {
         let now = traces();
-        let came: Vec<_> = now.0.difference(&self.0).collect();
-        let went: Vec<_> = self.0.difference(&now.0).collect();
+        let came: Vec<_> = now.0.difference(&self.0).filter(|line| counts(line)).collect();
+        let went: Vec<_> = self.0.difference(&now.0).filter(|line| counts(line)).collect();
         assert!(came.is_empty() && went.is_empty(), "{context}: left behind {came:#?}, gone {went:#?}");
     }
 }
@@ -201,7 +218,66 @@ pub fn traces() -> Traces {
     }
     lines.extend(text("nft", &["list", "ruleset"]).lines().map(|line| format!("nft: {line}")));
     lines.extend(leases().into_iter().map(|lease| format!("lease: {lease}")));
+    for folder in ["/run", "/var/lib"] {
+        files_below(Path::new(folder), &mut lines);
+    }
     Traces(lines)
+}
+
+/// Files that plugins may leave; those of the ledger itself stay, and those of namespaces are the runtime's.
+fn files_below(folder: &Path, lines: &mut BTreeSet<String>) {
+    const NOT_OURS: [&str; 2] = ["/run/netns", "/run/strace"];
+    const LEDGER: [&str; 5] = [
+        "/run/podwire/ipam/ledger",
+        "/run/podwire/ipam/lock",
+        "/run/podwire/ipam/generation",
+        "/run/podwire/ipam/unsettled",
+        "/var/lib/podwire/",
+    ];
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries {
+        let path = entry.unwrap().path();
+        let name = path.display().to_string();
+        if NOT_OURS.iter().chain(&LEDGER).any(|start| name.starts_with(start)) {
+            continue;
+        }
+        if path.is_dir() {
+            files_below(&path, lines);
+        } else {
+            lines.insert(format!("file: {name}"));
+        }
+    }
+}
+
+/// How many links carry the mark of the test's network.
+pub fn own_links() -> usize {
+    text("ip", &["-d", "link"]).matches("podwire podnet").count()
+}
+
+/// Becomes the reaper of orphans: processes that a plugin leaves behind become children of this one.
+pub fn adopt_orphans() {
+    nix::sys::prctl::set_child_subreaper(true).unwrap();
+}
+
+/// Whether any child lives; those that have ended are reaped.
+pub fn has_children() -> bool {
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => return true,
+            Ok(_) => {}
+            Err(nix::errno::Errno::ECHILD) => return false,
+            Err(errno) => panic!("waitpid: {errno}"),
+        }
+    }
+}
+
+/// Polls until it holds, and fails at the deadline.
+pub fn until(mut holds: impl FnMut() -> bool, otherwise: impl Fn() -> String) {
+    let deadline = Instant::now() + DEADLINE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "{}", otherwise());
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// The leases in the node's ledger.

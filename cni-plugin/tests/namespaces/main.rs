@@ -6,5 +6,6 @@ mod attach;
 mod bad_input;
 mod common;
 mod delegated;
+mod ill_fate;
 mod masquerade;
 mod residue;

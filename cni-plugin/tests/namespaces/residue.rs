@@ -1,83 +1,152 @@
-//! An ADD that fails or is killed at any system call that changes something, and what is left of it.
+//! An ADD, a DEL or a GC that fails or is killed at any system call that changes something, and what is left of it.
 //!
-//! strace(1) makes the n-th call of each kind fail, or kills the plugin there, for n = 1, 2, ... until a run goes by
-//! without an n-th call: so no step is left out, whatever the order of steps is.
+//! The n-th call of each kind fails, or the plugin dies there, for n = 1, 2, ... until a run goes by without an n-th
+//! call: so no step is left out, whatever the order of steps is.
 
-use std::fs;
+use std::path::Path;
 
 use serde_json::json;
 
-use crate::common::{Answer, TestPod, dual_stack, finish, leases, text, traces, with};
+use crate::common::{Answer, TestPod, Traces, dual_stack, gc, leases, own_links, traces, until};
+use crate::ill_fate::{Verb, ill_fated, kinds_of_calls};
 
-/// More than any ADD makes of one kind; a loop that gets there is broken.
+/// More than any verb makes of one kind; a loop that gets there is broken.
 const MOST_CALLS: u32 = 400;
 
-/// Runs an ADD whose calls of `syscall` meet with `fate` at `when` (the n-th, or from the n-th on: "7+"); tells whether
-/// one did.
-fn ill_fated_add(pod: &TestPod, syscall: &str, fate: &str, when: &str) -> (Answer, bool) {
-    let log = format!("/run/strace-{}", pod.id);
-    let mut strace = sandbox::command("strace");
-    strace.args(["--follow-forks", "--quiet=all", "--output", &log, "--trace", syscall]);
-    strace.arg(format!("--inject={syscall}:{fate}:when={when}")).arg(env!("CARGO_BIN_EXE_podwire"));
-    strace.envs(pod.env("ADD"));
-    let answer = finish(strace, dual_stack().to_string().as_bytes());
-    let seen = fs::read_to_string(&log).unwrap();
-    fs::remove_file(&log).unwrap();
-    let happened = seen.contains("(INJECTED)") || seen.contains("killed by SIGKILL");
-    (answer, happened)
+/// Kinds of system calls that change something outside of the process, or are needed to: each is a row below.
+const CHANGING: [&str; 14] = [
+    "bind",
+    "clone3",
+    "flock",
+    "fsync",
+    "ftruncate",
+    "mkdir",
+    "openat",
+    "pwrite64",
+    "rename",
+    "sendto",
+    "setns",
+    "socket",
+    "unlink",
+    "write",
+];
+
+/// Kinds that change nothing outside of the process, whatever becomes of them.
+const HARMLESS: &str = "access arch_prctl brk clock_nanosleep close connect epoll_create1 epoll_ctl epoll_wait eventfd2 \
+    execve exit exit_group faccessat faccessat2 fcntl fdatasync fstat fstatfs futex getdents64 geteuid getpid getppid getrandom getsockname \
+    getsockopt gettid getuid ioctl kill lseek lstat madvise mmap mprotect mremap munmap newfstatat pipe2 poll prctl \
+    pread64 prlimit64 read readlink recvfrom recvmsg restart_syscall rseq rt_sigaction rt_sigprocmask rt_sigreturn \
+    sched_getaffinity sched_getparam sched_getscheduler sched_setaffinity sched_setscheduler sched_yield \
+    set_robust_list set_tid_address setsockopt sigaltstack stat statx sync_file_range sysinfo uname wait4 waitid";
+
+/// A pod in the state in which the verb finds it.
+fn prepared(verb: Verb) -> TestPod {
+    let pod = TestPod::new("one");
+    if verb != Verb::Add {
+        pod.add(&dual_stack()).ok();
+    }
+    pod
 }
 
-/// Goes through all calls of one kind. strace counts calls for each thread, so a run may meet several failures, among
-/// them those of undoing: where threads share a kind of call that undoing needs too, only DEL must find everything.
-/// `clean` says whether a failed run must have cleaned up by itself.
-fn every_call(syscall: &'static str, fate: &'static str, clean: bool) {
-    let before = traces();
-    let mut failures = 0;
+/// Goes through all calls of one kind. A run may meet several failures, among them those of undoing: where threads
+/// share a kind of call that undoing needs too, only the next DEL or GC must find everything. `clean` says whether a
+/// failed ADD must have cleaned up by itself.
+fn every_call(verb: Verb, syscall: &str, fate: &str, clean: bool) {
+    crate::common::adopt_orphans();
+    let before = after_a_first_pod();
     for n in 1..=MOST_CALLS {
-        let pod = TestPod::new("one");
-        let (answer, happened) = ill_fated_add(&pod, syscall, fate, &n.to_string());
+        let pod = prepared(verb);
+        let (answer, happened) = ill_fated(verb, &pod, syscall, fate, &n.to_string());
+        let context = |when: &str| format!("{verb:?}, {syscall} number {n} {fate}, {when}: {answer:?}");
         if !happened {
+            assert!(n > 1, "no {syscall} in {verb:?}: {answer:?}");
             answer.ok();
-            assert!(failures > 0, "no {syscall} made the ADD fail");
+            pod.del(&dual_stack()).ok();
+            kernel::netns::remove_named(&pod.path).unwrap();
             return;
         }
-        if !answer.success {
-            failures += 1;
-            // An ADD that could not even print its error could not tell anybody that it succeeded either.
-            if clean && !answer.stdout.is_empty() {
-                before.unchanged(format!("{syscall} number {n}: {answer:?}"));
-            }
+        no_link_without_lease(&context);
+        judge(verb, clean, &before, &answer, &context);
+        // What is left is found by the next DEL and by the next GC alike.
+        if n % 2 == 1 {
+            pod.del(&dual_stack()).ok();
+        } else {
+            gc(&json!([])).ok();
         }
-        pod.del(&dual_stack()).ok();
-        before.unchanged(format!("{syscall} number {n}, after DEL: {answer:?}"));
+        before.unchanged(context("cleaned up"));
+        no_process(&context);
         kernel::netns::remove_named(&pod.path).unwrap();
     }
     panic!("more than {MOST_CALLS} calls of {syscall}");
 }
 
-/// Runs a GC whose netlink requests fail from the `n`-th on; tells whether it failed.
-fn ill_fated_gc(n: u32) -> Answer {
-    let mut strace = sandbox::command("strace");
-    strace.args(["--follow-forks", "--quiet=all", "--output=/dev/null", "--trace=sendto"]);
-    strace.arg(format!("--inject=sendto:error=ENOBUFS:when={n}+")).arg(env!("CARGO_BIN_EXE_podwire"));
-    strace.envs([("CNI_COMMAND", "GC"), ("CNI_PATH", "/usr/lib/cni")]);
-    let config = with(dual_stack(), &json!({ "cni.dev/valid-attachments": [] }));
-    finish(strace, config.to_string().as_bytes())
+/// What must hold before anything cleans up.
+fn judge(verb: Verb, clean: bool, before: &Traces, answer: &Answer, context: &impl Fn(&str) -> String) {
+    match verb {
+        // An ADD that could not even print its error could not tell anybody that it succeeded either.
+        Verb::Add if clean && !answer.success && !answer.stdout.is_empty() => {
+            before.unchanged_but_the_ledger(context("failed"));
+        }
+        // A release that the ledger could not take is written down, and counts as done.
+        Verb::Del | Verb::Gc if answer.success => before.unchanged_but_the_ledger(context("succeeded")),
+        _ => {}
+    }
+}
+
+/// What the first pod of a node brings for good: the ledger's folder, and settings.
+fn after_a_first_pod() -> Traces {
+    let pod = TestPod::new("first");
+    pod.add(&dual_stack()).ok();
+    pod.del(&dual_stack()).ok();
+    kernel::netns::remove_named(&pod.path).unwrap();
+    traces()
+}
+
+/// An address that a link still has may not be given to anybody else.
+fn no_link_without_lease(context: &impl Fn(&str) -> String) {
+    let (links, leases) = (own_links(), leases());
+    // A link that was just made and has no address yet needs none.
+    if links > leases.len() {
+        let routes = crate::common::text("ip", &["route", "show", "proto", "112"]);
+        assert!(routes.is_empty(), "{}", context("a link in use without a lease"));
+    }
+}
+
+/// No process of the plugin outlives its answer for long: whoever it leaves behind is ours to wait for, as this
+/// process is the reaper of its orphans.
+fn no_process(context: &impl Fn(&str) -> String) {
+    until(|| !crate::common::has_children(), || context("a process is left"));
+}
+
+#[test]
+fn every_kind_of_system_call_is_known() {
+    sandbox::private_host(|| {
+        let known =
+            |kind: &str| CHANGING.contains(&kind) || HARMLESS.split_whitespace().any(|harmless| harmless == kind);
+        let pod = TestPod::new("one");
+        let mut seen = std::collections::BTreeSet::new();
+        for verb in [Verb::Add, Verb::Del, Verb::Add, Verb::Gc] {
+            seen.extend(kinds_of_calls(verb, &pod));
+        }
+        let unknown: Vec<_> = seen.iter().filter(|kind| !known(kind)).collect();
+        assert!(unknown.is_empty(), "do these change anything? {unknown:?}");
+        assert!(seen.contains("sendto"), "{seen:?}");
+        assert!(Path::new("/run/podwire/ipam").is_dir());
+    });
 }
 
 #[test]
 fn an_address_whose_link_stays_stays_leased() {
     sandbox::private_host(|| {
-        let own_links = || text("ip", &["-d", "link"]).matches("podwire podnet").count();
         for n in 1..=4 {
             let pod = TestPod::new("one");
             pod.add(&dual_stack()).ok();
-            let (code, msg) = ill_fated_gc(n).error();
+            let (answer, _) = ill_fated(Verb::Gc, &pod, "sendto", "error=ENOBUFS", &format!("{n}+"));
+            let (code, msg) = answer.error();
             assert_eq!((code, leases().len()), (5, 1), "request {n}: {msg}");
             pod.del(&dual_stack()).ok();
             // The same for an ADD whose undoing fails too: whatever it leaves, no link is without its lease.
-            let log = format!("{}+", 8 + 2 * n);
-            let (answer, _) = ill_fated_add(&pod, "sendto", "error=ENOBUFS", &log);
+            let (answer, _) = ill_fated(Verb::Add, &pod, "sendto", "error=ENOBUFS", &format!("{}+", 8 + 2 * n));
             assert!(!answer.success, "{answer:?}");
             assert!(own_links() <= leases().len(), "request {n}: a link without a lease: {answer:?}");
             pod.del(&dual_stack()).ok();
@@ -88,21 +157,43 @@ fn an_address_whose_link_stays_stays_leased() {
 }
 
 macro_rules! every_call {
-    ($($name:ident: $syscall:literal, $fate:literal, $clean:literal;)*) => {
+    ($($name:ident: $verb:ident, $fate:literal, $clean:literal, [$($syscall:literal),*];)*) => {
         $(#[test]
         fn $name() {
-            sandbox::private_host(|| every_call($syscall, $fate, $clean));
+            sandbox::private_host(|| {
+                for syscall in [$($syscall),*] {
+                    every_call(Verb::$verb, syscall, $fate, $clean);
+                }
+            });
         })*
     };
 }
 
 every_call! {
-    netlink_requests_that_fail: "sendto", "error=ENOBUFS", true;
-    namespaces_that_cannot_be_entered: "setns", "error=EPERM", true;
-    sockets_that_cannot_be_opened: "socket", "error=EMFILE", true;
-    ledger_pages_that_cannot_be_written: "pwrite64", "error=EIO", true;
-    files_that_cannot_be_written: "write", "error=EIO", false;
-    killed_at_a_netlink_request: "sendto", "signal=KILL", false;
-    killed_at_a_write: "write", "signal=KILL", false;
-    killed_at_a_write_of_the_ledger: "pwrite64", "signal=KILL", false;
+    add_whose_netlink_requests_fail: Add, "error=ENOBUFS", true, ["sendto"];
+    add_that_cannot_enter_the_namespace: Add, "error=EPERM", true, ["setns"];
+    add_without_descriptors: Add, "error=EMFILE", true, ["socket", "openat"];
+    add_whose_sockets_cannot_be_bound: Add, "error=ENOMEM", true, ["bind"];
+    add_without_threads: Add, "error=EAGAIN", false, ["clone3"];
+    add_whose_ledger_cannot_be_written: Add, "error=EIO", true, ["pwrite64", "ftruncate", "fsync", "rename", "unlink", "mkdir"];
+    add_whose_writes_fail: Add, "error=EIO", false, ["write"];
+    add_killed_at_a_netlink_request: Add, "signal=KILL", false, ["sendto", "socket", "bind", "setns"];
+    add_killed_at_a_write: Add, "signal=KILL", false, ["write"];
+    add_killed_at_a_change_of_the_ledger: Add, "signal=KILL", false, ["pwrite64", "ftruncate", "fsync", "rename", "unlink", "mkdir", "flock"];
+    add_killed_when_opening_or_starting: Add, "signal=KILL", false, ["openat", "clone3"];
+
+    del_whose_netlink_requests_fail: Del, "error=ENOBUFS", false, ["sendto"];
+    del_without_descriptors: Del, "error=EMFILE", false, ["socket", "openat"];
+    del_whose_sockets_cannot_be_bound: Del, "error=ENOMEM", false, ["bind"];
+    del_without_threads: Del, "error=EAGAIN", false, ["clone3"];
+    del_whose_ledger_cannot_be_written: Del, "error=EIO", false, ["pwrite64", "ftruncate", "fsync", "rename", "unlink", "mkdir"];
+    del_whose_writes_fail: Del, "error=EIO", false, ["write"];
+    del_killed_at_a_netlink_request: Del, "signal=KILL", false, ["sendto", "socket", "bind"];
+    del_killed_at_a_write: Del, "signal=KILL", false, ["write"];
+    del_killed_at_a_change_of_the_ledger: Del, "signal=KILL", false, ["pwrite64", "ftruncate", "fsync", "rename", "unlink", "mkdir", "flock"];
+    del_killed_when_opening_or_starting: Del, "signal=KILL", false, ["openat", "clone3"];
+
+    gc_whose_netlink_requests_fail: Gc, "error=ENOBUFS", false, ["sendto"];
+    gc_killed_at_a_netlink_request: Gc, "signal=KILL", false, ["sendto"];
+    gc_killed_at_a_change_of_the_ledger: Gc, "signal=KILL", false, ["pwrite64", "rename", "unlink"];
 }

@@ -366,4 +366,26 @@ pub enum Error {
         /// What, as nft(8) names it.
         what: String,
     },
+
+    /// A netlink socket to connection tracking could not be opened.
+    #[error("cannot open a netlink socket to connection tracking")]
+    ConntrackSocket(#[source] io::Error),
+    /// Tracked flows could not be listed.
+    #[error("cannot list flows: conntrack -L {filter}")]
+    ConntrackList {
+        /// Which, as conntrack(8) says it.
+        filter: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Tracked flows could not be deleted.
+    #[error("cannot delete flows: {flow}")]
+    ConntrackDelete {
+        /// Which.
+        flow: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
 }

@@ -1,13 +1,16 @@
 //! The only crate that talks to Linux: namespaces, rtnetlink, nf_tables, sysctl.
 //!
-//! [`netns`] opens network namespaces and runs code in them, [`rtnl`] reads and changes links, addresses,
-//! routes and neighbours, [`nft`] reads and changes nf_tables, [`sysctl`] reads and writes `/proc/sys`. Everything is synchronous, typed and
-//! small; whatever is missing when it should go is `Ok(false)`, not an error.
+//! [`netns`] opens network namespaces and runs code in them, [`rtnl`] reads and changes links, addresses, routes and
+//! neighbours, [`nft`] reads and changes nf_tables, [`conntrack`] lists and forgets tracked flows, [`sysctl`] reads and
+//! writes `/proc/sys`. Everything is synchronous, typed and small; whatever is missing when it should go is
+//! `Ok(false)`, not an error.
 //!
 //! What this crate does not do: it has no policy. Names, addresses, route protocols and the order of
 //! steps are its callers' business, and so is undoing them.
 
+pub mod conntrack;
 pub mod error;
+mod netlink;
 pub mod netns;
 pub mod nft;
 pub mod rtnl;

@@ -388,4 +388,65 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+
+    /// There is no such program of iptables.
+    #[error("there is no program {name}, neither on PATH nor where programs of administrators are")]
+    IptablesMissing {
+        /// Its name, as "ip6tables-restore".
+        name: String,
+    },
+    /// A program of iptables could not be run, or not be talked to.
+    #[error("cannot run {}", .program.display())]
+    IptablesRun {
+        /// Its path.
+        program: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Somebody else held the lock of iptables for too long; nothing was changed.
+    #[error("{} did not get the xtables lock within {seconds} s: {said}", .program.display())]
+    IptablesBusy {
+        /// The program's path.
+        program: PathBuf,
+        /// How long it waited, in seconds.
+        seconds: u32,
+        /// What it said.
+        said: String,
+    },
+    /// A program of iptables refused what it was asked for.
+    #[error("{} failed ({status}): {}{}", .program.display(), if .said.is_empty() { "it does not say why" } else { .said }, .line.as_ref().map(|line| format!("; the line is `{line}`")).unwrap_or_default())]
+    IptablesRefused {
+        /// The program's path.
+        program: PathBuf,
+        /// How it ended.
+        status: std::process::ExitStatus,
+        /// What it said, on one line.
+        said: String,
+        /// The line of its input that it named.
+        line: Option<String>,
+    },
+    /// A program of iptables did not end, and was killed.
+    #[error("{} did not end within {seconds} s", .program.display())]
+    IptablesHangs {
+        /// Its path.
+        program: PathBuf,
+        /// How long it had, in seconds.
+        seconds: u64,
+    },
+    /// The kernel did not give a table of iptables.
+    #[error("cannot read table {table} of iptables")]
+    IptablesRead {
+        /// Its name.
+        table: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A table of iptables looks like none.
+    #[error("cannot understand table {table} of iptables")]
+    IptablesDecode {
+        /// Its name.
+        table: String,
+    },
 }

@@ -1,8 +1,8 @@
-//! The only crate that talks to Linux: namespaces, rtnetlink, nf_tables, sysctl.
+//! The only crate that talks to Linux: namespaces, rtnetlink, nf_tables, iptables, sysctl.
 //!
 //! [`netns`] opens network namespaces and runs code in them, [`rtnl`] reads and changes links, addresses, routes and
-//! neighbours, [`nft`] reads and changes nf_tables, [`conntrack`] lists and forgets tracked flows, [`sysctl`] reads and
-//! writes `/proc/sys`. Everything is synchronous, typed and small; whatever is missing when it should go is
+//! neighbours, [`nft`] reads and changes nf_tables, [`iptables`] does so for iptables, [`conntrack`] lists and
+//! forgets tracked flows, [`sysctl`] reads and writes `/proc/sys`. Everything is synchronous, typed and small; whatever is missing when it should go is
 //! `Ok(false)`, not an error.
 //!
 //! What this crate does not do: it has no policy. Names, addresses, route protocols and the order of
@@ -10,6 +10,7 @@
 
 pub mod conntrack;
 pub mod error;
+pub mod iptables;
 mod netlink;
 pub mod netns;
 pub mod nft;

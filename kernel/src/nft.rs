@@ -29,6 +29,7 @@ mod refusal;
 mod rule;
 mod socket;
 mod value;
+mod xt;
 
 use std::collections::BTreeSet;
 

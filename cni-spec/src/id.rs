@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
 /// Why a name was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
@@ -38,6 +40,23 @@ fn check_identifier(text: &str) -> Result<(), IdError> {
     if first.is_ascii_alphanumeric() && rest_ok { Ok(()) } else { Err(IdError::Characters(text.to_owned())) }
 }
 
+/// In JSON, a name is the text that `Display` writes and `FromStr` checks.
+macro_rules! text_in_json {
+    ($name:ident) => {
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+            }
+        }
+    };
+}
+
 macro_rules! checked_name {
     ($(#[$doc:meta])* $name:ident, $check:expr) => {
         $(#[$doc])*
@@ -66,6 +85,8 @@ macro_rules! checked_name {
                 Ok(Self(text.to_owned()))
             }
         }
+
+        text_in_json!($name);
     };
 }
 
@@ -116,6 +137,8 @@ impl fmt::Display for Attachment {
         write!(f, "{} {} {}", self.network, self.container_id, self.ifname)
     }
 }
+
+text_in_json!(Attachment);
 
 /// Text that does not name an attachment.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

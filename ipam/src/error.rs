@@ -152,6 +152,26 @@ pub enum Error {
         /// Why the ledger could not be had.
         instead: Box<Error>,
     },
+    /// What a person has set aside cannot be read, so nobody knows what must not be leased.
+    #[error("cannot read the reservations in {}", .path.display())]
+    Reservations {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// An address was asked for that a person has set aside.
+    #[error("address {address} was asked for, but is reserved: {reason}")]
+    Reserved {
+        /// The address.
+        address: IpAddr,
+        /// The reservation's reason.
+        reason: String,
+    },
+    /// The ledger's owner answered something else than was asked: another version.
+    #[error("the ledger's owner gave an answer that does not belong to the question; it may be of another version")]
+    Answer,
     /// The kernel did not tell the time.
     #[error("cannot read CLOCK_BOOTTIME")]
     Clock(#[source] io::Error),
@@ -196,10 +216,12 @@ impl Error {
             | Self::LockFile { .. }
             | Self::Folder { .. }
             | Self::Copy { .. }
+            | Self::Reservations { .. }
+            | Self::Answer
             | Self::Clock(_)
             | Self::Proc { .. } => ErrorCode::Io,
             Self::Outside(_) => code::OUTSIDE,
-            Self::Taken { .. } => code::TAKEN,
+            Self::Taken { .. } | Self::Reserved { .. } => code::TAKEN,
             Self::Exhausted(_) => code::EXHAUSTED,
             Self::Deleted { .. } => code::DELETED,
             Self::NoLease { .. } | Self::NotInResult { .. } | Self::Misindexed { .. } => code::DIFFERS,
@@ -221,6 +243,8 @@ impl Error {
             Self::Store { source: StoreError::Newer { .. }, .. } => {
                 Some("a newer podwire wrote the ledger: install that version again, or drain the node and reboot it")
             }
+            Self::Reservations { .. } => Some("correct the file, or move it away and reserve anew with: ipam reserve"),
+            Self::Reserved { .. } => Some("end the reservation with: ipam unreserve"),
             Self::NotAvailable(reason) => reason.next_step(),
             Self::ConfigShape(_)
             | Self::Config(_)
@@ -239,6 +263,7 @@ impl Error {
             | Self::Quarantine { .. }
             | Self::Rebuild(_)
             | Self::Spool { .. }
+            | Self::Answer
             | Self::Clock(_)
             | Self::Proc { .. } => None,
         }

@@ -1,14 +1,16 @@
 //! The service itself, as the plugins use it.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use cni_spec::{Attachment, CniResult, NetConf, NetworkName, ValidAttachments};
 
-use crate::clock::Moment;
+use crate::clock::{self, Moment};
 use crate::config::Config;
-use crate::ledger::{Cooldown, Failure, Session};
-use crate::{Error, Lease, LeaseRequest, Ledger, Released, leasing};
+use crate::event::{Cause, EventKind};
+use crate::ledger::Ending;
+use crate::operation::{Answer, Operation, Wish};
+use crate::record::Pod;
+use crate::{Error, Lease, LeaseId, LeaseRequest, Ledger, Released, leasing};
 
 /// A network's pools and the ledger its leases stand in. It is made from a config that was checked whole, anew
 /// for each request: what was deleted after that is not leased any more.
@@ -47,9 +49,21 @@ impl Ipam {
     /// busy, 103 it is damaged and the kernel could not be asked what is in use, 104 the attachment was
     /// deleted meanwhile.
     pub fn lease(&self, request: &LeaseRequest) -> Result<Lease, Error> {
-        self.ledger.serve(&format!("ADD {}", request.attachment), &|session| {
-            leasing::lease(session, &self.config, request, self.began)
-        })
+        let wish = Wish {
+            attachment: request.attachment.clone(),
+            lease_id: LeaseId(clock::unique_name()?),
+            netns: request.netns.clone(),
+            pod: Pod::from_args(&request.args),
+            terms: self.config.terms.clone(),
+            wanted: self.config.requested(&request.args)?,
+            began: self.began.boottime,
+        };
+        let lease_id = wish.lease_id.clone();
+        let by = Cause::of_this_process(format!("ADD {}", request.attachment));
+        match self.ledger.ask(by, Operation::Lease(Box::new(wish)))? {
+            Answer::Leased(record) => Ok(leasing::answer(&self.config, &record, record.lease_id == lease_id)),
+            _ => Err(Error::Answer),
+        }
     }
 
     /// Takes a lease back that this process made and could not use: without a cool-down, since nobody ever
@@ -62,10 +76,11 @@ impl Ipam {
             return Ok(());
         }
         let asked = Moment::now()?;
-        let purpose = format!("undo of ADD {}", lease.attachment);
-        match self.ledger.release_lease(&purpose, &lease.attachment, &lease.lease_id, Cooldown::None) {
+        let by = Cause::of_this_process(format!("undo of ADD {}", lease.attachment));
+        let (attachment, lease_id) = (&lease.attachment, &lease.lease_id);
+        match self.ledger.end(by, &Ending { attachment, lease_id, rests: false, why: EventKind::Undone }) {
             Ok(_) => Ok(()),
-            Err(error) => self.ledger.spool(&lease.attachment, Some(lease.lease_id.clone()), asked, error).map(drop),
+            Err(error) => self.ledger.spool(attachment, Some(lease_id.clone()), asked, error).map(drop),
         }
     }
 
@@ -83,12 +98,9 @@ impl Ipam {
     /// # Errors
     /// 105 with the difference; 11 and 103 as for [`Ipam::lease`].
     pub fn check(&self, attachment: &Attachment, prev_result: &CniResult) -> Result<(), Error> {
-        self.ledger.serve(&format!("CHECK {attachment}"), &|session| {
-            let Some(record) = session.store.lease(attachment)? else {
-                return Err(Error::NoLease { attachment: attachment.clone() }.into());
-            };
-            record.ips().try_for_each(|address| check_address(session, attachment, prev_result, address))
-        })
+        let ips = prev_result.ips.iter().map(|ip| ip.address.ip()).collect();
+        let by = Cause::of_this_process(format!("CHECK {attachment}"));
+        self.ledger.ask(by, Operation::Check { attachment: attachment.clone(), ips }).map(drop)
     }
 
     /// See [`Ledger::gc`].
@@ -106,27 +118,10 @@ impl Ipam {
     pub fn status(&self) -> Result<(), Error> {
         let timeout = self.ledger.lock_timeout().min(STATUS_TIMEOUT);
         let ledger = self.ledger.clone().with_lock_timeout(timeout);
-        let purpose = format!("STATUS {}", self.config.network);
-        match ledger.tend(&purpose, &|session| leasing::available(session, &self.config)) {
+        let by = Cause::of_this_process(format!("STATUS {}", self.config.terms.network));
+        match ledger.ask(by, Operation::Status(Box::new(self.config.terms.clone()))) {
             Ok(_) => Ok(()),
             Err(reason) => Err(Error::NotAvailable(Box::new(reason))),
         }
     }
-}
-
-fn check_address(
-    session: &Session<'_>,
-    attachment: &Attachment,
-    prev_result: &CniResult,
-    address: IpAddr,
-) -> Result<(), Failure> {
-    if !prev_result.ips.iter().any(|ip| ip.address.ip() == address) {
-        return Err(Error::NotInResult { attachment: attachment.clone(), address }.into());
-    }
-    let holder = session.store.holder(address)?.map(|record| record.attachment);
-    if holder.as_ref() == Some(attachment) {
-        return Ok(());
-    }
-    let holder = holder.map_or_else(|| "nobody".to_owned(), |holder| holder.to_string());
-    Err(Error::Misindexed { attachment: attachment.clone(), address, holder }.into())
 }

@@ -121,7 +121,7 @@ impl From<&Lease> for CniResult {
 }
 
 /// What became of a request to release.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Released {
     /// The lease is gone; these were its addresses.
     Lease(Vec<IpAddr>),

@@ -1,125 +1,129 @@
-//! A lease from the config's pools: one address from each, or nothing.
+//! A lease from the network's pools: one address from each, or nothing.
 
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
 use crate::allocate::{Choice, Cooling, Occupancy as _, allocate};
-use crate::clock::{self, Moment};
 use crate::config::Config;
+use crate::event::EventKind;
 use crate::ledger::{Failure, Session};
+use crate::operation::{KnownPool, Terms, Wish};
 use crate::pool::Pool;
-use crate::record::{Origin, Pod, Record, RecordedAddress};
+use crate::record::{Origin, Record, RecordedAddress};
 use crate::refusal::{Claim, Exhausted};
+use crate::reservations::{self, Reservation};
+use crate::span::Span;
 use crate::store::{Change, Ended, Store};
-use crate::{Error, Lease, LeaseId, LeaseRequest, LeasedAddress};
+use crate::{Error, Lease, LeasedAddress};
 
-/// Leases, or repeats an earlier answer. `began` is when the request reached this process.
-pub(crate) fn lease(
-    session: &Session<'_>,
-    config: &Config,
-    request: &LeaseRequest,
-    began: Moment,
-) -> Result<Lease, Failure> {
-    let requested = config.requested(&request.args)?;
-    let store = session.store;
-    if let Some(record) = store.lease(&request.attachment)? {
-        if is_the_same(&record, config, request, &requested) {
-            let lease = answer(config, &record, false);
-            if record.origin == Origin::Recovered {
-                session.commit(&adoption(session, request, record))?;
+/// Leases, or repeats an earlier answer.
+pub(crate) fn lease(session: &Session<'_>, wish: &Wish) -> Result<Record, Failure> {
+    let (store, terms) = (session.store, &wish.terms);
+    if let Some(record) = store.lease(&wish.attachment)? {
+        if is_the_same(&record, wish) {
+            if record.origin != Origin::Recovered {
+                return Ok(record);
             }
-            return Ok(lease);
+            let (adopted, change) = adoption(session, wish, record);
+            session.commit(&change, EventKind::Replaced)?;
+            return Ok(adopted);
         }
         // The container that had it is gone, or the pools are others now.
         let ended = vec![Ended { record, released_at: session.now.boottime }];
-        session.commit(&Change { ended, ..Change::default() })?;
-    } else if store.tombstone(&request.attachment)?.is_some_and(|deleted| deleted > began.boottime) {
-        return Err(Error::Deleted { attachment: request.attachment.clone() }.into());
+        session.commit(&Change { ended, ..Change::default() }, EventKind::Replaced)?;
+    } else if store.tombstone(&wish.attachment)?.is_some_and(|deleted| deleted > wish.began) {
+        return Err(Error::Deleted { attachment: wish.attachment.clone() }.into());
     }
-    let mut change = Change::default();
+    let reserved = reservations::read(session.state_dir, session.now.wall)?;
+    let mut change = Change { pools: newly_described(store, terms)?, ..Change::default() };
     let mut addresses = Vec::new();
-    for (pool, wanted) in config.pools.iter().zip(requested) {
-        let choice = choose(session, config, pool, wanted)?;
+    for (pool, wanted) in terms.pools.iter().zip(&wish.wanted) {
+        let choice = choose(session, terms, pool, *wanted, &reserved)?;
         change.cursors.extend(choice.cursor.map(|cursor| (pool.key(), cursor)));
         change.forgotten.extend(choice.forgotten);
         addresses.push(recorded(pool, choice.address));
     }
     let record = Record {
-        lease_id: LeaseId(clock::unique_name()?),
-        attachment: request.attachment.clone(),
+        lease_id: wish.lease_id.clone(),
+        attachment: wish.attachment.clone(),
         addresses,
-        netns: Some(request.netns.clone()),
-        pod: Pod::from_args(&request.args),
+        netns: Some(wish.netns.clone()),
+        pod: wish.pod.clone(),
         created: session.now.wall,
         created_boottime_ms: session.now.boottime,
         boot_id: session.boot_id.to_owned(),
         origin: Origin::Add,
     };
-    let lease = answer(config, &record, true);
-    change.begun.push(record);
-    session.commit(&change)?;
-    Ok(lease)
+    change.begun.push(record.clone());
+    session.commit(&change, EventKind::Replaced)?;
+    Ok(record)
 }
 
 /// A recovered lease that an ADD is answered with is known from now on as any other, and no longer tied to its link,
 /// which that ADD may make anew.
-fn adoption(session: &Session<'_>, request: &LeaseRequest, record: Record) -> Change {
+fn adoption(session: &Session<'_>, wish: &Wish, record: Record) -> (Record, Change) {
     let adopted = Record {
-        netns: Some(request.netns.clone()),
-        pod: Pod::from_args(&request.args),
+        netns: Some(wish.netns.clone()),
+        pod: wish.pod.clone(),
         created: session.now.wall,
         created_boottime_ms: session.now.boottime,
         origin: Origin::Add,
         ..record.clone()
     };
     let ended = vec![Ended { record, released_at: session.now.boottime }];
-    Change { ended, begun: vec![adopted], ..Change::default() }
+    (adopted.clone(), Change { ended, begun: vec![adopted], ..Change::default() })
 }
 
 /// Whether every pool has an address to give.
-pub(crate) fn available(session: &Session<'_>, config: &Config) -> Result<(), Failure> {
-    config.pools.iter().try_for_each(|pool| choose(session, config, pool, None).map(drop))
+pub(crate) fn available(session: &Session<'_>, terms: &Terms) -> Result<(), Failure> {
+    let reserved = reservations::read(session.state_dir, session.now.wall)?;
+    terms.pools.iter().try_for_each(|pool| choose(session, terms, pool, None, &reserved).map(drop))
 }
 
 /// Whether a lease that stands already is what this request would get: for the same container (a recovered lease
 /// does not know its namespace), one address from each pool, and those that are asked for.
-fn is_the_same(record: &Record, config: &Config, request: &LeaseRequest, requested: &[Option<IpAddr>]) -> bool {
-    let same_container = record.netns.as_ref().is_none_or(|known| known.is_same_as(&request.netns));
+fn is_the_same(record: &Record, wish: &Wish) -> bool {
+    let pools = &wish.terms.pools;
+    let same_container = record.netns.as_ref().is_none_or(|known| known.is_same_as(&wish.netns));
     let fits = |((pool, wanted), held): ((&Pool, &Option<IpAddr>), IpAddr)| {
         pool.leases(held) && wanted.is_none_or(|wanted| wanted == held)
     };
-    let held: Vec<IpAddr> = config.pools.iter().filter_map(|pool| record.ips().find(|ip| pool.leases(*ip))).collect();
+    let held: Vec<IpAddr> = pools.iter().filter_map(|pool| record.ips().find(|ip| pool.leases(*ip))).collect();
     same_container
-        && record.addresses.len() == config.pools.len()
-        && held.len() == config.pools.len()
-        && config.pools.iter().zip(requested).zip(held).all(fits)
+        && record.addresses.len() == pools.len()
+        && held.len() == pools.len()
+        && pools.iter().zip(&wish.wanted).zip(held).all(fits)
 }
 
-fn choose(session: &Session<'_>, config: &Config, pool: &Pool, wanted: Option<IpAddr>) -> Result<Choice, Failure> {
+fn choose(
+    session: &Session<'_>,
+    terms: &Terms,
+    pool: &Pool,
+    wanted: Option<IpAddr>,
+    reserved: &[Reservation],
+) -> Result<Choice, Failure> {
     let store = session.store;
     if let Some(address) = wanted {
-        return match store.holder(address)? {
+        if let Some(Record { attachment, pod, .. }) = store.holder(address)? {
+            return Err(Error::Taken { address, holder: Box::new(Claim { attachment, pod }) }.into());
+        }
+        return match reserved.iter().find(|reservation| reservation.cidr.contains(address)) {
             None => Ok(Choice::of(address)),
-            Some(Record { attachment, pod, .. }) => {
-                Err(Error::Taken { address, holder: Box::new(Claim { attachment, pod }) }.into())
-            }
+            Some(Reservation { reason, .. }) => Err(Error::Reserved { address, reason: reason.clone() }.into()),
         };
     }
-    match allocate(pool, store, cooling(session, config))? {
+    let spans: Vec<Span> = reserved.iter().map(|reservation| Span::of(reservation.cidr)).collect();
+    let cooling = Cooling { now: session.now.boottime, period: terms.cooldown };
+    match allocate(&pool.without(&spans), store, cooling)? {
         Some(choice) => Ok(choice),
-        None => Err(Error::Exhausted(exhausted(store, config, pool)?).into()),
+        None => Err(Error::Exhausted(exhausted(store, terms, pool)?).into()),
     }
 }
 
-fn cooling(session: &Session<'_>, config: &Config) -> Cooling {
-    let period = u64::try_from(config.cooldown.as_millis()).unwrap_or(u64::MAX);
-    Cooling { now: session.now.boottime, period }
-}
-
-fn exhausted(store: &Store, config: &Config, pool: &Pool) -> Result<Exhausted, Failure> {
+fn exhausted(store: &Store, terms: &Terms, pool: &Pool) -> Result<Exhausted, Failure> {
     let mut own = 0;
-    for record in store.leases_of(&config.network) {
+    for record in store.leases_of(&terms.network) {
         own += record?.ips().filter(|ip| pool.leases(*ip)).count();
     }
     let mut all: usize = 0;
@@ -128,6 +132,20 @@ fn exhausted(store: &Store, config: &Config, pool: &Pool) -> Result<Exhausted, F
         all += 1;
     }
     Ok(Exhausted { pool: pool.to_string(), capacity: pool.capacity(), held_by_others: all.saturating_sub(own) })
+}
+
+/// The pools that the ledger knows otherwise, or not yet.
+fn newly_described(store: &Store, terms: &Terms) -> Result<Vec<KnownPool>, Failure> {
+    let mut changed = Vec::new();
+    for pool in &terms.pools {
+        let (network, name) = (terms.network.clone(), pool.key().0);
+        let known = store.known_pool(&network, &name)?;
+        let described = KnownPool { network, name, pool: pool.clone(), cooldown_ms: terms.cooldown };
+        if known.as_ref() != Some(&described) {
+            changed.push(described);
+        }
+    }
+    Ok(changed)
 }
 
 fn recorded(pool: &Pool, address: IpAddr) -> RecordedAddress {
@@ -144,11 +162,11 @@ fn leased(pool: &Pool, address: IpAddr) -> LeasedAddress {
 }
 
 /// Prefix lengths, gateways, routes and resolver settings are the config's, also for an older lease.
-fn answer(config: &Config, record: &Record, fresh: bool) -> Lease {
+pub(crate) fn answer(config: &Config, record: &Record, fresh: bool) -> Lease {
     let of_pool = |pool: &Pool| record.ips().find(|ip| pool.leases(*ip)).map(|ip| leased(pool, ip));
     Lease {
         attachment: record.attachment.clone(),
-        addresses: config.pools.iter().filter_map(of_pool).collect(),
+        addresses: config.terms.pools.iter().filter_map(of_pool).collect(),
         routes: config.routes.clone(),
         dns: config.dns.clone(),
         lease_id: record.lease_id.clone(),

@@ -26,6 +26,7 @@
 //! | `routes` | handed on in the result | `[]` |
 //! | `resolvConf` | a file as in resolv.conf(5), handed on as `dns` | |
 //! | `dataDir` | the ledger's folder | [`Ledger::DEFAULT_DIR`] |
+//! | `stateDir` | where history and reservations are | [`Ledger::DEFAULT_STATE_DIR`], or `dataDir` if that is given |
 //! | `cooldownSeconds` | how long a released address rests, unless there is no other | 30 |
 //! | `lockTimeoutSeconds` | how long to wait for the ledger | 10 |
 //!
@@ -42,16 +43,21 @@ pub mod cli;
 mod clock;
 mod config;
 mod error;
+mod event;
+mod history;
 mod ipam;
 mod lease;
 mod leasing;
 mod ledger;
 mod liveness;
 pub mod marks;
+mod operation;
 mod plugin;
 mod pool;
 mod record;
 mod refusal;
+mod reservations;
+mod service;
 mod span;
 mod store;
 

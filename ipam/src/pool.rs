@@ -4,14 +4,16 @@ use std::fmt;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
 
 use crate::span::{self, Span};
 
 /// One range of a pool: host-local's `{subnet, rangeStart, rangeEnd, gateway}` with the defaults filled in.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Range {
     pub subnet: IpNetwork,
     pub span: Span,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<IpAddr>,
 }
 
@@ -31,7 +33,7 @@ impl Range {
 }
 
 /// Ranges of one family. A lease takes one address from each pool; the ranges of a pool are tried in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Pool {
     ranges: Vec<Range>,
     spans: Vec<Span>,
@@ -44,10 +46,15 @@ impl Pool {
         let kept_out: Vec<Span> =
             gateways.map(|gateway| Span { first: gateway, last: gateway }).chain(excluded.iter().copied()).collect();
         let spans = ranges.iter().map(|range| range.span).collect();
-        let spans = kept_out
-            .into_iter()
-            .fold(spans, |spans: Vec<Span>, out| spans.into_iter().flat_map(|span| span.without(out)).collect());
-        Self { ranges, spans }
+        Self { ranges, spans }.without(&kept_out)
+    }
+
+    /// The same pool, from which these are not leased either. It keeps its name.
+    pub fn without(&self, out: &[Span]) -> Self {
+        let spans = out
+            .iter()
+            .fold(self.spans.clone(), |spans, out| spans.into_iter().flat_map(|span| span.without(*out)).collect());
+        Self { ranges: self.ranges.clone(), spans }
     }
 
     /// What can be leased, in the order in which it is tried.

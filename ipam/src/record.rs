@@ -58,6 +58,8 @@ pub enum Origin {
     Add,
     /// The ledger was lost, and the kernel told that the address is in use.
     Recovered,
+    /// Taken over from another ledger, or put in by a person.
+    Imported,
 }
 
 /// A pod's names, from `K8S_POD_NAMESPACE`, `K8S_POD_NAME` and `K8S_POD_UID` in `CNI_ARGS`.

@@ -34,6 +34,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The private host could not be made.
+    #[error("cannot leave the machine's namespaces")]
+    Sandbox(#[source] sandbox::SandboxError),
     /// `rustc -vV` did not name the host.
     #[error("`rustc -vV` names no host")]
     NoHost,

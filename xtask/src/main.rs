@@ -1,8 +1,9 @@
-//! The developer's commands: `cargo xtask build`, `demo`, `test`.
+//! The developer's commands: `cargo xtask build`, `demo`, `bench`, `test`.
 //!
 //! Nothing here needs root, and nothing here changes the machine's own network: whatever touches
 //! interfaces, routes or rules enters namespaces of its own first.
 
+mod bench;
 mod build;
 mod demo;
 mod error;
@@ -36,6 +37,9 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
+    /// Compare the speed of our plugins with that of the reference plugins.
+    #[command(subcommand, after_help = bench::EXAMPLES)]
+    Bench(bench::Bench),
     /// Run everything: formatting, lints, dependency policy, unit and namespace tests, the demo in all shapes.
     Test(test::Options),
 }
@@ -44,6 +48,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Build => build::executables().map(|folder| say(&folder.display().to_string())),
         Command::Demo { options } => demo::run(&options),
+        Command::Bench(bench) => bench::run(&bench),
         Command::Test(options) => test::run(&options),
     };
     match outcome {

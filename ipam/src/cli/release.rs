@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use super::Terminal;
 use super::exit::{Exit, Stop};
 use super::select::{self, Filter};
-use crate::ledger::Cooldown;
+use crate::event::{Cause, EventKind};
+use crate::ledger::Ending;
 use crate::liveness::Liveness;
 use crate::{Ledger, Record, Released};
 
@@ -91,7 +92,9 @@ impl Release {
 }
 
 fn release(ledger: &Ledger, lease: &Record, exit: Exit, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
-    match ledger.release_lease("ipam release", &lease.attachment, &lease.lease_id, Cooldown::Full)? {
+    let (attachment, lease_id) = (&lease.attachment, &lease.lease_id);
+    let ending = Ending { attachment, lease_id, rests: true, why: EventKind::Released };
+    match ledger.end(Cause::of_this_process("ipam release"), &ending)? {
         Released::Lease(_) => {
             writeln!(terminal.out, "released {}", describe(lease)).map_err(Stop::from_printing)?;
             Ok(exit)

@@ -120,6 +120,7 @@ pub(super) fn origin(origin: Origin) -> &'static str {
     match origin {
         Origin::Add => "add",
         Origin::Recovered => "recovered",
+        Origin::Imported => "imported",
     }
 }
 

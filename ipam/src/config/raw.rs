@@ -98,6 +98,7 @@ impl RawIpam {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct RawPlace {
     pub data_dir: Option<String>,
+    pub state_dir: Option<String>,
     pub lock_timeout_seconds: Option<u32>,
 }
 

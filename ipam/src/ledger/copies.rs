@@ -27,10 +27,12 @@ use std::path::{Path, PathBuf};
 
 use cni_spec::Attachment;
 use data_encoding::HEXLOWER;
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use super::session::{Failure, make_folder};
 use crate::Error;
+use crate::event::{Cause, Event, EventKind};
 use crate::record::{Origin, Record};
 use crate::store::{Change, Store};
 
@@ -69,13 +71,7 @@ impl Copies {
         if !self.folder.is_dir() {
             self.copy_all(store)?;
         }
-        let noted = match fs::read(&self.note) {
-            Ok(noted) => noted,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(failed(&self.note)(error).into()),
-        };
-        let noted = String::from_utf8_lossy(&noted);
-        let noted: BTreeSet<Attachment> = noted.lines().filter_map(|line| line.parse().ok()).collect();
+        let Some(noted) = self.noted()? else { return Ok(()) };
         let mut standing = Vec::new();
         for attachment in &noted {
             let path = copy_in(&self.folder, attachment);
@@ -91,6 +87,37 @@ impl Copies {
         self.write_generation(store.generation()?).map_err(failed(&self.generation))?;
         remove(&self.note).map_err(failed(&self.note))?;
         Ok(())
+    }
+
+    /// What happened to the leases that are noted, as far as database and copies tell: the history of whoever was
+    /// killed before it was written.
+    pub fn unsettled(&self, store: &Store, at: Timestamp, by: &Cause) -> Result<Vec<Event>, Failure> {
+        let Ok(Some(noted)) = self.noted() else { return Ok(Vec::new()) };
+        let mut events = Vec::new();
+        for attachment in &noted {
+            let copied = fs::read(copy_in(&self.folder, attachment)).ok();
+            let before = copied.and_then(|text| serde_json::from_slice::<Record>(&text).ok());
+            let now = store.lease(attachment)?;
+            if before.as_ref().map(|record| &record.lease_id) == now.as_ref().map(|record| &record.lease_id) {
+                continue;
+            }
+            let ended = before.map(|lease| (EventKind::Released, lease));
+            let begun = now.map(|lease| (EventKind::of_begun(&lease), lease));
+            let all = ended.into_iter().chain(begun);
+            events.extend(all.map(|(event, lease)| Event { at, event, lease, by: by.clone() }));
+        }
+        Ok(events)
+    }
+
+    fn noted(&self) -> Result<Option<BTreeSet<Attachment>>, Error> {
+        match fs::read(&self.note) {
+            Ok(noted) => {
+                let noted = String::from_utf8_lossy(&noted);
+                Ok(Some(noted.lines().filter_map(|line| line.parse().ok()).collect()))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed(&self.note)(error)),
+        }
     }
 
     /// How many changes a database has at least that these are the copies of. Where that cannot be read, there is no
@@ -168,7 +195,7 @@ impl Copies {
 
 /// What was read off the kernel can be read there again, and is void when it cannot.
 fn needs_copy(record: &Record) -> bool {
-    record.origin == Origin::Add
+    record.origin != Origin::Recovered
 }
 
 /// One name for each attachment, of a length that fits.

@@ -20,8 +20,9 @@ use cni_spec::{Attachment, NetConf, NetworkName, ValidAttachments};
 
 use crate::clock::{self, Moment};
 use crate::config::Place;
+use crate::event::{Cause, EventKind};
+use crate::operation::{Answer, Contents, Operation, Request};
 use crate::record::Record;
-use crate::store::{Change, Ended};
 use crate::{Error, LeaseId, Released};
 
 mod copies;
@@ -33,17 +34,16 @@ mod session;
 mod spool;
 
 pub use holder::{Held, Holder};
+use lock::Lock;
 pub(crate) use session::{Failure, Session};
-
-/// How long to remember that an unknown attachment was deleted, in milliseconds: longer than any runtime lets an
-/// ADD run.
-const TOMBSTONE_LIFE: u64 = 10 * 60 * 1000;
+use session::{Manner, Slot};
 
 /// Where a ledger is and how long to wait for it. Opening it, and closing it again, is every call's own
 /// business: nothing is held between calls.
 #[derive(Debug, Clone)]
 pub struct Ledger {
     dir: PathBuf,
+    state_dir: PathBuf,
     lock_timeout: Duration,
 }
 
@@ -52,11 +52,15 @@ impl Ledger {
     /// survive a reboot.
     pub const DEFAULT_DIR: &'static str = "/run/podwire/ipam";
 
+    /// Where that is which outlives a boot - history, reservations - beside the ledger in
+    /// [`Ledger::DEFAULT_DIR`]. Beside one that is elsewhere, it is in the ledger's own folder.
+    pub const DEFAULT_STATE_DIR: &'static str = "/var/lib/podwire";
+
     /// How long to wait for the ledger unless `ipam.lockTimeoutSeconds` says otherwise. Runtimes give up after
     /// minutes, and then try again.
     pub const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
-    /// The ledger that a network config names. Looks at nothing but `ipam.dataDir` and
+    /// The ledger that a network config names. Looks at nothing but `ipam.dataDir`, `ipam.stateDir` and
     /// `ipam.lockTimeoutSeconds`, so that DEL and GC go on when the pools of the config have become invalid.
     ///
     /// # Errors
@@ -64,13 +68,26 @@ impl Ledger {
     pub fn from_config(config: &NetConf) -> Result<Self, Error> {
         let place = Place::from_net_conf(config)?;
         let ledger = Self::at(place.dir.unwrap_or_else(|| PathBuf::from(Self::DEFAULT_DIR)));
-        Ok(ledger.with_lock_timeout(place.lock_timeout.unwrap_or(Self::LOCK_TIMEOUT)))
+        let ledger = ledger.with_lock_timeout(place.lock_timeout.unwrap_or(Self::LOCK_TIMEOUT));
+        Ok(match place.state_dir {
+            Some(state_dir) => ledger.with_state_dir(state_dir),
+            None => ledger,
+        })
     }
 
     /// The ledger in a folder.
     #[must_use]
     pub fn at(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), lock_timeout: Self::LOCK_TIMEOUT }
+        let dir = dir.into();
+        let is_default = dir == Path::new(Self::DEFAULT_DIR);
+        let state_dir = if is_default { PathBuf::from(Self::DEFAULT_STATE_DIR) } else { dir.clone() };
+        Self { dir, state_dir, lock_timeout: Self::LOCK_TIMEOUT }
+    }
+
+    /// The same ledger, whose history and reservations are in this folder.
+    #[must_use]
+    pub fn with_state_dir(self, state_dir: impl Into<PathBuf>) -> Self {
+        Self { state_dir: state_dir.into(), ..self }
     }
 
     /// The same ledger, waited for so long.
@@ -85,10 +102,41 @@ impl Ledger {
         &self.dir
     }
 
+    /// Where history and reservations are.
+    #[must_use]
+    pub fn state_dir(&self) -> &Path {
+        &self.state_dir
+    }
+
     /// How long the ledger is waited for.
     #[must_use]
     pub fn lock_timeout(&self) -> Duration {
         self.lock_timeout
+    }
+
+    /// Asks the ledger: through its lock, on a database that is opened for this one question.
+    ///
+    /// # Errors
+    /// Those of the operation; 11 if the ledger is busy, 5 if it cannot be read or written, 103 if it is damaged.
+    pub(crate) fn ask(&self, by: Cause, operation: Operation) -> Result<Answer, Error> {
+        let asked = Moment::now()?.boottime;
+        self.ask_at(asked, by, operation)
+    }
+
+    fn ask_at(&self, asked: u64, by: Cause, operation: Operation) -> Result<Answer, Error> {
+        let wait = u64::try_from(self.lock_timeout.as_millis()).unwrap_or(u64::MAX);
+        let request = Request { by, asked, deadline: asked.saturating_add(wait), operation };
+        let manner = request.operation.manner();
+        if manner == Manner::Serve {
+            session::make_folder(&self.dir).map_err(|source| Error::Folder { path: self.dir.clone(), source })?;
+        } else if !self.dir.is_dir() {
+            return Ok(Answer::NoLedger);
+        }
+        let _lock = Lock::acquire(&self.dir.join("lock"), &request.by.purpose, self.lock_timeout)?;
+        match manner {
+            Manner::Look => self.look(&request),
+            Manner::Serve | Manner::Tend | Manner::Amend => self.visit(&mut Slot::Once, &request),
+        }
     }
 
     /// Ends the attachment's lease; its addresses cool down. An unknown attachment is no error, and neither
@@ -98,43 +146,22 @@ impl Ledger {
     /// [`Error::Spool`] if not even that was possible.
     pub fn release(&self, attachment: &Attachment) -> Result<Released, Error> {
         let asked = Moment::now()?;
-        let ended = self.tend(&format!("DEL {attachment}"), &|session| {
-            let Some(record) = session.store.lease(attachment)? else {
-                bury(session, attachment)?;
-                return Ok(Released::Nothing);
-            };
-            let addresses = record.ips().collect();
-            let ended = vec![Ended { record, released_at: session.now.boottime }];
-            session.commit(&Change { ended, ..Change::default() })?;
-            Ok(Released::Lease(addresses))
-        });
-        match ended {
-            Ok(released) => Ok(released.unwrap_or(Released::Nothing)),
+        let by = Cause::of_this_process(format!("DEL {attachment}"));
+        match self.ask_at(asked.boottime, by, Operation::Release(attachment.clone())) {
+            Ok(Answer::Released(released)) => Ok(released),
+            Ok(_) => Ok(Released::Nothing),
             Err(error) => self.spool(attachment, None, asked, error),
         }
     }
 
     /// Ends a lease if it is still this one.
-    pub(crate) fn release_lease(
-        &self,
-        purpose: &str,
-        attachment: &Attachment,
-        lease_id: &LeaseId,
-        cooldown: Cooldown,
-    ) -> Result<Released, Error> {
-        let ended = self.amend(purpose, &|session| {
-            let record = session.store.lease(attachment)?.filter(|record| record.lease_id == *lease_id);
-            let Some(record) = record else { return Ok(Released::Nothing) };
-            let addresses = record.ips().collect();
-            let released_at = match cooldown {
-                Cooldown::Full => session.now.boottime,
-                Cooldown::None => 0,
-            };
-            let ended = vec![Ended { record, released_at }];
-            session.commit(&Change { ended, ..Change::default() })?;
-            Ok(Released::Lease(addresses))
-        })?;
-        Ok(ended.unwrap_or(Released::Nothing))
+    pub(crate) fn end(&self, by: Cause, lease: &Ending<'_>) -> Result<Released, Error> {
+        let (attachment, lease_id) = (lease.attachment.clone(), lease.lease_id.clone());
+        let operation = Operation::End { attachment, lease_id, rests: lease.rests, why: lease.why };
+        match self.ask(by, operation)? {
+            Answer::Released(released) => Ok(released),
+            _ => Ok(Released::Nothing),
+        }
     }
 
     /// Ends every lease of the network whose attachment is not in the list, and tells how many. Leases made
@@ -143,20 +170,17 @@ impl Ledger {
     /// # Errors
     /// 11 if the ledger is busy, 5 if it cannot be written, 103 if it is damaged and cannot be rebuilt.
     pub fn gc(&self, network: &NetworkName, valid: &ValidAttachments) -> Result<usize, Error> {
-        let asked = Moment::now()?;
-        let ended = self.tend(&format!("GC {network}"), &|session| {
-            let mut ended = Vec::new();
-            for record in session.store.leases_of(network) {
-                let record = record?;
-                if !valid.contains(&record.attachment) && record.created_boottime_ms <= asked.boottime {
-                    ended.push(Ended { record, released_at: session.now.boottime });
-                }
-            }
-            let change = Change { ended, ..Change::default() };
-            session.commit(&change)?;
-            Ok(change.ended.len())
-        })?;
-        Ok(ended.unwrap_or(0))
+        let named = |valid: &cni_spec::ValidAttachment| Attachment {
+            network: network.clone(),
+            container_id: valid.container_id.clone(),
+            ifname: valid.ifname.clone(),
+        };
+        let valid = valid.0.iter().map(named).collect();
+        let operation = Operation::Gc { network: network.clone(), valid };
+        match self.ask(Cause::of_this_process(format!("GC {network}")), operation)? {
+            Answer::Collected(count) => Ok(count),
+            _ => Ok(0),
+        }
     }
 
     /// All leases, in the order of network, container id and interface; none if there is no ledger. Makes no
@@ -166,7 +190,15 @@ impl Ledger {
     /// # Errors
     /// 11 if the ledger is busy, 5 if it cannot be read, 103 if it is damaged.
     pub fn leases(&self, purpose: &str) -> Result<Option<Vec<Record>>, Error> {
-        self.look(purpose)
+        Ok(self.contents(purpose)?.map(|contents| contents.leases))
+    }
+
+    /// Everything that stands in the ledger, as [`Ledger::leases`] reads it.
+    pub(crate) fn contents(&self, purpose: &str) -> Result<Option<Contents>, Error> {
+        match self.ask(Cause::of_this_process(purpose), Operation::Look)? {
+            Answer::Contents(contents) => Ok(Some(*contents)),
+            _ => Ok(None),
+        }
     }
 
     /// Databases that were damaged and put aside, oldest first.
@@ -197,26 +229,16 @@ impl Ledger {
     }
 }
 
-/// Whether released addresses rest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cooldown {
-    /// As long as the network's config says.
-    Full,
-    /// Not at all: nobody has seen the addresses.
-    None,
+/// A lease to end, by its name.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ending<'a> {
+    pub attachment: &'a Attachment,
+    pub lease_id: &'a LeaseId,
+    /// Whether the addresses rest before they are given again.
+    pub rests: bool,
+    /// What the history says.
+    pub why: EventKind,
 }
 
 /// Whether the kernel has a link that says it is the attachment's.
 pub(crate) use rebuild::has_link;
-
-/// Remembers that an attachment was deleted that is not known. Its ADD may have been given up by the runtime and
-/// be waiting for the ledger still: it must not lease what nobody will release.
-fn bury(session: &Session<'_>, attachment: &Attachment) -> Result<(), Failure> {
-    let now = session.now.boottime;
-    let change = Change {
-        tombstones: vec![(attachment.clone(), now)],
-        levelled: session.store.tombstones_before(now.saturating_sub(TOMBSTONE_LIFE))?,
-        ..Change::default()
-    };
-    session.commit(&change)
-}

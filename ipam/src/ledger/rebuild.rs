@@ -9,6 +9,7 @@ use kernel::rtnl::{Link, RouteFilter, Rtnl};
 
 use super::session::{Failure, Session};
 use crate::clock::{self, Moment};
+use crate::event::EventKind;
 use crate::marks::{ALIAS_PREFIX, ROUTE_PROTOCOL};
 use crate::record::{Origin, Pod, Record, RecordedAddress};
 use crate::store::{Change, Ended};
@@ -58,7 +59,7 @@ pub(super) fn end_what_is_gone(session: &Session<'_>) -> Result<(), Failure> {
     if ended.is_empty() {
         return Ok(());
     }
-    session.commit(&Change { ended, ..Change::default() })
+    session.commit(&Change { ended, ..Change::default() }, EventKind::Reclaimed)
 }
 
 /// Whether the kernel has a link for the attachment.

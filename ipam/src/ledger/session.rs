@@ -1,31 +1,47 @@
-//! One visit to the database: lock, open, work, flush, close, unlock.
+//! The open database: what is done around every operation, whether the database was opened for it alone or is held
+//! open by the resident owner.
 
+use std::cell::RefCell;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use super::copies::Copies;
-use super::lock::Lock;
 use super::{Ledger, quarantine, rebuild, spool};
-use crate::Error;
 use crate::clock::{self, Moment};
-use crate::record::Record;
+use crate::event::{Cause, Event, EventKind};
+use crate::operation::{Answer, Operation, Request};
 use crate::store::{Change, Damage, Store, StoreError, sheltered};
+use crate::{Error, history, service};
 
 /// The open database, and the moment.
 pub(crate) struct Session<'a> {
     pub store: &'a Store,
     pub now: Moment,
     pub boot_id: &'a str,
+    /// Where that is which outlives a boot.
+    pub state_dir: &'a Path,
+    by: &'a Cause,
     copies: &'a Copies,
+    events: RefCell<Vec<Event>>,
 }
 
 impl Session<'_> {
-    /// Carries a change out, after noting which leases it is about.
-    pub fn commit(&self, change: &Change) -> Result<(), Failure> {
+    /// Carries a change out, after noting which leases it is about. `why` is said of those that end.
+    pub fn commit(&self, change: &Change, why: EventKind) -> Result<(), Failure> {
         self.copies.note(change)?;
-        Ok(self.store.commit(change)?)
+        self.store.commit(change)?;
+        let ended = change.ended.iter().map(|ended| (why, &ended.record));
+        let begun = change.begun.iter().map(|record| (EventKind::of_begun(record), record));
+        let event = |(event, lease): (EventKind, &crate::Record)| Event {
+            at: self.now.wall,
+            event,
+            lease: lease.clone(),
+            by: self.by.clone(),
+        };
+        self.events.borrow_mut().extend(ended.chain(begun).map(event));
+        Ok(())
     }
 }
 
@@ -59,57 +75,81 @@ impl From<Error> for Failure {
     }
 }
 
-/// What a visit is for: it may be done again if the database had to be mended.
-type Work<'a, T> = &'a dyn Fn(&Session<'_>) -> Result<T, Failure>;
+/// How much an operation may do to the ledger around it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Manner {
+    /// A ledger is made where there is none, and mended if it is damaged. Leases end that were read off the kernel
+    /// and are not to be seen there any more.
+    Serve,
+    /// The same, but where there is not even a folder for a ledger, there is nothing to do, and none is made.
+    Tend,
+    /// The same, and the kernel is not looked at: a person may ask from another network namespace than the node's.
+    Amend,
+    /// Nothing is made, mended or changed.
+    Look,
+}
+
+impl Operation {
+    pub(super) fn manner(&self) -> Manner {
+        match self {
+            Self::Lease(_) | Self::Check { .. } => Manner::Serve,
+            Self::Release(_) | Self::Gc { .. } | Self::Status(_) => Manner::Tend,
+            Self::End { .. } | Self::Begin(_) => Manner::Amend,
+            Self::Look => Manner::Look,
+        }
+    }
+
+    fn care(&self) -> Care {
+        match self {
+            Self::Lease(_) | Self::Check { .. } | Self::Begin(_) => Care::Copies,
+            Self::Release(_) | Self::Gc { .. } | Self::Status(_) | Self::End { .. } | Self::Look => Care::Later,
+        }
+    }
+}
+
+/// A database that is open. The holder has the ledger's lock.
+#[derive(Debug)]
+pub(super) struct Opened {
+    store: Store,
+    copies: Copies,
+    boot_id: String,
+}
+
+/// What becomes of the database after an operation.
+#[derive(Debug)]
+pub(super) enum Slot {
+    /// It is closed again.
+    Once,
+    /// It stays open, if it is sound.
+    #[expect(dead_code, reason = "for an owner that stays")]
+    Kept(Option<Opened>),
+}
 
 impl Ledger {
-    /// Runs `work` on the open database, which is made if there is none, and mended if it is damaged. Before that,
-    /// leases end that were read off the kernel and are not to be seen there any more.
-    pub(crate) fn serve<T>(&self, purpose: &str, work: Work<'_, T>) -> Result<T, Error> {
-        make_folder(&self.dir).map_err(|source| Error::Folder { path: self.dir.clone(), source })?;
-        self.mend_and_visit(purpose, Care::Copies, &|session| {
-            rebuild::end_what_is_gone(session)?;
-            work(session)
-        })
-    }
-
-    /// The same, but where there is not even a folder for a ledger, there is nothing to do, and none is made.
-    pub(crate) fn tend<T>(&self, purpose: &str, work: Work<'_, T>) -> Result<Option<T>, Error> {
-        self.amend(purpose, &|session| {
-            rebuild::end_what_is_gone(session)?;
-            work(session)
-        })
-    }
-
-    /// The same, and the kernel is not looked at: a person may ask from another network namespace than the node's.
-    pub(crate) fn amend<T>(&self, purpose: &str, work: Work<'_, T>) -> Result<Option<T>, Error> {
-        self.dir.is_dir().then(|| self.mend_and_visit(purpose, Care::Later, work)).transpose()
-    }
-
-    /// The leases as the next visit will find them, without changing any. None if there is no ledger.
-    pub(crate) fn look(&self, purpose: &str) -> Result<Option<Vec<Record>>, Error> {
-        if !self.dir.is_dir() {
-            return Ok(None);
-        }
-        let _lock = self.lock(purpose)?;
-        if !self.database().is_dir() {
-            return Ok(None);
-        }
+    /// Carries a request out. The database is opened if it is not open, made if there is none, and mended if it is
+    /// damaged. The caller holds the lock.
+    pub(super) fn visit(&self, slot: &mut Slot, request: &Request) -> Result<Answer, Error> {
         let boot_id = clock::boot_id()?;
-        let looked = twice_if_panicked(|| self.read(&boot_id));
-        looked.map(Some).map_err(|failure| self.blame(failure))
-    }
-
-    /// Whether there is a database is only known under the lock: somebody may be making it, or have just put a
-    /// damaged one aside.
-    fn mend_and_visit<T>(&self, purpose: &str, care: Care, work: Work<'_, T>) -> Result<T, Error> {
-        let _lock = self.lock(purpose)?;
-        let boot_id = clock::boot_id()?;
-        let attempt = || {
-            sheltered(|| if self.database().is_dir() { Ok(()) } else { self.create(&boot_id) })?;
-            self.visit(&boot_id, care, work)
+        let mut attempt = || {
+            sheltered(|| {
+                let open = if let Slot::Kept(kept) = slot { kept.take() } else { None };
+                let opened = match open {
+                    Some(opened) => opened,
+                    None => self.open_or_create(&boot_id, &request.by)?,
+                };
+                let answer = opened.carry_out(self, request);
+                if let Slot::Kept(kept) = slot
+                    && !matches!(answer, Err(Failure::Store(_)))
+                {
+                    *kept = Some(opened);
+                }
+                answer
+            })
         };
-        let mut result = twice_if_panicked(attempt);
+        let mut result = attempt();
+        if is_panic(&result) {
+            result = attempt();
+        }
         if let Err(Failure::Store(StoreError::Damaged(damage))) = &result {
             quarantine::put_aside(&self.dir, &self.database(), damage)?;
             result = attempt();
@@ -117,56 +157,53 @@ impl Ledger {
         result.map_err(|failure| self.blame(failure))
     }
 
-    fn visit<T>(&self, boot_id: &str, care: Care, work: Work<'_, T>) -> Result<T, Failure> {
-        sheltered(|| {
-            let copies = Copies::in_folder(&self.dir);
-            let store = Store::open(&self.database())?;
-            if !store.is_of_boot(boot_id)? {
-                copies.void();
-                store.begin_boot(boot_id)?;
-            }
-            is_up_to_date(&store, &copies)?;
-            settle(&copies, &store, care)?;
-            let session = Session { store: &store, now: Moment::now()?, boot_id, copies: &copies };
-            let pending = spool::carry_out(&self.dir, &session)?;
-            let answer = work(&session)?;
-            store.flush()?;
-            settle(&copies, &store, care)?;
-            spool::remove(pending);
-            Ok(answer)
-        })
-    }
-
-    fn read(&self, boot_id: &str) -> Result<Vec<Record>, Failure> {
-        sheltered(|| {
-            let store = Store::open(&self.database())?;
-            if !store.is_of_boot(boot_id)? {
-                return Ok(Vec::new());
-            }
-            let (copies, now) = (Copies::in_folder(&self.dir), Moment::now()?);
-            is_up_to_date(&store, &copies)?;
-            let session = Session { store: &store, now, boot_id, copies: &copies };
-            let (ended, _) = spool::due(&self.dir, &session)?;
-            let ends = |record: &Record| ended.iter().any(|ended| ended.record.lease_id == record.lease_id);
-            let stands = |record: &Result<Record, _>| !record.as_ref().is_ok_and(ends);
-            Ok(store.leases().filter(stands).collect::<Result<_, _>>()?)
-        })
-    }
-
-    fn lock(&self, purpose: &str) -> Result<Lock, Error> {
-        Lock::acquire(&self.dir.join("lock"), purpose, self.lock_timeout())
-    }
-
-    fn blame(&self, failure: Failure) -> Error {
-        match failure {
-            Failure::Store(source) => Error::Store { dir: self.dir.clone(), source },
-            Failure::Refusal(error) => *error,
+    /// Answers from the database as it is: none if there is no ledger. The caller holds the lock.
+    pub(super) fn look(&self, request: &Request) -> Result<Answer, Error> {
+        if !self.database().is_dir() {
+            return Ok(Answer::NoLedger);
         }
+        let boot_id = clock::boot_id()?;
+        let attempt = || {
+            sheltered(|| {
+                let store = Store::open(&self.database())?;
+                if !store.is_of_boot(&boot_id)? {
+                    return Ok(Answer::NoLedger);
+                }
+                let copies = Copies::in_folder(&self.dir);
+                is_up_to_date(&store, &copies)?;
+                Opened { store, copies, boot_id: boot_id.clone() }.look(self, request)
+            })
+        };
+        let mut result = attempt();
+        if is_panic(&result) {
+            result = attempt();
+        }
+        result.map_err(|failure| self.blame(failure))
+    }
+
+    /// Whether there is a database is only known under the lock: somebody may be making it, or have just put a
+    /// damaged one aside.
+    fn open_or_create(&self, boot_id: &str, by: &Cause) -> Result<Opened, Failure> {
+        if !self.database().is_dir() {
+            self.create(boot_id, by)?;
+        }
+        let copies = Copies::in_folder(&self.dir);
+        let store = Store::open(&self.database())?;
+        if !store.is_of_boot(boot_id)? {
+            copies.void();
+            let voided = store.leases().collect::<Result<Vec<_>, _>>()?;
+            let at = Moment::now()?.wall;
+            let event = |lease| Event { at, event: EventKind::Voided, lease, by: by.clone() };
+            self.tell(&voided.into_iter().map(event).collect::<Vec<_>>());
+            store.begin_boot(boot_id)?;
+        }
+        is_up_to_date(&store, &copies)?;
+        Ok(Opened { store, copies, boot_id: boot_id.to_owned() })
     }
 
     /// A new ledger starts with what copies and kernel say is in use, so that nobody's address is given again when
     /// a ledger was damaged, or removed by hand. It is made beside its place and moved there whole.
-    fn create(&self, boot_id: &str) -> Result<(), Failure> {
+    fn create(&self, boot_id: &str, by: &Cause) -> Result<(), Failure> {
         let building = self.dir.join("ledger.new");
         let failed = |source| Error::Folder { path: building.clone(), source };
         match fs::remove_dir_all(&building) {
@@ -175,14 +212,81 @@ impl Ledger {
         }
         let copies = Copies::in_folder(&self.dir);
         let mut recovered = copies.read(boot_id)?;
-        let in_kernel = rebuild::leases_in_kernel(&recovered, Moment::now()?, boot_id)?;
+        let now = Moment::now()?;
+        let in_kernel = rebuild::leases_in_kernel(&recovered, now, boot_id)?;
+        let event = |lease: &crate::Record| Event {
+            at: now.wall,
+            event: EventKind::Recovered,
+            lease: lease.clone(),
+            by: by.clone(),
+        };
+        let events: Vec<Event> = in_kernel.iter().map(event).collect();
         recovered.extend(in_kernel);
         let store = Store::create(&building, boot_id, copies.generation())?;
         store.commit(&Change { begun: recovered, ..Change::default() })?;
         store.flush()?;
         drop(store);
         fs::rename(&building, self.database()).map_err(failed)?;
+        self.tell(&events);
         Ok(())
+    }
+
+    /// The history is for people: that it cannot be written keeps no pod from its address.
+    fn tell(&self, events: &[Event]) {
+        let _ = history::record(&self.state_dir, events);
+    }
+
+    fn blame(&self, failure: Failure) -> Error {
+        match failure {
+            Failure::Store(source) => Error::Store { dir: self.dir.clone(), source },
+            Failure::Refusal(error) => *error,
+        }
+    }
+}
+
+impl Opened {
+    fn session<'a>(&'a self, ledger: &'a Ledger, by: &'a Cause) -> Result<Session<'a>, Failure> {
+        Ok(Session {
+            store: &self.store,
+            now: Moment::now()?,
+            boot_id: &self.boot_id,
+            state_dir: &ledger.state_dir,
+            by,
+            copies: &self.copies,
+            events: RefCell::default(),
+        })
+    }
+
+    fn carry_out(&self, ledger: &Ledger, request: &Request) -> Result<Answer, Failure> {
+        if request.operation.manner() == Manner::Look {
+            return self.look(ledger, request);
+        }
+        let care = request.operation.care();
+        let session = self.session(ledger, &request.by)?;
+        ledger.tell(&self.copies.unsettled(&self.store, session.now.wall, &request.by)?);
+        settle(&self.copies, &self.store, care)?;
+        let pending = spool::carry_out(&ledger.dir, &session)?;
+        if matches!(request.operation.manner(), Manner::Serve | Manner::Tend) {
+            rebuild::end_what_is_gone(&session)?;
+        }
+        let answer = service::carry_out(&session, request)?;
+        self.store.flush()?;
+        ledger.tell(&session.events.borrow());
+        settle(&self.copies, &self.store, care)?;
+        spool::remove(pending);
+        Ok(answer)
+    }
+
+    /// The contents as the next visit will find them: leases whose release is written down but not carried out are
+    /// left out, and stay where they are.
+    fn look(&self, ledger: &Ledger, request: &Request) -> Result<Answer, Failure> {
+        let session = self.session(ledger, &request.by)?;
+        let mut answer = service::carry_out(&session, request)?;
+        if let Answer::Contents(contents) = &mut answer {
+            let (ended, _) = spool::due(&ledger.dir, &session)?;
+            contents.leases.retain(|lease| !ended.iter().any(|ended| ended.record.lease_id == lease.lease_id));
+        }
+        Ok(answer)
     }
 }
 
@@ -199,11 +303,8 @@ fn settle(copies: &Copies, store: &Store, care: Care) -> Result<(), Failure> {
 }
 
 /// The engine panics for want of memory or threads, too, and not only over damage.
-fn twice_if_panicked<T>(attempt: impl Fn() -> Result<T, Failure>) -> Result<T, Failure> {
-    match attempt() {
-        Err(Failure::Store(StoreError::Damaged(Damage::Panic(_)))) => attempt(),
-        result => result,
-    }
+fn is_panic<T>(result: &Result<T, Failure>) -> bool {
+    matches!(result, Err(Failure::Store(StoreError::Damaged(Damage::Panic(_)))))
 }
 
 /// Only the owner looks into it: the ledger names every pod.

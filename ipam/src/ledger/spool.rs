@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use super::session::{Failure, Session};
 use crate::LeaseId;
 use crate::clock::Moment;
+use crate::event::EventKind;
 use crate::store::{Change, Ended};
 
 /// A release that is still to be carried out.
@@ -83,7 +84,7 @@ fn folder(dir: &Path) -> PathBuf {
 pub(super) fn carry_out(dir: &Path, session: &Session<'_>) -> Result<Vec<PathBuf>, Failure> {
     let (ended, done) = due(dir, session)?;
     if !ended.is_empty() {
-        session.commit(&Change { ended, ..Change::default() })?;
+        session.commit(&Change { ended, ..Change::default() }, EventKind::Released)?;
     }
     Ok(done)
 }

@@ -7,6 +7,7 @@ use sled::transaction::{ConflictableTransactionError, TransactionError, Transact
 
 use super::error::{Damage, StoreError};
 use super::{Release, Store, generation, keys, malformed};
+use crate::operation::KnownPool;
 use crate::pool::PoolKey;
 use crate::record::{Origin, Record};
 
@@ -23,6 +24,8 @@ pub(crate) struct Change {
     pub forgotten: Vec<IpAddr>,
     /// Attachments that were deleted before they were known, and when.
     pub tombstones: Vec<(Attachment, u64)>,
+    /// Pools that are described otherwise than before.
+    pub pools: Vec<KnownPool>,
     /// Tombstones that nobody needs any more.
     pub levelled: Vec<Attachment>,
 }
@@ -67,6 +70,9 @@ fn apply(tree: &TransactionalTree, change: &Change) -> InTransaction<()> {
     }
     for (pool, address) in &change.cursors {
         tree.insert(keys::cursor(pool), keys::address(*address))?;
+    }
+    for pool in &change.pools {
+        tree.insert(keys::known_pool(&pool.network, &pool.name), serde_json::json!(pool).to_string().as_bytes())?;
     }
     for address in &change.forgotten {
         forget(tree, *address)?;

@@ -9,6 +9,7 @@
 //! | `r` family address | when the address was released last, and from which pool |
 //! | `q` pool 0 time family address | the same, in the order of release |
 //! | `c` pool | the pool's cursor |
+//! | `p` network 0 pool | the pool as the network's config described it last |
 //! | `k` network 0 container id 0 ifname | nothing: the lease was read off the kernel; derived from the leases |
 //! | `t` network 0 container id 0 ifname | when an unknown attachment was deleted |
 
@@ -27,8 +28,10 @@ pub(super) const GENERATION: &[u8] = b"mgeneration";
 pub(super) const LEASES: &[u8] = b"l";
 pub(super) const RECOVERED: &[u8] = b"k";
 pub(super) const TOMBSTONES: &[u8] = b"t";
+pub(super) const RELEASES: &[u8] = b"r";
+pub(super) const POOLS: &[u8] = b"p";
 /// All kinds that end with the boot: everything but `m`.
-pub(super) const OF_THE_BOOT: [&[u8]; 7] = [b"l", b"a", b"r", b"q", b"c", b"k", b"t"];
+pub(super) const OF_THE_BOOT: [&[u8]; 8] = [b"l", b"a", b"r", b"q", b"c", b"p", b"k", b"t"];
 
 pub(super) fn lease(attachment: &Attachment) -> Vec<u8> {
     named(b'l', attachment)
@@ -85,6 +88,10 @@ pub(super) fn queue(pool: &PoolKey) -> Vec<u8> {
 
 pub(super) fn cursor(pool: &PoolKey) -> Vec<u8> {
     [b"c", pool.0.as_bytes()].concat()
+}
+
+pub(super) fn known_pool(network: &NetworkName, pool: &str) -> Vec<u8> {
+    [POOLS, network.as_str().as_bytes(), &[0], pool.as_bytes()].concat()
 }
 
 const ADDRESS: usize = 17;

@@ -9,7 +9,9 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use cni_spec::{Attachment, NetworkName};
+use serde::de::DeserializeOwned;
 
+use crate::operation::{KnownPool, Rest, Tombstone};
 use crate::pool::PoolKey;
 use crate::record::Record;
 
@@ -116,16 +118,43 @@ impl Store {
         self.db.get(&key)?.map(|value| number(&key, &value)).transpose()
     }
 
+    /// A pool as it was described last.
+    pub fn known_pool(&self, network: &NetworkName, pool: &str) -> Result<Option<KnownPool>, StoreError> {
+        let key = keys::known_pool(network, pool);
+        self.db.get(&key)?.map(|value| decoded(&key, &value)).transpose()
+    }
+
+    /// All pools, in the order of network and name.
+    pub fn known_pools(&self) -> Result<Vec<KnownPool>, StoreError> {
+        let entries = self.db.scan_prefix(keys::POOLS);
+        entries.map(|entry| entry.map_err(StoreError::from).and_then(|(key, value)| decoded(&key, &value))).collect()
+    }
+
+    /// All remembered releases, in the order of addresses.
+    pub fn releases(&self) -> Result<Vec<Rest>, StoreError> {
+        let rest = |entry: sled::Result<(sled::IVec, sled::IVec)>| {
+            let (key, value) = entry?;
+            let (address, release) =
+                keys::address_in(&key).zip(Release::from_bytes(&value)).ok_or_else(|| malformed(&key))?;
+            Ok(Rest { address, pool: release.pool.0, released_boottime_ms: release.at })
+        };
+        self.db.scan_prefix(keys::RELEASES).map(rest).collect()
+    }
+
+    /// All tombstones, in the order of their attachments.
+    pub fn tombstones(&self) -> Result<Vec<Tombstone>, StoreError> {
+        let tombstone = |entry: sled::Result<(sled::IVec, sled::IVec)>| {
+            let (key, value) = entry?;
+            let attachment = keys::attachment_in(&key).ok_or_else(|| malformed(&key))?;
+            Ok(Tombstone { attachment, deleted_boottime_ms: number(&key, &value)? })
+        };
+        self.db.scan_prefix(keys::TOMBSTONES).map(tombstone).collect()
+    }
+
     /// Attachments whose tombstone is older than a moment of `CLOCK_BOOTTIME`, in milliseconds.
     pub fn tombstones_before(&self, moment: u64) -> Result<Vec<Attachment>, StoreError> {
-        let mut old = Vec::new();
-        for entry in self.db.scan_prefix(keys::TOMBSTONES) {
-            let (key, value) = entry?;
-            if number(&key, &value)? < moment {
-                old.push(keys::attachment_in(&key).ok_or_else(|| malformed(&key))?);
-            }
-        }
-        Ok(old)
+        let old = self.tombstones()?.into_iter().filter(|tombstone| tombstone.deleted_boottime_ms < moment);
+        Ok(old.map(|tombstone| tombstone.attachment).collect())
     }
 
     fn scan_leases(&self, prefix: &[u8]) -> impl Iterator<Item = Result<Record, StoreError>> + use<> {
@@ -168,6 +197,10 @@ impl Release {
 }
 
 fn record(key: &[u8], value: &[u8]) -> Result<Record, StoreError> {
+    decoded(key, value)
+}
+
+fn decoded<T: DeserializeOwned>(key: &[u8], value: &[u8]) -> Result<T, StoreError> {
     serde_json::from_slice(value).map_err(|source| {
         let key = String::from_utf8_lossy(key).replace('\0', " ");
         StoreError::Damaged(Damage::Value { key, source })

@@ -5,6 +5,7 @@ mod cli;
 mod config;
 mod copies;
 mod crash_points;
+mod events;
 mod invariants;
 mod leases;
 mod processes;

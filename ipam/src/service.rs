@@ -1,0 +1,135 @@
+//! Carrying operations out: the one place for it, whoever holds the database open.
+
+use std::net::IpAddr;
+
+use cni_spec::{Attachment, NetworkName};
+
+use crate::event::EventKind;
+use crate::ledger::{Failure, Session};
+use crate::operation::{Answer, Contents, Operation, Request};
+use crate::record::Record;
+use crate::refusal::Claim;
+use crate::store::{Change, Ended};
+use crate::{Error, LeaseId, Released, leasing};
+
+/// How long to remember that an unknown attachment was deleted, in milliseconds: longer than any runtime lets an
+/// ADD run.
+const TOMBSTONE_LIFE: u64 = 10 * 60 * 1000;
+
+/// Carries an operation out on the open database.
+pub(crate) fn carry_out(session: &Session<'_>, request: &Request) -> Result<Answer, Failure> {
+    match &request.operation {
+        Operation::Lease(wish) => leasing::lease(session, wish).map(|record| Answer::Leased(Box::new(record))),
+        Operation::Release(attachment) => release(session, attachment).map(Answer::Released),
+        Operation::End { attachment, lease_id, rests, why } => {
+            end(session, attachment, lease_id, *rests, *why).map(Answer::Released)
+        }
+        Operation::Begin(records) => begin(session, records).map(|()| Answer::Done),
+        Operation::Check { attachment, ips } => check(session, attachment, ips).map(|()| Answer::Done),
+        Operation::Gc { network, valid } => gc(session, network, valid, request.asked).map(Answer::Collected),
+        Operation::Status(terms) => leasing::available(session, terms).map(|()| Answer::Done),
+        Operation::Look => contents(session).map(|contents| Answer::Contents(Box::new(contents))),
+    }
+}
+
+fn release(session: &Session<'_>, attachment: &Attachment) -> Result<Released, Failure> {
+    let Some(record) = session.store.lease(attachment)? else {
+        bury(session, attachment)?;
+        return Ok(Released::Nothing);
+    };
+    end_record(session, record, session.now.boottime, EventKind::Released)
+}
+
+fn end(
+    session: &Session<'_>,
+    attachment: &Attachment,
+    lease_id: &LeaseId,
+    rests: bool,
+    why: EventKind,
+) -> Result<Released, Failure> {
+    match session.store.lease(attachment)?.filter(|record| record.lease_id == *lease_id) {
+        None => Ok(Released::Nothing),
+        Some(record) => end_record(session, record, if rests { session.now.boottime } else { 0 }, why),
+    }
+}
+
+fn end_record(session: &Session<'_>, record: Record, released_at: u64, why: EventKind) -> Result<Released, Failure> {
+    let addresses = record.ips().collect();
+    session.commit(&Change { ended: vec![Ended { record, released_at }], ..Change::default() }, why)?;
+    Ok(Released::Lease(addresses))
+}
+
+/// Remembers that an attachment was deleted that is not known. Its ADD may have been given up by the runtime and
+/// be waiting for the ledger still: it must not lease what nobody will release.
+fn bury(session: &Session<'_>, attachment: &Attachment) -> Result<(), Failure> {
+    let now = session.now.boottime;
+    let change = Change {
+        tombstones: vec![(attachment.clone(), now)],
+        levelled: session.store.tombstones_before(now.saturating_sub(TOMBSTONE_LIFE))?,
+        ..Change::default()
+    };
+    session.commit(&change, EventKind::Released)
+}
+
+fn begin(session: &Session<'_>, records: &[Record]) -> Result<(), Failure> {
+    for record in records {
+        let same = session.store.lease(&record.attachment)?.map(|held| (record.ips().next(), held));
+        let others = record.ips().map(|address| Ok((Some(address), session.store.holder(address)?)));
+        let others = others.collect::<Result<Vec<_>, Failure>>()?;
+        let others = others.into_iter().filter_map(|(address, held)| Some((address, held?)));
+        if let Some((Some(address), held)) = same.into_iter().chain(others).next() {
+            let holder = Box::new(Claim { attachment: held.attachment, pod: held.pod });
+            return Err(Error::Taken { address, holder }.into());
+        }
+    }
+    session.commit(&Change { begun: records.to_vec(), ..Change::default() }, EventKind::Imported)
+}
+
+fn check(session: &Session<'_>, attachment: &Attachment, ips: &[IpAddr]) -> Result<(), Failure> {
+    let Some(record) = session.store.lease(attachment)? else {
+        return Err(Error::NoLease { attachment: attachment.clone() }.into());
+    };
+    record.ips().try_for_each(|address| check_address(session, attachment, ips, address))
+}
+
+fn check_address(
+    session: &Session<'_>,
+    attachment: &Attachment,
+    ips: &[IpAddr],
+    address: IpAddr,
+) -> Result<(), Failure> {
+    if !ips.contains(&address) {
+        return Err(Error::NotInResult { attachment: attachment.clone(), address }.into());
+    }
+    let holder = session.store.holder(address)?.map(|record| record.attachment);
+    if holder.as_ref() == Some(attachment) {
+        return Ok(());
+    }
+    let holder = holder.map_or_else(|| "nobody".to_owned(), |holder| holder.to_string());
+    Err(Error::Misindexed { attachment: attachment.clone(), address, holder }.into())
+}
+
+fn gc(session: &Session<'_>, network: &NetworkName, valid: &[Attachment], asked: u64) -> Result<usize, Failure> {
+    let mut ended = Vec::new();
+    for record in session.store.leases_of(network) {
+        let record = record?;
+        if !valid.contains(&record.attachment) && record.created_boottime_ms <= asked {
+            ended.push(Ended { record, released_at: session.now.boottime });
+        }
+    }
+    let change = Change { ended, ..Change::default() };
+    session.commit(&change, EventKind::Collected)?;
+    Ok(change.ended.len())
+}
+
+fn contents(session: &Session<'_>) -> Result<Contents, Failure> {
+    let store = session.store;
+    Ok(Contents {
+        now_boottime_ms: session.now.boottime,
+        generation: store.generation()?,
+        leases: store.leases().collect::<Result<_, _>>()?,
+        released: store.releases()?,
+        tombstones: store.tombstones()?,
+        pools: store.known_pools()?,
+    })
+}

@@ -1,0 +1,158 @@
+//! `cargo xtask bench ipam`: whole processes, as a runtime starts them, from start to end.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::pairs::{Pairs, table};
+use crate::error::Error;
+use crate::program::command;
+use crate::{build, packages, say};
+
+/// How many leases there are already.
+const PRESENT: [usize; 3] = [0, 250, 10_000];
+/// How many come at once.
+const BURST: usize = 100;
+
+/// How to measure.
+#[derive(clap::Args)]
+pub struct Options {
+    /// How often each operation is measured.
+    #[arg(long, default_value_t = 40)]
+    rounds: usize,
+}
+
+/// Builds, leaves the machine's namespaces, measures and prints.
+pub fn run(options: &Options) -> Result<(), Error> {
+    packages::ensure(packages::TEST)?;
+    let folder = build::executables()?;
+    sandbox::enter().map_err(Error::Sandbox)?;
+    say("whole processes from start to end, in turns; /run and /var/lib on tmpfs for both");
+    let mut rows = Vec::new();
+    let reference = Candidate::new(Path::new("/usr/lib/cni/host-local"), "host-local");
+    let ours = Candidate::new(&folder.join("podwire-ipam"), "podwire-ipam");
+    for present in PRESENT {
+        reference.fill_like_host_local(present)?;
+        ours.fill(present)?;
+        rows.extend(one_by_one(&reference, &ours, present, options.rounds)?);
+    }
+    rows.push(burst(&reference, &ours, options.rounds.div_ceil(8))?);
+    say(&table("host-local", "podwire-ipam", &rows));
+    Ok(())
+}
+
+/// An IPAM plugin with a network of its own.
+struct Candidate {
+    program: PathBuf,
+    conf: Value,
+}
+
+impl Candidate {
+    fn new(program: &Path, plugin_type: &str) -> Self {
+        let conf = json!({ "cniVersion": "1.0.0", "name": "bench", "type": "bridge", "ipam": {
+            "type": plugin_type, "ranges": [[{ "subnet": "10.0.0.0/16" }]],
+        } });
+        Self { program: program.to_owned(), conf }
+    }
+
+    fn start(&self, verb: &str, container: &str) -> Result<Child, Error> {
+        let mut process = command(&self.program);
+        process.envs([
+            ("CNI_COMMAND", verb),
+            ("CNI_CONTAINERID", container),
+            ("CNI_IFNAME", "eth0"),
+            ("CNI_NETNS", "/proc/self/ns/net"),
+            ("CNI_PATH", "/opt/cni/bin"),
+        ]);
+        process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let start = |source| Error::Start { program: self.program.display().to_string(), source };
+        let mut child = process.spawn().map_err(start)?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(self.conf.to_string().as_bytes()).map_err(start)?;
+        }
+        Ok(child)
+    }
+
+    fn end(&self, verb: &str, child: Child) -> Result<(), Error> {
+        let program = self.program.display().to_string();
+        let output = child.wait_with_output().map_err(|source| Error::Start { program: program.clone(), source })?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        Err(Error::Failed { command: format!("{program} {verb}: {said}"), status: output.status })
+    }
+
+    fn timed(&self, verb: &str, container: &str) -> Result<Duration, Error> {
+        let start = Instant::now();
+        self.end(verb, self.start(verb, container)?)?;
+        Ok(start.elapsed())
+    }
+
+    /// Leases until there are so many.
+    fn fill(&self, present: usize) -> Result<(), Error> {
+        for number in 0..present {
+            self.end("ADD", self.start("ADD", &format!("present{number}"))?)?;
+        }
+        Ok(())
+    }
+
+    /// As host-local would have done it, only faster: a file for each address, and the last one given.
+    fn fill_like_host_local(&self, present: usize) -> Result<(), Error> {
+        let folder = Path::new("/var/lib/cni/networks/bench");
+        let failed = |source| Error::File { action: "write", path: folder.to_owned(), source };
+        fs::create_dir_all(folder).map_err(failed)?;
+        for number in 0..present {
+            let address = format!("10.0.{}.{}", (number + 2) / 256, (number + 2) % 256);
+            fs::write(folder.join(&address), format!("present{number}\r\neth0")).map_err(failed)?;
+            fs::write(folder.join("last_reserved_ip.0"), address).map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
+fn one_by_one(reference: &Candidate, ours: &Candidate, present: usize, rounds: usize) -> Result<[Pairs; 2], Error> {
+    let at = if present == 0 { "one lease".to_owned() } else { format!("at {present} leases") };
+    let (mut add, mut del) = (Pairs::of(format!("ADD, {at}")), Pairs::of(format!("DEL, {at}")));
+    for round in 0..rounds {
+        let container = format!("round{round}");
+        // Who begins has a colder machine.
+        let both = |verb: &str| {
+            if round % 2 == 0 {
+                let base = reference.timed(verb, &container)?;
+                Ok::<_, Error>((base, ours.timed(verb, &container)?))
+            } else {
+                let own = ours.timed(verb, &container)?;
+                Ok((reference.timed(verb, &container)?, own))
+            }
+        };
+        let (base, own) = both("ADD")?;
+        add.push(base, own);
+        let (base, own) = both("DEL")?;
+        del.push(base, own);
+    }
+    Ok([add, del])
+}
+
+fn burst(reference: &Candidate, ours: &Candidate, rounds: usize) -> Result<Pairs, Error> {
+    let mut pairs = Pairs::of(format!("{BURST} ADD at once, at {} leases", PRESENT[PRESENT.len() - 1]));
+    let all = |candidate: &Candidate, verb: &str| {
+        let start = Instant::now();
+        let children: Vec<Child> =
+            (0..BURST).map(|number| candidate.start(verb, &format!("burst{number}"))).collect::<Result<_, _>>()?;
+        children.into_iter().try_for_each(|child| candidate.end(verb, child))?;
+        Ok::<_, Error>(start.elapsed())
+    };
+    for _ in 0..rounds {
+        let base = all(reference, "ADD")?;
+        let own = all(ours, "ADD")?;
+        pairs.push(base, own);
+        all(reference, "DEL")?;
+        all(ours, "DEL")?;
+    }
+    Ok(pairs)
+}

@@ -9,3 +9,5 @@ mod delegated;
 mod ill_fate;
 mod masquerade;
 mod residue;
+mod reuse;
+mod scale;

@@ -370,6 +370,17 @@ pub enum Error {
     /// A netlink socket to connection tracking could not be opened.
     #[error("cannot open a netlink socket to connection tracking")]
     ConntrackSocket(#[source] io::Error),
+    /// Listening sockets could not be listed.
+    #[error("cannot list the sockets that listen on {port}/{protocol}")]
+    Listeners {
+        /// TCP, UDP or SCTP.
+        protocol: nft_model::Proto,
+        /// The port.
+        port: u16,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// Tracked flows could not be listed.
     #[error("cannot list flows: conntrack -L {filter}")]
     ConntrackList {

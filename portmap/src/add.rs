@@ -5,35 +5,123 @@ use nft_model::Family;
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::firewall::Firewall;
-use crate::owner::Owner;
-use crate::ruleset::Entry;
-use crate::{localhost, remove};
+use crate::firewall::{Claimed, Firewall};
+use crate::forward::Forward;
+use crate::liveness::Liveness;
+use crate::owner::{Holder, Owner};
+use crate::policy::{Conflict, HostListeners};
+use crate::record::{Record, Records};
+use crate::{flows, listeners, localhost, remove};
 
-/// Maps every host port of `config`.
+/// Maps every host port of `config`, whose request is `record`. Returns what went wrong without being a reason to refuse:
+/// it is to be told.
 ///
 /// # Errors
-/// [`Error::Held`] when a port is somebody else's; others when the kernel refuses. Then nothing is mapped.
-pub fn mappings(config: &Config) -> Result<(), Error> {
-    with_claim(config, |firewall, lost| {
-        localhost::withdraw(firewall, lost)?;
-        localhost::allow(config)
-    })
+/// [`Error::HeldBy`] when a port is somebody else's; others when the kernel refuses. Then nothing is mapped.
+pub fn mappings(config: &Config, record: &Record) -> Result<Vec<Error>, Error> {
+    let forwards = Forward::of_config(config);
+    let mut remarks = heed_listeners(config.policy.host_listeners, &forwards)?;
+    let (written, failed) = Written::new(config, record);
+    remarks.extend(failed);
+    remarks.extend(with_claim(config, |firewall, claimed| {
+        localhost::withdraw(firewall, &claimed.lost)?;
+        localhost::allow(config)?;
+        Ok(settle(firewall, claimed, &forwards))
+    })?);
+    written.keep();
+    Ok(remarks)
 }
 
-/// Claims every host port of `config` and does `rest`, which is told what an earlier ADD of the attachment had claimed
-/// and this one does not. The claim is given back if `rest` fails or panics.
+/// A record that goes again unless it is kept: then what an earlier ADD of the attachment had in the firewall has its
+/// record back, if it is still there.
+struct Written<'a> {
+    config: &'a Config,
+    own: Option<Attachment>,
+    before: Option<Record>,
+}
+
+impl<'a> Written<'a> {
+    /// Writes it. What goes wrong is no reason to refuse the ADD.
+    fn new(config: &'a Config, record: &Record) -> (Self, Option<Error>) {
+        let (records, own) = (Records::default(), record.attachment());
+        let before = own.as_ref().and_then(|own| records.read(own));
+        let failed = records.write(record).err();
+        (Self { config, own, before }, failed)
+    }
+
+    fn keep(mut self) {
+        self.own = None;
+    }
+}
+
+impl Drop for Written<'_> {
+    fn drop(&mut self) {
+        let Some(own) = self.own.take() else { return };
+        let records = Records::default();
+        let known = knows(&self.config.owner).unwrap_or(false);
+        // Whatever goes wrong here, the failure of the ADD is what has to be told.
+        let _ = match self.before.take().filter(|_| known) {
+            Some(before) => records.write(&before),
+            None => records.remove(&own),
+        };
+    }
+}
+
+fn knows(owner: &Owner) -> Result<bool, Error> {
+    let mut firewall = Firewall::open()?;
+    let [v4, v6] = Family::ALL.map(|family| firewall.knows(owner, family));
+    Ok(v4? || v6?)
+}
+
+/// Ends what a claim has made wrong: flows through what was replaced or lost, UDP flows from before, and what else dead
+/// holders had.
+fn settle(firewall: &mut Firewall, claimed: &Claimed, forwards: &[Forward]) -> Vec<Error> {
+    let mut errors = Vec::new();
+    let gone = [Forward::all(&claimed.lost), Forward::all(&claimed.replaced)].concat();
+    // A mapping that leads where it led has no flows to lose.
+    let gone: Vec<Forward> = gone.into_iter().filter(|old| !forwards.contains(old)).collect();
+    errors.extend(flows::cut(&gone).err());
+    errors.extend(flows::refresh(firewall, forwards).err());
+    errors
+}
+
+/// What listens on the node's side of the mappings.
+fn heed_listeners(policy: HostListeners, forwards: &[Forward]) -> Result<Vec<Error>, Error> {
+    let mut remarks = Vec::new();
+    if policy == HostListeners::Ignore {
+        return Ok(remarks);
+    }
+    for forward in forwards {
+        match listeners::covered(forward) {
+            Ok(found) => {
+                for listener in found {
+                    let (port, listener) = (forward.host(), listeners::describe(&listener));
+                    remarks.push(Error::HostListener { port, listener });
+                }
+            }
+            Err(error) => remarks.push(error),
+        }
+    }
+    let refused = |remark: &Error| matches!(remark, Error::HostListener { .. });
+    match remarks.iter().position(refused) {
+        Some(first) if policy == HostListeners::Refuse => Err(remarks.swap_remove(first)),
+        _ => Ok(remarks),
+    }
+}
+
+/// Claims every host port of `config` and does `rest`, which is told what the claim took away. The claim is given back
+/// if `rest` fails or panics.
 ///
 /// # Errors
 /// Those of [`Firewall::claim`] and of `rest`; [`Error::Undo`] when the claim could not be given back.
-pub fn with_claim(
+pub fn with_claim<T>(
     config: &Config,
-    rest: impl FnOnce(&mut Firewall, &[Entry]) -> Result<(), Error>,
-) -> Result<(), Error> {
+    rest: impl FnOnce(&mut Firewall, &Claimed) -> Result<T, Error>,
+) -> Result<T, Error> {
     let mut firewall = Firewall::open()?;
     let undo = Undo(Some(&config.owner));
-    let lost = match firewall.claim(config) {
-        Ok(lost) => lost,
+    let (claimed, dead) = match claim(&mut firewall, config) {
+        Ok(claimed) => claimed,
         // The kernel may have done it, and only its answer got lost.
         Err(failure @ Error::Commit(_)) => return Err(undo.run(failure)),
         Err(failure) => {
@@ -41,12 +129,66 @@ pub fn with_claim(
             return Err(failure);
         }
     };
-    match rest(&mut firewall, &lost) {
-        Ok(()) => {
+    let result = rest(&mut firewall, &claimed);
+    match result {
+        Ok(done) => {
             undo.forget();
-            Ok(())
+            bury(&dead);
+            Ok(done)
         }
         Err(failure) => Err(undo.run(failure)),
+    }
+}
+
+/// Claims, and takes over from holders that are dead. Says by their marks who they were.
+fn claim(firewall: &mut Firewall, config: &Config) -> Result<(Claimed, Vec<String>), Error> {
+    let mut dead = Vec::new();
+    loop {
+        match firewall.claim(config, &dead) {
+            Ok(claimed) => return Ok((claimed, dead)),
+            Err(Error::Held { port, holder, target }) => {
+                let mark = judge(config.policy.conflict, &dead, &holder);
+                match mark {
+                    Ok(mark) => dead.push(mark),
+                    Err((holder, why)) => {
+                        let held = Box::new(Error::Held { port, holder: Box::new(holder), target });
+                        return Err(Error::HeldBy { held, why });
+                    }
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The mark of a holder that may be taken over from; or the holder by name, and why not.
+fn judge(conflict: Conflict, dead: &[String], holder: &Holder) -> Result<String, (Holder, String)> {
+    let Holder::Attachment(attachment, _) = holder else {
+        return Err((holder.clone(), "no DEL and no GC will end it; see podwire-portmap list".to_owned()));
+    };
+    let records = Records::default();
+    let (mark, liveness) = (attachment.to_string(), Liveness::of(attachment, &records));
+    let pod = records.read(attachment).and_then(|record| record.pod.text());
+    let named = || Holder::Attachment(attachment.clone(), pod);
+    match conflict {
+        Conflict::TakeOver if liveness.is_dead() && !dead.contains(&mark) => Ok(mark),
+        Conflict::Refuse if liveness.is_dead() => {
+            Err((named(), format!("{liveness}; \"conflict\" is \"refuse\", so DEL or GC has to end it")))
+        }
+        Conflict::TakeOver | Conflict::Refuse => {
+            Err((named(), format!("{liveness}; it keeps the port until it is deleted")))
+        }
+    }
+}
+
+/// Ends whatever else dead holders have. Their DEL was lost; what cannot be ended now is left to GC.
+fn bury(dead: &[String]) {
+    let records = Records::default();
+    for mark in dead {
+        if let Ok(attachment) = mark.parse() {
+            let _ = records.remove(&attachment);
+        }
+        remove::mappings(&|comment| comment == mark);
     }
 }
 
@@ -55,15 +197,13 @@ pub fn with_claim(
 pub fn no_mappings(attachment: &Attachment) -> Vec<Error> {
     // What cannot own anything has nothing.
     let Ok(owner) = Owner::new(attachment) else { return Vec::new() };
-    let known = Firewall::open().and_then(|mut firewall| {
-        let [v4, v6] = Family::ALL.map(|family| firewall.knows(&owner, family));
-        Ok(v4? || v6?)
-    });
-    match known {
-        Ok(false) => Vec::new(),
-        Ok(true) => remove::mappings(&|comment| comment == owner.comment()),
-        Err(error) => vec![error],
+    let mut errors: Vec<Error> = Records::default().remove(attachment).err().into_iter().collect();
+    match knows(&owner) {
+        Ok(false) => {}
+        Ok(true) => errors.extend(remove::mappings(&|comment| comment == owner.comment())),
+        Err(error) => errors.push(error),
     }
+    errors
 }
 
 /// Gives the claim of an owner back. Dropping it is the net for a panic.

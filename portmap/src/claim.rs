@@ -31,25 +31,31 @@ pub struct Batch {
     pub if_unchanged: bool,
     /// What the attachment has from an ADD whose DEL was lost, and does not ask for now: it is removed.
     pub lost: Vec<Entry>,
+    /// What is replaced by another target: the attachment's own from such an ADD, and that of dead holders.
+    pub replaced: Vec<Entry>,
 }
 
 /// Claims every key for `owner`, or none.
 ///
 /// What `owner` has already, from an ADD whose DEL was lost, is replaced: its pod is gone, and the old address may be
 /// a stranger's. So is a hairpin element of anybody: it is no claim to anything, and its pod's address was given out
-/// anew.
+/// anew. And so is what one of `dead` holds, by their comments.
 ///
 /// # Errors
 /// [`Error::Held`] for the first key that somebody else holds.
-pub fn batch(owner: &Owner, observed: &[Observed]) -> Result<Batch, Error> {
+pub fn batch(owner: &Owner, dead: &[String], observed: &[Observed]) -> Result<Batch, Error> {
     let mut batch = Batch::default();
     for family in observed {
-        claim_family(owner, family, &mut batch)?;
+        claim_family(owner, dead, family, &mut batch)?;
     }
     Ok(batch)
 }
 
-fn claim_family(owner: &Owner, observed: &Observed, batch: &mut Batch) -> Result<(), Error> {
+fn claim_family(owner: &Owner, dead: &[String], observed: &Observed, batch: &mut Batch) -> Result<(), Error> {
+    let may_go = |there: &Element| {
+        let comment = there.comment.as_deref();
+        comment == Some(owner.comment()) || comment.is_some_and(|comment| dead.iter().any(|dead| dead == comment))
+    };
     let frame = ruleset::frame(observed.family).map_err(Error::RuleSet)?;
     if !observed.table {
         batch.changes.push(Change::AddTable(frame.clone()));
@@ -65,10 +71,11 @@ fn claim_family(owner: &Owner, observed: &Observed, batch: &mut Batch) -> Result
         for (Entry { element, .. }, there) in observed.entries.iter().filter(|(entry, _)| entry.set == set) {
             match there {
                 Some(there) if there == element => continue,
-                Some(there) if is_claim(set) && there.comment.as_deref() != Some(owner.comment()) => {
-                    return Err(held(observed.family, there));
+                Some(there) if is_claim(set) && !may_go(there) => return Err(held(observed.family, there)),
+                Some(there) => {
+                    stale.push(there.key.clone());
+                    batch.replaced.push(Entry { set, element: there.clone() });
                 }
-                Some(there) => stale.push(there.key.clone()),
                 None => {}
             }
             new.push(element.clone());
@@ -101,7 +108,7 @@ fn push(batch: &mut Batch, frame: &Table, set: &str, stale: Vec<Vec<Value>>, new
 fn held(family: Family, element: &Element) -> Error {
     Error::Held {
         port: port_text(family, &element.key),
-        holder: Holder::of(element.comment.as_deref()),
+        holder: Box::new(Holder::of(element.comment.as_deref())),
         target: target_text(&element.data),
     }
 }

@@ -8,6 +8,7 @@ use crate::error::{Error, Flaw};
 use crate::mapping::{self, HostIp, Mapping};
 use crate::owner::Owner;
 use crate::pod::Pod;
+use crate::policy::Policy;
 use crate::settings::Settings;
 
 /// The host ports of one attachment: at least one.
@@ -17,6 +18,8 @@ pub struct Config {
     pub owner: Owner,
     /// What the operator chose.
     pub settings: Settings,
+    /// Which ports may be had, and what happens when two want one.
+    pub policy: Policy,
     /// Where they lead.
     pub pod: Pod,
     /// The ports. No two of them are the same address, protocol and host port.
@@ -30,15 +33,17 @@ impl Config {
     /// Code 7, 4 or 2 with the key and the value that cannot be.
     pub fn new(attachment: &Attachment, conf: &NetConf, prev_result: &CniResult) -> Result<Option<Self>, Error> {
         let settings = Settings::of(conf)?;
+        let policy = Policy::of(conf)?;
         let mappings = mapping::of_runtime_config(conf)?;
         if mappings.is_empty() {
             return Ok(None);
         }
         let pod = Pod::of(prev_result, &attachment.ifname);
         for (index, mapping) in mappings.iter().enumerate() {
+            policy.check(index, mapping)?;
             check_reachable(index, mapping, &pod, attachment)?;
         }
-        Ok(Some(Self { owner: Owner::new(attachment)?, settings, pod, mappings }))
+        Ok(Some(Self { owner: Owner::new(attachment)?, settings, policy, pod, mappings }))
     }
 
     /// Whether there is a mapping of this family.

@@ -94,9 +94,42 @@ pub enum Error {
         /// Protocol, port and address.
         port: String,
         /// Who.
-        holder: Holder,
+        holder: Box<Holder>,
         /// The holder's pod address and port.
         target: String,
+    },
+    /// Somebody else has the host port, and was looked at.
+    #[error("{held}")]
+    HeldBy {
+        /// [`Error::Held`].
+        held: Box<Error>,
+        /// Why it is not taken over, and what can be done.
+        why: String,
+    },
+    /// A process of the node listens on the host port, and the config says to refuse that.
+    #[error("host port {port} is in use on the node itself: {listener}")]
+    HostListener {
+        /// Protocol, port and address.
+        port: String,
+        /// Who listens where.
+        listener: String,
+    },
+    /// Whether a process of the node listens on a host port could not be found out.
+    #[error("failed to look for listening sockets of the node")]
+    Listeners(#[source] kernel::Error),
+    /// Tracked flows could not be listed or deleted.
+    #[error("failed to end flows through host ports that have changed hands")]
+    Flows(#[source] kernel::Error),
+    /// A record could not be written, read or removed.
+    #[error("failed to {action} {}", .path.display())]
+    Record {
+        /// What was to be done.
+        action: &'static str,
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
     },
     /// The way to the pod could not be found out.
     #[error("failed to find the interface that leads to the pod")]
@@ -175,6 +208,18 @@ pub enum Flaw {
         /// The pod's interface.
         ifname: IfName,
     },
+    /// The operator keeps the port.
+    #[error("is reserved: reservedHostPorts has {0}")]
+    Reserved(String),
+    /// The operator gives other ports.
+    #[error("is outside of hostPortRange, {0}")]
+    OutOfRange(String),
+    /// No port, and no range of them.
+    #[error("must be a port or a range of ports, as 22 or \"10250-10259\"")]
+    Ports,
+    /// None of the words.
+    #[error("must be {0}")]
+    OneOf(&'static str),
     /// A backend that nobody has.
     #[error("must be \"nftables\"")]
     Backend,
@@ -207,14 +252,24 @@ impl From<Error> for CniError {
                 Self::from_source(ErrorCode::InvalidEnvironment, &error)
             }
             Error::RuleSet(_) => Self::from_source(CODE_RULE_SET, &error),
-            Error::Open(_) | Error::Read { .. } | Error::Commit(_) | Error::Route(_) | Error::Localnet { .. } => {
-                Self::from_source(ErrorCode::Io, &error)
-            }
+            Error::Open(_)
+            | Error::Read { .. }
+            | Error::Commit(_)
+            | Error::Route(_)
+            | Error::Localnet { .. }
+            | Error::Listeners(_)
+            | Error::Flows(_)
+            | Error::Record { .. } => Self::from_source(ErrorCode::Io, &error),
             Error::Busy(_) => Self::from_source(ErrorCode::TryAgainLater, &error),
             Error::ForeignTable { family, .. } => Self::from_source(CODE_FOREIGN_TABLE, &error).with_details(format!(
                 "once no pod with host ports is left, remove it: nft delete table {family} {TABLE}"
             )),
             Error::Held { .. } => Self::from_source(CODE_HELD, &error),
+            Error::HeldBy { held, why } => Self::from_source(CODE_HELD, &*held).with_details(why),
+            Error::HostListener { .. } => Self::from_source(CODE_HELD, &error).with_details(
+                "stop it, choose another hostPort, or let \"hostListeners\" be \"warn\": then packets to the node's \
+                 addresses reach the pod instead of it",
+            ),
             Error::Undo { failure, undo } => Self::from(*failure).with_failed_undo(&converted(undo)),
             Error::Differs(ref differences) => {
                 let lines: Vec<String> = differences.iter().map(ToString::to_string).collect();

@@ -31,6 +31,15 @@ pub enum Presence {
     Foreign(Option<String>),
 }
 
+/// What a claim took away.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Claimed {
+    /// What the attachment had from an ADD whose DEL was lost.
+    pub lost: Vec<Entry>,
+    /// What led elsewhere under the same keys, its own and that of dead holders.
+    pub replaced: Vec<Entry>,
+}
+
 /// How a transaction ended, if nothing is wrong.
 enum Outcome {
     Done,
@@ -69,23 +78,23 @@ impl Firewall {
     }
 
     /// Claims every host port of `config` in one transaction, or none. What the attachment has from an earlier ADD and
-    /// does not ask for now is removed by the same transaction, and returned.
+    /// does not ask for now is removed by the same transaction, and what one of `dead` holds is taken over by it.
     ///
     /// # Errors
     /// [`Error::Held`] when a port is somebody else's; [`Error::Busy`] when others were quicker for seconds.
-    pub fn claim(&mut self, config: &Config) -> Result<Vec<Entry>, Error> {
-        let mut gone = Vec::new();
+    pub fn claim(&mut self, config: &Config, dead: &[String]) -> Result<Claimed, Error> {
+        let mut claimed = Claimed::default();
         self.persist(|firewall| {
             let generation = firewall.generation()?;
             let mut observed = Vec::new();
             for family in Family::ALL {
                 observed.extend(firewall.observe(config, family)?);
             }
-            let Batch { changes, if_unchanged, lost } = claim::batch(&config.owner, &observed)?;
-            gone = lost;
+            let Batch { changes, if_unchanged, lost, replaced } = claim::batch(&config.owner, dead, &observed)?;
+            claimed = Claimed { lost, replaced };
             if if_unchanged { firewall.commit_if_unchanged(&changes, generation) } else { firewall.commit(&changes) }
         })?;
-        Ok(gone)
+        Ok(claimed)
     }
 
     /// Whether the owner has anything in our table.

@@ -55,7 +55,15 @@ pub fn withdraw(firewall: &mut Firewall, gone: &[Entry]) -> Result<(), Error> {
     }
     for (index, name) in interfaces {
         let key = key(&name);
-        let set = |value| sysctl::set(&key, value).map_err(|source| Error::Localnet { key: key.clone(), source });
+        let set = |value| match sysctl::set(&key, value) {
+            // The interface is gone, and what was open with it.
+            Err(kernel::Error::SysctlRead { source, .. } | kernel::Error::SysctlWrite { source, .. })
+                if source.kind() == std::io::ErrorKind::NotFound =>
+            {
+                Ok(false)
+            }
+            result => result.map_err(|source| Error::Localnet { key: key.clone(), source }),
+        };
         // An ADD claims first and sets the sysctl then. Looking again after the change sees the claim of every ADD
         // whose setting the change may have undone.
         if !needed(firewall, &rtnl, index, &pods)? && set("0")? && needed(firewall, &rtnl, index, &pods)? {

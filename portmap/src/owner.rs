@@ -61,8 +61,8 @@ impl Owner {
 /// Somebody who holds a host port, for a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Holder {
-    /// Another attachment.
-    Attachment(Attachment),
+    /// Another attachment, and its pod's name if that is known.
+    Attachment(Attachment, Option<String>),
     /// An element with no comment, or one that this plugin did not write.
     Unknown(Option<String>),
 }
@@ -72,7 +72,7 @@ impl Holder {
     #[must_use]
     pub fn of(comment: Option<&str>) -> Self {
         match comment.map(str::parse) {
-            Some(Ok(attachment)) => Self::Attachment(attachment),
+            Some(Ok(attachment)) => Self::Attachment(attachment, None),
             _ => Self::Unknown(comment.map(str::to_owned)),
         }
     }
@@ -81,7 +81,10 @@ impl Holder {
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Attachment(Attachment { network, container_id, ifname }) => {
+            Self::Attachment(Attachment { network, container_id, ifname }, pod) => {
+                if let Some(pod) = pod {
+                    write!(f, "pod {pod}, ")?;
+                }
                 write!(f, "container {container_id} ({ifname}) of network {network}")
             }
             Self::Unknown(Some(comment)) => write!(f, "an unknown owner ({comment:?})"),

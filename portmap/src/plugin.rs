@@ -10,10 +10,12 @@ use nft_model::Family;
 use crate::config::Config;
 use crate::error::Error;
 use crate::firewall::{Firewall, Presence};
+use crate::policy::Policy;
+use crate::record::{Record, Records};
 use crate::settings::Settings;
 use crate::{add, check, remove};
 
-/// The plugin. It has no state of its own: everything it knows is in the kernel.
+/// The plugin. Who holds what is in the kernel; [`record`](crate::record) keeps what was asked for.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Portmap;
 
@@ -27,7 +29,7 @@ impl Plugin for Portmap {
     fn add(&self, request: &AddRequest) -> Result<CniResult, Error> {
         let prev_result = request.config.prev_result.as_ref().ok_or(Error::NotChained)?;
         match Config::new(&request.attachment, &request.config, prev_result)? {
-            Some(config) => add::mappings(&config)?,
+            Some(config) => go_on("ADD", add::mappings(&config, &Record::of(request))?),
             None => go_on("ADD", add::no_mappings(&request.attachment)),
         }
         Ok(prev_result.clone())
@@ -37,6 +39,8 @@ impl Plugin for Portmap {
     /// interface for ever. GC takes away what had to stay.
     fn del(&self, request: &DelRequest) -> Result<(), Error> {
         let comment = request.attachment.to_string();
+        // First the record: whoever fills the firewall from records meanwhile sees that it went, or is seen here.
+        go_on("DEL", Records::default().remove(&request.attachment).err().into_iter().collect());
         go_on("DEL", remove::mappings(&|other| other == comment));
         Ok(())
     }
@@ -49,14 +53,18 @@ impl Plugin for Portmap {
     fn gc(&self, request: &GcRequest) -> Result<(), Error> {
         let network = &request.config.name;
         let valid = &request.valid;
-        let errors = remove::mappings(&|comment| {
-            comment.parse().is_ok_and(|owner: Attachment| owner.network == *network && !valid.contains(&owner))
-        });
+        let is_stale = |owner: &Attachment| owner.network == *network && !valid.contains(owner);
+        let records = Records::default();
+        let (all, mut errors) = records.all();
+        let stale = all.iter().filter_map(Record::attachment).filter(is_stale);
+        errors.extend(stale.filter_map(|owner| records.remove(&owner).err()));
+        errors.extend(remove::mappings(&|comment| comment.parse().is_ok_and(|owner| is_stale(&owner))));
         Error::all_of(errors)
     }
 
     fn status(&self, request: &StatusRequest) -> Result<(), Error> {
         Settings::of(&request.config)?;
+        Policy::of(&request.config)?;
         let unavailable = |error| Error::NotAvailable(Box::new(error));
         let mut firewall = Firewall::open().map_err(unavailable)?;
         for family in Family::ALL {

@@ -47,7 +47,7 @@ fn steps(batch: &Batch) -> Vec<String> {
 fn an_empty_node_gets_the_frame_and_the_elements_at_once() -> Result<(), Error> {
     let config = config("c1", "10.88.0.2/32", 8080)?;
     let entries = ruleset::entries(&config, Family::Ip).into_iter().map(|entry| (entry, None)).collect();
-    let batch = batch(&config.owner, &[Observed { family: Family::Ip, table: false, entries, own: Vec::new() }])?;
+    let batch = batch(&config.owner, &[], &[Observed { family: Family::Ip, table: false, entries, own: Vec::new() }])?;
     let [Change::AddTable(frame), elements @ ..] = batch.changes.as_slice() else { panic!("{:?}", batch.changes) };
     assert_eq!(frame, &ruleset::frame(Family::Ip).map_err(Error::RuleSet)?);
     assert_eq!(
@@ -67,7 +67,7 @@ fn an_empty_node_gets_the_frame_and_the_elements_at_once() -> Result<(), Error> 
 fn elements_alone_need_no_standstill() -> Result<(), Error> {
     let config = config("c1", "10.88.0.2/32", 8080)?;
     let entries = ruleset::entries(&config, Family::Ip).into_iter().map(|entry| (entry, None)).collect();
-    let batch = batch(&config.owner, &[Observed { family: Family::Ip, table: true, entries, own: Vec::new() }])?;
+    let batch = batch(&config.owner, &[], &[Observed { family: Family::Ip, table: true, entries, own: Vec::new() }])?;
     assert_eq!(batch.changes.len(), 3);
     assert!(!batch.if_unchanged);
     Ok(())
@@ -76,14 +76,14 @@ fn elements_alone_need_no_standstill() -> Result<(), Error> {
 #[test]
 fn what_is_there_already_changes_nothing() -> Result<(), Error> {
     let config = config("c1", "10.88.0.2/32", 8080)?;
-    assert_eq!(batch(&config.owner, &[observed_by(&config, &config)])?, Batch::default());
+    assert_eq!(batch(&config.owner, &[], &[observed_by(&config, &config)])?, Batch::default());
     Ok(())
 }
 
 #[test]
 fn own_elements_are_replaced_if_nothing_moved_since() -> Result<(), Error> {
     let (lost, again) = (config("c1", "10.88.0.2/32", 8080)?, config("c1", "10.88.0.3/32", 8080)?);
-    let batch = batch(&again.owner, &[observed_by(&again, &lost)])?;
+    let batch = batch(&again.owner, &[], &[observed_by(&again, &lost)])?;
     assert_eq!(
         steps(&batch),
         [
@@ -101,7 +101,7 @@ fn own_elements_are_replaced_if_nothing_moved_since() -> Result<(), Error> {
 #[test]
 fn a_port_of_somebody_else_is_not_taken() -> Result<(), Error> {
     let (first, second) = (config("c1", "10.88.0.2/32", 8080)?, config("c2", "10.88.0.3/32", 8080)?);
-    let refusal = batch(&second.owner, &[observed_by(&second, &first)]).expect_err("the port is held");
+    let refusal = batch(&second.owner, &[], &[observed_by(&second, &first)]).expect_err("the port is held");
     assert_eq!(
         refusal.to_string(),
         "host port 8080/tcp on every IPv4 address is held by container c1 (eth0) of network podnet, for 10.88.0.2:80"
@@ -112,7 +112,7 @@ fn a_port_of_somebody_else_is_not_taken() -> Result<(), Error> {
 #[test]
 fn a_hairpin_goes_to_whom_the_address_was_given_last() -> Result<(), Error> {
     let (first, second) = (config("c1", "10.88.0.2/32", 8080)?, config("c2", "10.88.0.2/32", 9090)?);
-    let batch = batch(&second.owner, &[observed_by(&second, &first)])?;
+    let batch = batch(&second.owner, &[], &[observed_by(&second, &first)])?;
     assert_eq!(
         steps(&batch)[1..],
         [

@@ -15,6 +15,8 @@ const PURE: &[&str] = &[
     "cni-plugin/src/step.rs",
     "portmap/src/claim.rs",
     "portmap/src/difference.rs",
+    "portmap/src/forward.rs",
+    "portmap/src/policy.rs",
     "portmap/src/ruleset.rs",
     "ipam/src/allocate.rs",
     "ipam/src/pool.rs",

@@ -9,9 +9,12 @@
 mod bad_input;
 mod check;
 mod common;
+mod flows;
 mod golden;
+mod handover;
 mod isolation;
 mod lifecycle;
+mod owners;
 mod packets;
 mod races;
 mod residue;

@@ -79,7 +79,7 @@ fn whoever_deletes_the_table_has_seen_all_claims() {
             let is_own = |comment: &str| comment == owner;
             let mut firewall = Firewall::open().unwrap();
             for round in 0..120 {
-                firewall.claim(&config).unwrap();
+                firewall.claim(&config, &[]).unwrap();
                 let elements = firewall.elements(Family::Ip, WILDCARD).unwrap();
                 let own = elements.iter().filter(|element| element.comment.as_deref() == Some(owner));
                 assert_eq!(own.count(), 1, "{owner} in round {round}");
@@ -109,7 +109,7 @@ fn a_late_del_does_not_end_the_next_holders_mapping() {
         };
         let claim = |config: &Config| {
             let mut firewall = Firewall::open().unwrap();
-            while let Err(error) = firewall.claim(config) {
+            while let Err(error) = firewall.claim(config, &[]) {
                 assert!(matches!(error, Error::Held { .. }), "{error}");
             }
         };

@@ -40,9 +40,15 @@ fn traced_add(attachment: &Attachment, arguments: &[&str]) -> (Option<Answer>, S
     (spoke.then(|| Answer::of(&output)), fs::read_to_string(LOG).unwrap())
 }
 
-/// Everything that an ADD may change: the firewall, and the way back to 127.0.0.1.
-fn traces(pod: &Host) -> (String, String) {
-    (ruleset(), sysctl::get(&format!("net/ipv4/conf/{}/route_localnet", pod.link)).unwrap())
+/// Everything that an ADD may change: the firewall, the way back to 127.0.0.1, and records.
+fn traces(pod: &Host) -> (String, String, Vec<String>) {
+    let names = |folder| {
+        fs::read_dir(folder).map_or_else(|_| Vec::new(), |entries| entries.map(|e| e.unwrap().path()).collect())
+    };
+    let mut files: Vec<std::path::PathBuf> = [names("/run/podwire"), names("/run/podwire/portmap")].concat();
+    files.sort();
+    let files = files.into_iter().map(|file| file.display().to_string()).collect();
+    (ruleset(), sysctl::get(&format!("net/ipv4/conf/{}/route_localnet", pod.link)).unwrap(), files)
 }
 
 /// Goes through all calls of one kind, of an ADD on a node where others have host ports or nobody has. `clean` says
@@ -98,6 +104,7 @@ every_call! {
     killed_at_a_netlink_request: "sendto", "signal=KILL", false;
     killed_at_a_netlink_answer: "recvfrom", "signal=KILL", false;
     killed_at_a_write: "write", "signal=KILL", false;
+    killed_at_naming_a_record: "rename", "signal=KILL", false;
 }
 
 #[test]

@@ -119,6 +119,13 @@ impl Host {
         self.netns.run(|| sysctl::set(key, value)).unwrap().unwrap();
     }
 
+    /// Ends as a killed pod does: its link and its namespace's path go, and nobody tells the plugin.
+    pub fn die(&self) {
+        let node = Rtnl::open().unwrap();
+        assert!(node.delete_link(index(&node, &self.link)).unwrap());
+        assert!(netns::remove_named(format!("/run/netns/{}", self.name)).unwrap());
+    }
+
     /// Answers on a port, TCP and UDP, IPv4 and IPv6, until the test ends: its name, and whom it sees.
     pub fn serve(&self, port: u16) {
         self.netns.run(|| serve(&self.name, port)).unwrap();

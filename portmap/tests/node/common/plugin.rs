@@ -16,6 +16,8 @@ pub struct Attachment {
     pub netns: String,
     /// The network config of ADD.
     pub config: Value,
+    /// `CNI_ARGS`.
+    pub args: String,
 }
 
 /// How a request ended.
@@ -36,7 +38,8 @@ impl Attachment {
     /// A pod's `eth0` in network "podnet", with these `portMappings`.
     pub fn new(pod: &Host, mappings: &Value) -> Self {
         let netns = format!("/run/netns/{}", pod.name);
-        let prev_result = prev_result(&netns, &[&format!("{}/32", pod.v4), &format!("{}/128", pod.v6)]);
+        let mut prev_result = prev_result(&netns, &[&format!("{}/32", pod.v4), &format!("{}/128", pod.v6)]);
+        prev_result["interfaces"][0]["name"] = json!(pod.link);
         Self::with_prev_result(&pod.name, &prev_result, mappings)
     }
 
@@ -51,7 +54,7 @@ impl Attachment {
             "prevResult": prev_result, "runtimeConfig": { "portMappings": mappings },
         });
         let netns = format!("/run/netns/{container}");
-        Self { container: container.to_owned(), ifname: "eth0".to_owned(), netns, config }
+        Self { container: container.to_owned(), ifname: "eth0".to_owned(), netns, config, args: String::new() }
     }
 
     /// The same with one key of the config set.
@@ -92,6 +95,7 @@ impl Attachment {
     fn call(&self, command: &str, config: &Value, netns: &str) -> Answer {
         let container =
             [("CNI_CONTAINERID", self.container.as_str()), ("CNI_IFNAME", &self.ifname), ("CNI_NETNS", netns)];
+        let container = [&container[..], &[("CNI_ARGS", &self.args)]].concat();
         call(command, &container, &config.to_string())
     }
 }

@@ -1,0 +1,146 @@
+//! Whether the pod that holds a host port is still there: three signs that do not depend on each other.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+use cni_spec::Attachment;
+use data_encoding::HEXLOWER;
+use kernel::rtnl::Rtnl;
+use sha2::{Digest, Sha256};
+
+use crate::record::{Netns, Record, Records};
+
+/// Where podwire-ipam keeps a copy of each lease, unless its `dataDir` says otherwise.
+const LEASES: &str = "/run/podwire/ipam/leases";
+/// Where the reference host-local keeps a file for each address, unless its `dataDir` says otherwise.
+const HOST_LOCAL: &str = "/var/lib/cni/networks";
+
+/// What one sign says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sign {
+    /// The pod is there; where that was seen.
+    There(String),
+    /// It is gone; where that was seen.
+    Gone(String),
+    /// It cannot be told.
+    Unknown,
+}
+
+/// All three.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Liveness {
+    /// The pod's interface on the node.
+    pub link: Sign,
+    /// The pod's network namespace.
+    pub netns: Sign,
+    /// The lease of the pod's address.
+    pub lease: Sign,
+}
+
+impl Liveness {
+    /// Looks at an attachment.
+    #[must_use]
+    pub fn of(attachment: &Attachment, records: &Records) -> Self {
+        let record = records.read(attachment);
+        let netns = record.as_ref().and_then(|record| record.netns.as_ref()).map_or(Sign::Unknown, netns);
+        let links = record.as_ref().map(Record::links).unwrap_or_default();
+        Self { link: link(attachment, &links), netns, lease: lease(attachment) }
+    }
+
+    /// Whether the pod is gone for certain: nothing speaks for it, and two signs speak against it.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        let signs = [&self.link, &self.netns, &self.lease];
+        let gone = signs.iter().filter(|sign| matches!(sign, Sign::Gone(_))).count();
+        gone >= 2 && !signs.iter().any(|sign| matches!(sign, Sign::There(_)))
+    }
+}
+
+impl fmt::Display for Liveness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seen: Vec<&str> = [&self.link, &self.netns, &self.lease]
+            .into_iter()
+            .filter_map(|sign| match sign {
+                Sign::There(text) | Sign::Gone(text) => Some(text.as_str()),
+                Sign::Unknown => None,
+            })
+            .collect();
+        if seen.is_empty() { f.write_str("nothing is known of its pod") } else { f.write_str(&seen.join(", ")) }
+    }
+}
+
+/// Interfaces of the node that its ADD named, or that say they are the attachment's.
+fn link(attachment: &Attachment, named: &[String]) -> Sign {
+    let Ok(rtnl) = Rtnl::open() else { return Sign::Unknown };
+    for name in named {
+        match rtnl.link(name) {
+            // Another pod's by now, if it says so. A bridge says nothing, and stays: it is no sign of life.
+            Ok(Some(link)) if link.alias.as_deref().is_some_and(|alias| alias == mark(attachment)) => {
+                return Sign::There(format!("its interface {name} is there"));
+            }
+            Ok(None) => return Sign::Gone(format!("its interface {name} is gone")),
+            Ok(Some(_)) => {}
+            Err(_) => return Sign::Unknown,
+        }
+    }
+    match rtnl.links() {
+        Err(_) => Sign::Unknown,
+        Ok(links) => {
+            let own = links.iter().find(|link| link.alias.as_deref() == Some(mark(attachment).as_str()));
+            match own {
+                Some(link) => Sign::There(format!("its interface {} is there", link.name)),
+                // All that it named are there, though they do not say whose they are.
+                None if !named.is_empty() => Sign::There(format!("its interface {} is there", named.join(", "))),
+                None => Sign::Unknown,
+            }
+        }
+    }
+}
+
+/// The ifalias that podwire gives the host end of a pod's link.
+fn mark(attachment: &Attachment) -> String {
+    format!("podwire {attachment}")
+}
+
+fn netns(recorded: &Netns) -> Sign {
+    let path = recorded.path.display();
+    match Netns::at(&recorded.path) {
+        Some(found) if found == *recorded => Sign::There(format!("its network namespace {path} is there")),
+        _ => Sign::Gone(format!("its network namespace {path} is gone")),
+    }
+}
+
+fn lease(attachment: &Attachment) -> Sign {
+    match [podwire_lease(attachment), host_local_lease(attachment)] {
+        [there @ Sign::There(_), _] | [_, there @ Sign::There(_)] => there,
+        [gone @ Sign::Gone(_), _] | [_, gone @ Sign::Gone(_)] => gone,
+        [Sign::Unknown, Sign::Unknown] => Sign::Unknown,
+    }
+}
+
+fn podwire_lease(attachment: &Attachment) -> Sign {
+    let folder = Path::new(LEASES);
+    // Another network may have another ledger; what this one does not know may be known there.
+    if !folder.is_dir() {
+        return Sign::Unknown;
+    }
+    let name = HEXLOWER.encode(&Sha256::digest(attachment.to_string())[..16]);
+    match folder.join(format!("{name}.json")).exists() {
+        true => Sign::There("its lease is there".to_owned()),
+        false => Sign::Gone("its lease is gone".to_owned()),
+    }
+}
+
+/// A file for each address, whose first line is the container id.
+fn host_local_lease(attachment: &Attachment) -> Sign {
+    let folder = Path::new(HOST_LOCAL).join(attachment.network.as_str());
+    let Ok(entries) = fs::read_dir(folder) else { return Sign::Unknown };
+    for entry in entries.filter_map(Result::ok) {
+        let owner = fs::read_to_string(entry.path()).unwrap_or_default();
+        if owner.lines().next().is_some_and(|id| id.trim() == attachment.container_id.as_str()) {
+            return Sign::There(format!("its lease {} is there", entry.path().display()));
+        }
+    }
+    Sign::Gone("its lease is gone".to_owned())
+}

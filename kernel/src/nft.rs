@@ -67,6 +67,27 @@ impl Nft {
         Ok(Self { socket: NfSocket::open()?, removal: Removal::Destroy })
     }
 
+    /// As [`Nft::open`], if the kernel has nf_tables; `None` if it has not.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NftSocket`] and [`Error::NftRead`] when that cannot be found out now.
+    pub fn open_if_there() -> Result<Option<Self>, Error> {
+        let absent = |errno| matches!(errno, Some(Errno::EPROTONOSUPPORT | Errno::EAFNOSUPPORT));
+        let mut nft = match Self::open() {
+            Err(Error::NftSocket { source, .. }) if absent(source.raw_os_error().map(Errno::from_raw)) => {
+                return Ok(None);
+            }
+            other => other?,
+        };
+        match nft.generation() {
+            Ok(_) => Ok(Some(nft)),
+            // What nfnetlink says of a part that is not there.
+            Err(Error::NftRead { source: Refusal::NotSupported | Refusal::Errno(Errno::EINVAL), .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Does all changes, in order, or none. When it returns they are in force for the next packet.
     ///
     /// # Errors

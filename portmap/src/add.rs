@@ -68,9 +68,14 @@ impl Drop for Written<'_> {
 }
 
 fn knows(owner: &Owner) -> Result<bool, Error> {
-    let mut firewall = Firewall::open()?;
-    let [v4, v6] = Family::ALL.map(|family| firewall.knows(owner, family));
-    Ok(v4? || v6?)
+    for firewall in Firewall::all() {
+        let mut firewall = firewall?;
+        let [v4, v6] = Family::ALL.map(|family| firewall.knows(owner, family));
+        if v4? || v6? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Ends what a claim has made wrong: flows through what was replaced or lost, UDP flows from before, and what else dead
@@ -118,7 +123,7 @@ pub fn with_claim<T>(
     config: &Config,
     rest: impl FnOnce(&mut Firewall, &Claimed) -> Result<T, Error>,
 ) -> Result<T, Error> {
-    let mut firewall = Firewall::open()?;
+    let mut firewall = Firewall::of(&config.settings)?;
     let undo = Undo(Some(&config.owner));
     let (claimed, dead) = match claim(&mut firewall, config) {
         Ok(claimed) => claimed,

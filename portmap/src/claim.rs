@@ -6,13 +6,13 @@ use nft_model::{Change, Element, Family, Table, Value};
 
 use crate::error::Error;
 use crate::owner::{Holder, Owner};
-use crate::ruleset::{self, EXACT, Entry, WILDCARD};
+use crate::ruleset::{self, EXACT, Entry, Realm, WILDCARD};
 
 /// What the firewall holds of one family, as far as an ADD must know.
 #[derive(Debug, Clone)]
 pub struct Observed {
-    /// The family.
-    pub family: Family,
+    /// The table, or what stands for it in another backend.
+    pub realm: Realm,
     /// Whether our table is there.
     pub table: bool,
     /// The elements that are needed, each with what is there under its key.
@@ -56,7 +56,7 @@ fn claim_family(owner: &Owner, dead: &[String], observed: &Observed, batch: &mut
         let comment = there.comment.as_deref();
         comment == Some(owner.comment()) || comment.is_some_and(|comment| dead.iter().any(|dead| dead == comment))
     };
-    let frame = ruleset::frame(observed.family).map_err(Error::RuleSet)?;
+    let frame = ruleset::frame(&observed.realm).map_err(Error::RuleSet)?;
     if !observed.table {
         batch.changes.push(Change::AddTable(frame.clone()));
         // Of many first ones all but one would be refused anyway, but that takes the kernel 20 ms each.
@@ -71,7 +71,7 @@ fn claim_family(owner: &Owner, dead: &[String], observed: &Observed, batch: &mut
         for (Entry { element, .. }, there) in observed.entries.iter().filter(|(entry, _)| entry.set == set) {
             match there {
                 Some(there) if there == element => continue,
-                Some(there) if is_claim(set) && !may_go(there) => return Err(held(observed.family, there)),
+                Some(there) if is_claim(set) && !may_go(there) => return Err(held(observed.realm.family, there)),
                 Some(there) => {
                     stale.push(there.key.clone());
                     batch.replaced.push(Entry { set, element: there.clone() });

@@ -1,12 +1,13 @@
 //! Everything that can keep a request from being served, and the CNI code of each.
 
+use std::path::PathBuf;
+
 use cni_spec::{Attachment, CniError, ErrorCode, IfName};
 use nft_model::{Family, Invalid};
 use serde_json::Value;
 
 use crate::difference::Difference;
 use crate::owner::Holder;
-use crate::ruleset::TABLE;
 
 /// One variant per step.
 #[derive(Debug, thiserror::Error)]
@@ -30,14 +31,14 @@ pub enum Error {
         flaw: Flaw,
     },
     /// A key of the reference portmap has a value that would make a difference here, and does not.
-    #[error(
-        "unsupported network config: {key}={value}: not supported by this plugin, which maps ports by nftables only"
-    )]
+    #[error("unsupported network config: {key}={value}: {why}")]
     Unsupported {
         /// The key.
         key: &'static str,
         /// Its value.
         value: Value,
+        /// What is not supported about it.
+        why: String,
     },
     /// The names that mark an attachment's elements would be cut short.
     #[error("CNI_CONTAINERID={:?} is too long: with network {:?} and CNI_IFNAME {:?} it makes a mark of {length} bytes, and the firewall keeps {max}", .attachment.container_id.as_str(), .attachment.network.as_str(), .attachment.ifname.as_str())]
@@ -71,20 +72,54 @@ pub enum Error {
         source: kernel::Error,
     },
     /// Changing the firewall failed; nothing was changed.
-    #[error("failed to change table {TABLE}")]
+    #[error("failed to change the rules of host ports")]
     Commit(#[source] kernel::Error),
     /// Others changed the firewall again and again in the meantime; with what the kernel said last.
-    #[error("table {TABLE} cannot be changed now: something else changed at every attempt")]
+    #[error("the rules of host ports cannot be changed now: something else changed them at every attempt")]
     Busy(#[source] kernel::Error),
+    /// Another process of this plugin changes the rules of iptables, and does not end.
+    #[error("{} is held by another process", .path.display())]
+    Locked {
+        /// The lock.
+        path: PathBuf,
+    },
+    /// The lock could not be made.
+    #[error("failed to lock {}", .path.display())]
+    Lock {
+        /// The lock.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// There is a chain of our name in iptables with nothing of ours in it.
+    #[error(
+        "chain {chain} of {family} table nat in iptables is not this plugin's: no rule of it has the comment {:?}",
+        crate::ruleset::iptables::STATIC
+    )]
+    ForeignChain {
+        /// IPv4 or IPv6.
+        family: Family,
+        /// The chain's name.
+        chain: &'static str,
+    },
+    /// Neither backend can be used.
+    #[error("neither nftables nor iptables can be used: the kernel has no nf_tables")]
+    NoBackend(#[source] kernel::Error),
+    /// There is no program to write rules of iptables with, or it does not answer.
+    #[error("iptables cannot be used")]
+    Iptables(#[source] kernel::Error),
     /// There is a table of our name that this version did not make.
     #[error(
-        "table {family} {TABLE} is not this plugin's: {} instead of {:?}",
+        "table {family} {table} is not this plugin's: {} instead of {:?}",
         comment.as_ref().map_or_else(|| "it has no comment".to_owned(), |text| format!("its comment is {text:?}")),
         crate::ruleset::LAYOUT
     )]
     ForeignTable {
         /// The table's family.
         family: Family,
+        /// The table's name.
+        table: String,
         /// What the table says of itself.
         comment: Option<String>,
     },
@@ -126,7 +161,7 @@ pub enum Error {
         /// What was to be done.
         action: &'static str,
         /// The file.
-        path: std::path::PathBuf,
+        path: PathBuf,
         /// Why.
         #[source]
         source: std::io::Error,
@@ -221,8 +256,20 @@ pub enum Flaw {
     #[error("must be {0}")]
     OneOf(&'static str),
     /// A backend that nobody has.
-    #[error("must be \"nftables\"")]
+    #[error("must be \"nftables\" or \"iptables\"")]
     Backend,
+    /// No bit of a packet's mark.
+    #[error("must be 0 to 31")]
+    MarkBit,
+    /// Both ways of marking.
+    #[error("cannot be set together with markMasqBit")]
+    TwoMarks,
+    /// No name of a chain.
+    #[error("must be the name of a chain of iptables: at most 28 letters, digits, \"-\", \"_\" and \".\"")]
+    Chain,
+    /// A condition that cannot be.
+    #[error("{0}")]
+    Condition(String),
 }
 
 fn family_word(family: Option<Family>) -> &'static str {
@@ -252,6 +299,7 @@ impl From<Error> for CniError {
                 Self::from_source(ErrorCode::InvalidEnvironment, &error)
             }
             Error::RuleSet(_) => Self::from_source(CODE_RULE_SET, &error),
+            Error::Commit(kernel::Error::IptablesBusy { .. }) => Self::from_source(ErrorCode::TryAgainLater, &error),
             Error::Open(_)
             | Error::Read { .. }
             | Error::Commit(_)
@@ -259,11 +307,16 @@ impl From<Error> for CniError {
             | Error::Localnet { .. }
             | Error::Listeners(_)
             | Error::Flows(_)
-            | Error::Record { .. } => Self::from_source(ErrorCode::Io, &error),
-            Error::Busy(_) => Self::from_source(ErrorCode::TryAgainLater, &error),
-            Error::ForeignTable { family, .. } => Self::from_source(CODE_FOREIGN_TABLE, &error).with_details(format!(
-                "once no pod with host ports is left, remove it: nft delete table {family} {TABLE}"
-            )),
+            | Error::Record { .. }
+            | Error::Lock { .. }
+            | Error::NoBackend(_)
+            | Error::Iptables(_) => Self::from_source(ErrorCode::Io, &error),
+            Error::Busy(_) | Error::Locked { .. } => Self::from_source(ErrorCode::TryAgainLater, &error),
+            Error::ForeignTable { family, ref table, .. } => {
+                let next = format!("once no pod with host ports is left, remove it: nft delete table {family} {table}");
+                Self::from_source(CODE_FOREIGN_TABLE, &error).with_details(next)
+            }
+            Error::ForeignChain { .. } => Self::from_source(CODE_FOREIGN_TABLE, &error),
             Error::Held { .. } => Self::from_source(CODE_HELD, &error),
             Error::HeldBy { held, why } => Self::from_source(CODE_HELD, &*held).with_details(why),
             Error::HostListener { .. } => Self::from_source(CODE_HELD, &error).with_details(

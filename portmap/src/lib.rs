@@ -1,11 +1,13 @@
-//! Chained CNI plugin: host ports by nftables maps, over netlink.
+//! Chained CNI plugin: host ports by nftables maps, over netlink, or by rules of iptables.
 //!
 //! A request goes through these modules in this order:
 //!
-//! - [`settings`], [`mapping`] and [`pod`] check what the runtime sent; together they are a [`config::Config`].
-//! - [`ruleset`] says what the firewall must hold for it, as values that print as nft(8) text.
+//! - [`settings`] (with [`conditions`]), [`mapping`] and [`pod`] check what the runtime sent; together they are a [`config::Config`].
+//! - [`ruleset`] says what the firewall must hold for it, as values that print as nft(8) text; [`ruleset::iptables`] says the same
+//!   as the text of iptables-restore(8).
 //! - [`claim`] compares that with what is there, for ADD, and [`difference`] for CHECK. So far nothing did any I/O.
-//! - [`firewall`] looks at the kernel's nf_tables and changes them; [`localhost`] does that for one sysctl.
+//! - [`backend`] chooses and explains; [`firewall`] looks at nf_tables or iptables and changes them; [`localhost`] does
+//!   that for one sysctl.
 //! - [`add`], [`remove`] and [`check`] are what the verbs do, and [`Portmap`] answers them all.
 //!
 //! Everything of an attachment carries its [`owner`]'s mark, so DEL and GC need no file and no previous result.
@@ -14,8 +16,10 @@
 //! and keeps no state outside the kernel.
 
 pub mod add;
+pub mod backend;
 pub mod check;
 pub mod claim;
+pub mod conditions;
 pub mod config;
 pub mod difference;
 pub mod error;

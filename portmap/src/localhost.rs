@@ -103,7 +103,8 @@ fn hairpin_pod(element: &Element) -> Option<Ipv4Addr> {
 
 /// The sysctl that `config` needs.
 fn key_for(config: &Config) -> Result<Option<String>, Error> {
-    let (Some(pod), true, true) = (config.pod.v4, config.maps(Family::Ip), config.settings.snat) else {
+    let (Some(pod), true, true) = (config.pod.v4, config.maps(Family::Ip), config.settings.reaches_from_loopback())
+    else {
         return Ok(None);
     };
     let rtnl = Rtnl::open().map_err(Error::Route)?;

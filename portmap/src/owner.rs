@@ -51,6 +51,12 @@ impl Owner {
         [Value::Addr(address(0)), Value::Addr(address(1))]
     }
 
+    /// The network's name.
+    #[must_use]
+    pub fn network(&self) -> &str {
+        self.comment.split(' ').next().unwrap_or_default()
+    }
+
     /// The comment.
     #[must_use]
     pub fn comment(&self) -> &str {

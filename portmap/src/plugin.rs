@@ -12,8 +12,9 @@ use crate::error::Error;
 use crate::firewall::{Firewall, Presence};
 use crate::policy::Policy;
 use crate::record::{Record, Records};
+use crate::ruleset::TABLE;
 use crate::settings::Settings;
-use crate::{add, check, remove};
+use crate::{add, backend, check, remove};
 
 /// The plugin. Who holds what is in the kernel; [`record`](crate::record) keeps what was asked for.
 #[derive(Debug, Clone, Copy, Default)]
@@ -23,7 +24,9 @@ impl Plugin for Portmap {
     type Error = Error;
 
     fn about(&self) -> String {
-        format!("podwire-portmap {}: chained CNI plugin, host ports by nftables maps", env!("CARGO_PKG_VERSION"))
+        let what = "chained CNI plugin, host ports by nftables maps or iptables";
+        let backends = backend::explain().join("\n  ");
+        format!("podwire-portmap {}: {what}\nOn this node:\n  {backends}", env!("CARGO_PKG_VERSION"))
     }
 
     fn add(&self, request: &AddRequest) -> Result<CniResult, Error> {
@@ -63,13 +66,13 @@ impl Plugin for Portmap {
     }
 
     fn status(&self, request: &StatusRequest) -> Result<(), Error> {
-        Settings::of(&request.config)?;
+        let settings = Settings::of(&request.config)?;
         Policy::of(&request.config)?;
         let unavailable = |error| Error::NotAvailable(Box::new(error));
-        let mut firewall = Firewall::open().map_err(unavailable)?;
+        let mut firewall = Firewall::of(&settings).map_err(unavailable)?;
         for family in Family::ALL {
             if let Presence::Foreign(comment) = firewall.presence(family).map_err(unavailable)? {
-                return Err(unavailable(Error::ForeignTable { family, comment }));
+                return Err(unavailable(Error::ForeignTable { family, table: TABLE.to_owned(), comment }));
             }
         }
         Ok(())

@@ -11,11 +11,16 @@ use crate::{flows, localhost};
 /// an element in any more.
 /// Goes on after a failure: what one family cannot give back must not keep the other one.
 pub fn mappings(stale: &dyn Fn(&str) -> bool) -> Vec<Error> {
-    let mut firewall = match Firewall::open() {
-        Ok(firewall) => firewall,
-        Err(error) => return vec![error],
-    };
-    Family::ALL.into_iter().flat_map(|family| in_family(&mut firewall, family, stale)).collect()
+    let mut errors = Vec::new();
+    for firewall in Firewall::all() {
+        match firewall {
+            Ok(mut firewall) => {
+                errors.extend(Family::ALL.into_iter().flat_map(|family| in_family(&mut firewall, family, stale)));
+            }
+            Err(error) => errors.push(error),
+        }
+    }
+    errors
 }
 
 fn in_family(firewall: &mut Firewall, family: Family, stale: &dyn Fn(&str) -> bool) -> Vec<Error> {

@@ -1,13 +1,12 @@
 //! The static keys of the config, as an operator writes them.
 
 use cni_spec::NetConf;
+use nft_model::{Family, Statement};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::conditions::{self, Fault};
 use crate::error::{Error, Flaw};
-
-/// The bit that the reference portmap marks packets with unless it is told another one.
-const REFERENCE_MARK_BIT: i64 = 13;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -21,14 +20,53 @@ struct Raw {
     conditions_v4: Option<Vec<String>>,
     #[serde(rename = "conditionsV6")]
     conditions_v6: Option<Vec<String>>,
+    localhost: Option<bool>,
 }
 
 /// What an operator can choose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
+    /// `backend`: what the rules are written to. `None`: nftables where the kernel has it.
+    pub backend: Option<Backend>,
     /// `snat`: whether a pod reaches itself, and the node reaches it from 127.0.0.1, through a host port.
     /// Both need their source address replaced. True unless the config says otherwise.
     pub snat: bool,
+    /// `masqAll`: whether all clients of a host port are seen by an address of the node, if `snat` is true.
+    pub masq_all: bool,
+    /// `markMasqBit` or `externalSetMarkChain`: how rules of iptables mark what is to be masqueraded. `None`: they need
+    /// no mark.
+    pub mark: Option<Mark>,
+    /// `conditionsV4` and `conditionsV6`: what packets must meet besides.
+    conditions: [Vec<Statement>; 2],
+    /// `localhost`: whether the node reaches the pod at 127.0.0.1. True unless the config says otherwise.
+    pub localhost: bool,
+}
+
+/// Where rules are written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// The kernel's nf_tables, over netlink.
+    Nftables,
+    /// `iptables-restore`.
+    Iptables,
+}
+
+impl std::fmt::Display for Backend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Nftables => "nftables",
+            Self::Iptables => "iptables",
+        })
+    }
+}
+
+/// How rules of iptables mark packets that are to be masqueraded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mark {
+    /// By this bit of the packet's mark, which a rule of ours looks for.
+    Bit(u8),
+    /// By a chain of somebody else's in table nat, who masquerades too.
+    Chain(String),
 }
 
 impl Settings {
@@ -39,35 +77,86 @@ impl Settings {
     /// Code 7 for a wrong value, code 2 for one that is not supported; key and value are named.
     pub fn of(conf: &NetConf) -> Result<Self, Error> {
         let raw: Raw = conf.parse().map_err(Error::Config)?;
-        check_backend(raw.backend.as_deref())?;
-        if raw.masq_all == Some(true) {
-            return Err(unsupported("masqAll", true));
+        let backend = backend(raw.backend.as_deref())?;
+        let chain = raw.external_set_mark_chain.filter(|chain| !chain.is_empty());
+        let mark = mark(raw.mark_masq_bit, chain)?;
+        if let (Some(Backend::Nftables), Some(Mark::Chain(chain))) = (backend, &mark) {
+            let why =
+                "a chain of iptables cannot be jumped to from nftables; leave out backend, or set it to \"iptables\"";
+            return Err(Error::Unsupported {
+                key: "externalSetMarkChain",
+                value: chain.as_str().into(),
+                why: why.into(),
+            });
         }
-        if let Some(bit) = raw.mark_masq_bit.filter(|bit| *bit != REFERENCE_MARK_BIT) {
-            return Err(unsupported("markMasqBit", bit));
-        }
-        if let Some(chain) = raw.external_set_mark_chain.filter(|chain| !chain.is_empty()) {
-            return Err(unsupported("externalSetMarkChain", chain));
-        }
-        for (key, conditions) in [("conditionsV4", raw.conditions_v4), ("conditionsV6", raw.conditions_v6)] {
-            if let Some(conditions) = conditions.filter(|conditions| !conditions.is_empty()) {
-                return Err(unsupported(key, conditions));
+        let v4 = conditions("conditionsV4", Family::Ip, raw.conditions_v4)?;
+        let v6 = conditions("conditionsV6", Family::Ip6, raw.conditions_v6)?;
+        Ok(Self {
+            backend,
+            snat: raw.snat.unwrap_or(true),
+            masq_all: raw.masq_all.unwrap_or(false),
+            mark,
+            conditions: [v4, v6],
+            localhost: raw.localhost.unwrap_or(true),
+        })
+    }
+
+    /// What packets of a family must meet.
+    #[must_use]
+    pub fn conditions(&self, family: Family) -> &[Statement] {
+        let [v4, v6] = &self.conditions;
+        if family == Family::Ip { v4 } else { v6 }
+    }
+
+    /// Whether the node is to reach pods at 127.0.0.1.
+    #[must_use]
+    pub fn reaches_from_loopback(&self) -> bool {
+        self.snat && self.localhost
+    }
+}
+
+fn backend(name: Option<&str>) -> Result<Option<Backend>, Error> {
+    match name {
+        None | Some("") => Ok(None),
+        Some("nftables") => Ok(Some(Backend::Nftables)),
+        Some("iptables") => Ok(Some(Backend::Iptables)),
+        Some(other) => Err(invalid("backend", other, Flaw::Backend)),
+    }
+}
+
+fn mark(bit: Option<i64>, chain: Option<String>) -> Result<Option<Mark>, Error> {
+    match (bit, chain) {
+        (None, None) => Ok(None),
+        (Some(_), Some(chain)) => Err(invalid("externalSetMarkChain", chain, Flaw::TwoMarks)),
+        (Some(bit), None) => match u8::try_from(bit) {
+            Ok(bit @ 0..=31) => Ok(Some(Mark::Bit(bit))),
+            _ => Err(invalid("markMasqBit", bit, Flaw::MarkBit)),
+        },
+        (None, Some(chain)) => {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+            // The longest name of a chain that iptables(8) takes.
+            let possible = chain.len() <= 28 && chain.bytes().all(plain) && !chain.starts_with('-');
+            if possible {
+                Ok(Some(Mark::Chain(chain)))
+            } else {
+                Err(invalid("externalSetMarkChain", chain, Flaw::Chain))
             }
         }
-        Ok(Self { snat: raw.snat.unwrap_or(true) })
     }
 }
 
-fn check_backend(backend: Option<&str>) -> Result<(), Error> {
-    match backend {
-        None | Some("" | "nftables") => Ok(()),
-        Some("iptables") => Err(unsupported("backend", "iptables")),
-        Some(other) => {
-            Err(Error::Invalid { path: "backend".to_owned(), value: Value::from(other), flaw: Flaw::Backend })
+fn conditions(key: &'static str, family: Family, words: Option<Vec<String>>) -> Result<Vec<Statement>, Error> {
+    let words = words.unwrap_or_default();
+    conditions::parse(family, &words).map_err(|fault| match fault {
+        Fault::Unsupported(what) => {
+            let why =
+                format!("{what:?} is not supported; a condition is a source, a destination or an incoming interface");
+            Error::Unsupported { key, value: words.into(), why }
         }
-    }
+        Fault::Invalid(what) => invalid(key, words, Flaw::Condition(what)),
+    })
 }
 
-fn unsupported(key: &'static str, value: impl Into<Value>) -> Error {
-    Error::Unsupported { key, value: value.into() }
+fn invalid(path: &str, value: impl Into<Value>, flaw: Flaw) -> Error {
+    Error::Invalid { path: path.to_owned(), value: value.into(), flaw }
 }

@@ -6,7 +6,7 @@ use nft_model::{Change, Element, Family};
 use portmap::Error;
 use portmap::claim::{Batch, Observed, batch};
 use portmap::config::Config;
-use portmap::ruleset;
+use portmap::ruleset::{self, Realm};
 use serde_json::json;
 
 fn config(container: &str, pod: &str, host_port: u16) -> Result<Config, Error> {
@@ -36,7 +36,7 @@ fn observed_by(second: &Config, first: &Config) -> Observed {
     let entries = ruleset::entries(second, Family::Ip).into_iter();
     let entries = entries.map(|entry| (entry.clone(), holder(entry.set, &entry.element))).collect();
     let own = if first.owner == second.owner { held.clone() } else { Vec::new() };
-    Observed { family: Family::Ip, table: true, entries, own }
+    Observed { realm: Realm::common(Family::Ip), table: true, entries, own }
 }
 
 fn steps(batch: &Batch) -> Vec<String> {
@@ -47,9 +47,13 @@ fn steps(batch: &Batch) -> Vec<String> {
 fn an_empty_node_gets_the_frame_and_the_elements_at_once() -> Result<(), Error> {
     let config = config("c1", "10.88.0.2/32", 8080)?;
     let entries = ruleset::entries(&config, Family::Ip).into_iter().map(|entry| (entry, None)).collect();
-    let batch = batch(&config.owner, &[], &[Observed { family: Family::Ip, table: false, entries, own: Vec::new() }])?;
+    let batch = batch(
+        &config.owner,
+        &[],
+        &[Observed { realm: Realm::common(Family::Ip), table: false, entries, own: Vec::new() }],
+    )?;
     let [Change::AddTable(frame), elements @ ..] = batch.changes.as_slice() else { panic!("{:?}", batch.changes) };
-    assert_eq!(frame, &ruleset::frame(Family::Ip).map_err(Error::RuleSet)?);
+    assert_eq!(frame, &ruleset::frame(&Realm::common(Family::Ip)).map_err(Error::RuleSet)?);
     assert_eq!(
         elements.iter().map(ToString::to_string).collect::<Vec<_>>(),
         [
@@ -67,7 +71,11 @@ fn an_empty_node_gets_the_frame_and_the_elements_at_once() -> Result<(), Error> 
 fn elements_alone_need_no_standstill() -> Result<(), Error> {
     let config = config("c1", "10.88.0.2/32", 8080)?;
     let entries = ruleset::entries(&config, Family::Ip).into_iter().map(|entry| (entry, None)).collect();
-    let batch = batch(&config.owner, &[], &[Observed { family: Family::Ip, table: true, entries, own: Vec::new() }])?;
+    let batch = batch(
+        &config.owner,
+        &[],
+        &[Observed { realm: Realm::common(Family::Ip), table: true, entries, own: Vec::new() }],
+    )?;
     assert_eq!(batch.changes.len(), 3);
     assert!(!batch.if_unchanged);
     Ok(())

@@ -33,8 +33,8 @@ pub fn marks(family: Family, flavour: Flavour, table: &str, chains: &[&str]) -> 
 
 fn nft_marks(family: Family, table: &str, chains: &[&str]) -> Result<Marks> {
     // A kernel without nf_tables has no rules there.
-    let Ok(mut nft) = Nft::open() else { return Ok(Marks::new()) };
-    if nft.table(family, table).is_ok_and(|table| table.is_none()) {
+    let Some(mut nft) = Nft::open_if_there()? else { return Ok(Marks::new()) };
+    if nft.table(family, table)?.is_none() {
         return Ok(Marks::new());
     }
     chains.iter().map(|chain| Ok(((*chain).to_owned(), nft.xt_comments(family, table, chain)?))).collect()

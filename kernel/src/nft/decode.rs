@@ -149,6 +149,19 @@ pub(super) fn rule(family: Family, table: &str, attributes: &[RuleAttribute]) ->
     Some((chain, rule::decode(family, &ops)))
 }
 
+/// The chain that a rule belongs to, if that belongs to the table.
+pub(super) fn rule_place(table: &str, attributes: &[RuleAttribute]) -> Option<String> {
+    let mut chain = None;
+    for attribute in attributes {
+        match attribute {
+            RuleAttribute::Table(name) if name != table => return None,
+            RuleAttribute::Chain(name) => chain = Some(name.clone()),
+            _ => {}
+        }
+    }
+    chain
+}
+
 /// Gives every chain its rules, which come in order.
 pub(super) fn assign(chains: &mut [Chain], rules: impl IntoIterator<Item = (String, Rule)>) {
     let mut by_chain: HashMap<String, Vec<Rule>> = HashMap::new();

@@ -1,5 +1,7 @@
 //! Reading what the kernel holds.
 
+use std::collections::BTreeSet;
+
 use netlink_packet_netfilter::nftables::{
     ChainMessage, GenAttribute, GenMessage, NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute, SetElementList,
     SetElementMessage, SetMessage, TableAttribute, TableMessage,
@@ -146,6 +148,22 @@ impl Nft {
             request,
             |content| matches!(content, Content::Elements(elements) if !elements.is_empty()),
         )
+    }
+
+    /// The names of the chains of a table that have rules. Nothing if there is no such table.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NftRead`] when the kernel refuses to tell.
+    pub fn filled_chains(&mut self, family: Family, table: &str) -> Result<BTreeSet<String>, Error> {
+        let attributes = || vec![RuleAttribute::Table(table.to_owned())];
+        let request = || NfTablesMessage::GetRule(RuleMessage { attributes: attributes() });
+        let contents = self.socket.dump(&format!("the rules of table {family} {table}"), family, request)?;
+        let chains = contents.iter().filter_map(|content| match content {
+            Content::Message(NfTablesMessage::NewRule(message)) => decode::rule_place(table, &message.attributes),
+            _ => None,
+        });
+        Ok(chains.collect())
     }
 
     pub(super) fn has_set(&mut self, family: Family, table: &str, set: &str) -> Result<bool, Error> {

@@ -148,41 +148,69 @@ fn a_family_that_the_pod_lacks_is_named() {
 }
 
 #[test]
-fn a_key_that_would_make_a_difference_is_refused() {
+fn a_key_that_cannot_be_honoured_is_refused() {
     private_host(|| {
-        let unsupported = "not supported by this plugin, which maps ports by nftables only";
-        let refused = [
-            ("backend", json!("iptables")),
-            ("masqAll", json!(true)),
-            ("markMasqBit", json!(5)),
-            ("externalSetMarkChain", json!("KUBE-MARK-MASQ")),
-            ("conditionsV4", json!(["!", "-s", "10.0.0.0/8"])),
-            ("conditionsV6", json!(["-d", "fd00::/8"])),
+        let narrow = "a condition is a source, a destination or an incoming interface";
+        let elsewhere =
+            "a chain of iptables cannot be jumped to from nftables; leave out backend, or set it to \"iptables\"";
+        let marks = "must be 0 to 31";
+        let chain = "must be the name of a chain of iptables: at most 28 letters, digits, \"-\", \"_\" and \".\"";
+        let mappings = json!([{ "hostPort": 8080, "containerPort": 80 }]);
+        let cases = [
+            (2, "conditionsV4", json!(["-j", "ACCEPT"]), format!("\"-j\" is not supported; {narrow}")),
+            (2, "conditionsV6", json!(["ip6 nexthdr tcp"]), format!("\"ip6 nexthdr\" is not supported; {narrow}")),
+            (2, "externalSetMarkChain", json!("KUBE-MARK-MASQ"), elsewhere.to_owned()),
+            (7, "backend", json!("ipvs"), "must be \"nftables\" or \"iptables\"".to_owned()),
+            (7, "markMasqBit", json!(32), marks.to_owned()),
+            (7, "markMasqBit", json!(-1), marks.to_owned()),
+            (7, "externalSetMarkChain", json!("-j ACCEPT"), chain.to_owned()),
+            (7, "externalSetMarkChain", json!("A-CHAIN-OF-TWENTY-NINE-LETTERS"), chain.to_owned()),
+            (7, "conditionsV4", json!(["-s", "10.0.0.0/33"]), "\"10.0.0.0/33\" is no address or network".to_owned()),
+            (7, "conditionsV6", json!(["-s", "10.0.0.0/8"]), "\"10.0.0.0/8\" is not of this family".to_owned()),
         ];
-        let ports = json!([{ "hostPort": 8080, "containerPort": 80 }]);
-        let add = |key: &str, value: Value| Attachment::on_paper("c1", &BOTH, &ports).with(key, value).add();
-        let mut cases = Vec::new();
-        for (key, value) in refused {
-            let msg = format!("unsupported network config: {key}={value}: {unsupported}");
-            let (code, found, _) = add(key, value.clone()).failed();
-            cases.push(Case { input: format!("{key}={value}"), expected: (2, msg), found: (code, found) });
+        let mut found = Vec::new();
+        for (code, key, value, flaw) in cases {
+            let kind = if code == 2 { "unsupported" } else { "invalid" };
+            let expected = (code, format!("{kind} network config: {key}={value}: {flaw}"));
+            let add = Attachment::on_paper("c1", &BOTH, &mappings).with(key, value).with("backend", json!("nftables"));
+            let add = if key == "backend" { add.with("backend", json!("ipvs")) } else { add };
+            let (code, msg, _) = add.add().failed();
+            found.push(Case { input: expected.1.clone(), expected, found: (code, msg) });
         }
-        let (code, found, _) = add("backend", json!("ipvs")).failed();
-        let msg = "invalid network config: backend=\"ipvs\": must be \"nftables\"";
-        cases.push(Case { input: "backend=ipvs".to_owned(), expected: (7, msg.to_owned()), found: (code, found) });
-        compare(cases);
+        let both = Attachment::on_paper("c1", &BOTH, &mappings).with("markMasqBit", json!(5));
+        let (code, msg, _) = both.with("externalSetMarkChain", json!("X")).add().failed();
+        let expected = "invalid network config: externalSetMarkChain=\"X\": cannot be set together with markMasqBit";
+        found.push(Case { input: "both".to_owned(), expected: (7, expected.to_owned()), found: (code, msg) });
+        compare(found);
+    });
+}
+
+#[test]
+fn every_key_of_the_reference_is_taken() {
+    private_host(|| {
+        let mappings = json!([{ "hostPort": 8080, "containerPort": 80 }]);
         let harmless = [
             ("backend", json!("nftables")),
+            ("backend", json!("iptables")),
             ("backend", Value::Null),
+            ("masqAll", json!(true)),
             ("masqAll", json!(false)),
             ("markMasqBit", json!(13)),
+            ("markMasqBit", json!(0)),
             ("externalSetMarkChain", Value::Null),
+            ("conditionsV4", json!(["!", "-d", "192.0.2.0/24"])),
+            ("conditionsV4", json!(["ip", "daddr", "!=", "192.0.2.0/24"])),
             ("conditionsV4", json!([])),
+            ("conditionsV6", json!(["!", "-d", "fc00::/7"])),
             ("conditionsV6", Value::Null),
             ("snat", Value::Null),
         ];
         for (key, value) in harmless {
-            assert!(matches!(add(key, value.clone()), Answer::Ok { .. }), "{key}={value}");
+            let attachment = Attachment::on_paper("c1", &BOTH, &mappings).with(key, value.clone());
+            assert!(matches!(attachment.add(), Answer::Ok { .. }), "{key}={value}");
+            assert!(matches!(attachment.check(), Answer::Ok { .. }), "{key}={value}");
+            attachment.del().ok();
+            assert!(!ruleset().contains("odwire"), "{key}={value}: {}", ruleset());
         }
     });
 }

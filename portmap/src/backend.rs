@@ -1,0 +1,74 @@
+//! Which backend is used, and why.
+
+use kernel::iptables::{Flavour, Marks, Tool, marks};
+use nft_model::Family;
+
+use crate::error::Error;
+use crate::firewall::Nftables;
+use crate::settings::{Backend, Mark, Settings};
+
+/// The backend that a config chooses: the one it names; otherwise nftables, unless the kernel has none, or the config
+/// needs something that only iptables has.
+///
+/// # Errors
+/// [`Error::NoBackend`] if neither can be used.
+pub fn choose(settings: &Settings) -> Result<Backend, Error> {
+    match (settings.backend, &settings.mark) {
+        (Some(backend), _) => return Ok(backend),
+        (None, Some(Mark::Chain(_))) => return Ok(Backend::Iptables),
+        (None, _) => {}
+    }
+    if Nftables::open_if_there()?.is_some() {
+        return Ok(Backend::Nftables);
+    }
+    match Tool::find(Family::Ip, None) {
+        Ok(_) => Ok(Backend::Iptables),
+        Err(iptables) => Err(Error::NoBackend(iptables)),
+    }
+}
+
+/// Both flavours of iptables that have rules of a family, if they have: packets meet the rules of both, and each
+/// program shows its own only.
+///
+/// # Errors
+/// When the kernel refuses to tell.
+pub fn mixed(family: Family) -> Result<bool, Error> {
+    const CHAINS: [&str; 3] = ["PREROUTING", "OUTPUT", "POSTROUTING"];
+    let read = |flavour| marks(family, flavour, "nat", &CHAINS).map_err(Error::Iptables);
+    let [nft, legacy] = Flavour::ALL.map(read);
+    let has_rules = |marks: Marks| marks.values().any(|rules| !rules.is_empty());
+    Ok(has_rules(nft?) && has_rules(legacy?))
+}
+
+/// What a person sees who asks which backend this node gets.
+#[must_use]
+pub fn explain() -> Vec<String> {
+    let mut lines = Vec::new();
+    match Nftables::open_if_there() {
+        Ok(Some(_)) => lines.push("nftables: the kernel has it; it is used unless a config says otherwise".to_owned()),
+        Ok(None) => lines.push("nftables: the kernel has none; iptables is used".to_owned()),
+        Err(error) => lines.push(format!("nftables: cannot be used: {}", chain(&error))),
+    }
+    for family in Family::ALL {
+        let name = if family == Family::Ip { "iptables" } else { "ip6tables" };
+        match Tool::find(family, None) {
+            Ok(tool) => {
+                let version = tool.version().unwrap_or_else(|error| format!("does not run: {error}"));
+                lines.push(format!("{name}: {} writes to {}: {version}", tool.program().display(), tool.flavour()));
+            }
+            Err(error) => lines.push(format!("{name}: {error}")),
+        }
+        match mixed(family) {
+            Ok(true) => lines
+                .push(format!("{name}: both nft and legacy have rules in table nat; each program shows its own only")),
+            Ok(false) => {}
+            Err(error) => lines.push(format!("{name}: {}", chain(&error))),
+        }
+    }
+    lines
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let sources = std::iter::successors(error.source(), |error| error.source());
+    sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
+}

@@ -1,0 +1,249 @@
+//! Rules of iptables: read in this process, changed by one `iptables-restore` for each family.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kernel::iptables::{Flavour, Tool, marks};
+use nft_model::{Element, Family};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use super::{Claimed, Presence};
+use crate::claim::{self, Batch, Observed};
+use crate::config::Config;
+use crate::difference::Difference;
+use crate::error::Error;
+use crate::owner::Owner;
+use crate::ruleset::iptables::{self as rules, NAT_CHAINS, Owned, RAW_CHAINS, Seen};
+use crate::ruleset::{self, Entry, HAIRPIN, MASQ_ALL, Realm};
+
+/// What processes of this plugin take in turn: rules are removed by number, which another one must not move.
+const LOCK: &str = "/run/podwire/iptables.lock";
+
+/// How long it is waited for: longer than one other may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often it is looked at.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// iptables of the calling thread's network namespace.
+#[derive(Debug, Clone, Copy)]
+pub struct Iptables;
+
+/// A change of one family that is worked out and not made.
+struct Change {
+    tool: Tool,
+    text: Option<String>,
+    claimed: Claimed,
+}
+
+impl Iptables {
+    /// What is there under the name of our first chain, in either flavour.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell.
+    pub fn presence(self, family: Family) -> Result<Presence, Error> {
+        let mut presence = Presence::Missing;
+        for flavour in Flavour::ALL {
+            let seen = see(family, flavour)?;
+            if seen.is_foreign() {
+                return Ok(Presence::Foreign(None));
+            }
+            if !seen.is_empty() {
+                presence = Presence::Ours;
+            }
+        }
+        Ok(presence)
+    }
+
+    /// [`super::Firewall::claim`]. Both families are looked at before either is changed.
+    ///
+    /// # Errors
+    /// As there; [`Error::Commit`] may come after the first of two families was changed.
+    pub fn claim(self, config: &Config, dead: &[String]) -> Result<Claimed, Error> {
+        let _lock = lock()?;
+        let mut changes = Vec::new();
+        for family in Family::ALL {
+            if config.maps(family) {
+                changes.push(plan(config, dead, family)?);
+            }
+        }
+        let mut claimed = Claimed::default();
+        for change in changes {
+            if let Some(text) = &change.text {
+                change.tool.restore(text).map_err(Error::Commit)?;
+            }
+            claimed.lost.extend(change.claimed.lost);
+            claimed.replaced.extend(change.claimed.replaced);
+        }
+        Ok(claimed)
+    }
+
+    /// [`super::Firewall::knows`].
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell.
+    pub fn knows(self, owner: &Owner, family: Family) -> Result<bool, Error> {
+        Ok(owned(family)?.iter().any(|rule| rule.owner == owner.comment()))
+    }
+
+    /// [`super::Firewall::release`], in both flavours, with the frame if nothing is left in it. Nothing is run where
+    /// there is nothing to remove.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell, or a program to remove.
+    pub fn release(self, family: Family, stale: &dyn Fn(&str) -> bool) -> Result<Vec<Entry>, Error> {
+        // Most nodes have nothing here; a lock would be a file for nothing.
+        if Flavour::ALL
+            .into_iter()
+            .map(|flavour| see(family, flavour))
+            .collect::<Result<Vec<_>, _>>()?
+            .iter()
+            .all(Seen::is_empty)
+        {
+            return Ok(Vec::new());
+        }
+        let _lock = lock()?;
+        let mut gone = Vec::new();
+        for flavour in Flavour::ALL {
+            let seen = see(family, flavour)?;
+            let all = seen.owned();
+            let unused = all.is_empty() && !seen.is_empty() && !seen.is_foreign();
+            let rules: Vec<Owned> = all.into_iter().filter(|rule| stale(&rule.owner)).collect();
+            if rules.is_empty() && !unused {
+                continue;
+            }
+            if let Some(text) = rules::removal(family, &seen, &rules) {
+                let tool = Tool::of_flavour(family, flavour, None).map_err(Error::Iptables)?;
+                tool.restore(&text).map_err(Error::Commit)?;
+            }
+            gone.extend(rules.into_iter().filter_map(|rule| rule.entry));
+        }
+        Ok(gone)
+    }
+
+    /// [`super::Firewall::elements`].
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell.
+    pub fn elements(self, family: Family, set: &str) -> Result<Vec<Element>, Error> {
+        let entries = owned(family)?.into_iter().filter_map(|rule| rule.entry);
+        Ok(entries.filter(|entry| entry.set == set).map(|entry| entry.element).collect())
+    }
+
+    /// [`super::Firewall::differences`], of rules as `iptables -S` lists them.
+    ///
+    /// # Errors
+    /// When a program cannot be run.
+    pub fn differences(self, config: Option<&Config>, owner: &str, family: Family) -> Result<Vec<Difference>, Error> {
+        let wanted = config.filter(|config| config.maps(family)).map(|config| rules::listing(config, family));
+        if wanted.is_none() && !owned(family)?.iter().any(|rule| rule.owner == owner) {
+            return Ok(Vec::new());
+        }
+        let tool = Tool::find(family, None).map_err(Error::Iptables)?;
+        let mut all = Vec::new();
+        let mut table = "";
+        let mut found: Vec<String> = Vec::new();
+        let wanted = wanted.unwrap_or_default();
+        for line in wanted.lines() {
+            if let Some(name) = line.strip_prefix('*') {
+                table = name;
+                found = tool.list(table).map_err(Error::Iptables)?.iter().map(|line| plain(line)).collect();
+            }
+            if line.starts_with("-A ") && !found.contains(&plain(line)) {
+                all.push(Difference::new(format!("{family} table {table} of iptables"), Some(line.to_owned()), None));
+            }
+        }
+        let lines: Vec<String> = wanted.lines().map(plain).collect();
+        let mark = plain(&format!("--comment \"{owner}\""));
+        let listed = if table == "nat" {
+            found
+        } else {
+            tool.list("nat").map_err(Error::Iptables)?.iter().map(|line| plain(line)).collect()
+        };
+        for line in listed.into_iter().filter(|line| line.contains(&mark) && !lines.contains(line)) {
+            all.push(Difference::new(format!("{family} table nat of iptables"), None, Some(line)));
+        }
+        Ok(all)
+    }
+}
+
+/// A rule without quotes, which iptables prints only where it must.
+fn plain(line: &str) -> String {
+    line.replace('"', "")
+}
+
+fn plan(config: &Config, dead: &[String], family: Family) -> Result<Change, Error> {
+    let tool = Tool::find(family, None).map_err(Error::Iptables)?;
+    let seen = see(family, tool.flavour())?;
+    if seen.is_foreign() {
+        return Err(Error::ForeignChain { family, chain: "PODWIRE-HOSTPORT" });
+    }
+    let condition = rules::condition(config, family);
+    let there = seen.owned();
+    let find = |entry: &Entry| {
+        let is_it = |rule: &&Owned| {
+            let found = rule.entry.as_ref();
+            let same = found.is_some_and(|found| found.set == entry.set && found.element.key == entry.element.key);
+            same && (rule.condition == condition || [HAIRPIN, MASQ_ALL].contains(&entry.set))
+        };
+        there.iter().find(is_it)
+    };
+    let entries = ruleset::entries(config, family);
+    let own: Vec<&Owned> = there.iter().filter(|rule| rule.owner == config.owner.comment()).collect();
+    let observed = Observed {
+        realm: Realm::of(config, family),
+        table: true,
+        entries: entries
+            .iter()
+            .map(|entry| (entry.clone(), find(entry).and_then(|rule| rule.entry.clone()).map(|entry| entry.element)))
+            .collect(),
+        own: own.iter().filter_map(|rule| rule.entry.clone()).collect(),
+    };
+    let Batch { lost, replaced, .. } = claim::batch(&config.owner, dead, &[observed])?;
+    // What is taken over goes, and all that was the attachment's own: it is written anew.
+    let mut gone: Vec<Owned> = own.into_iter().cloned().collect();
+    let taken = entries.iter().filter_map(find);
+    gone.extend(taken.filter(|rule| rule.owner != config.owner.comment()).cloned());
+    let text = rules::change(family, &seen, &gone, &rules::rules(config, family));
+    Ok(Change { tool, text, claimed: Claimed { lost, replaced } })
+}
+
+/// The rules of attachments, in both flavours.
+fn owned(family: Family) -> Result<Vec<Owned>, Error> {
+    let mut owned = Vec::new();
+    for flavour in Flavour::ALL {
+        owned.extend(see(family, flavour)?.owned());
+    }
+    Ok(owned)
+}
+
+fn see(family: Family, flavour: Flavour) -> Result<Seen, Error> {
+    let read = |table, chains: &[&str]| {
+        let what = format!("{family} table {table} of iptables ({flavour})");
+        marks(family, flavour, table, chains).map_err(|source| Error::Read { what, source })
+    };
+    let raw = if family == Family::Ip { read("raw", &RAW_CHAINS)? } else { Default::default() };
+    Ok(Seen { nat: read("nat", &NAT_CHAINS)?, raw })
+}
+
+fn lock() -> Result<Flock<File>, Error> {
+    let path = Path::new(LOCK);
+    let failed = |source| Error::Lock { path: path.to_owned(), source };
+    fs::create_dir_all(path.parent().unwrap_or(path)).map_err(failed)?;
+    let mut file = File::options().create(true).append(true).open(path).map_err(failed)?;
+    let end = Instant::now() + PATIENCE;
+    loop {
+        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((file, Errno::EWOULDBLOCK | Errno::EINTR)) => file,
+            Err((_, errno)) => return Err(failed(errno.into())),
+        };
+        if Instant::now() >= end {
+            return Err(Error::Locked { path: path.to_owned() });
+        }
+        thread::sleep(PAUSE);
+    }
+}

@@ -1,0 +1,318 @@
+//! Our tables in the kernel's nf_tables: looked at, changed, taken away when they are empty.
+
+use std::time::{Duration, Instant};
+
+use kernel::nft::{Generation, Nft, Refusal};
+use nft_model::{Change, Element, Family, Table, Value};
+
+use super::{Claimed, Presence};
+
+use crate::claim::{self, Batch, Observed};
+use crate::config::Config;
+use crate::error::Error;
+use crate::owner::Owner;
+use crate::ruleset::{self, Entry, LAYOUT, OWNERS, Realm, SETS};
+
+/// How long a change is tried again that others got in the way of. Being told that the generation moved takes 0.1 ms,
+/// any other refusal up to 34 ms.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A socket to nf_tables of the calling thread's network namespace.
+pub struct Nftables {
+    nft: Nft,
+}
+
+/// How a transaction ended, if nothing is wrong.
+enum Outcome {
+    Done,
+    /// Somebody else was quicker, and this is how the kernel said so: look again.
+    Raced(kernel::Error),
+}
+
+impl Nftables {
+    /// Opens the socket.
+    ///
+    /// # Errors
+    /// When the kernel has no nf_tables, or the caller may not use it.
+    pub fn open() -> Result<Self, Error> {
+        Nft::open().map(|nft| Self { nft }).map_err(Error::Open)
+    }
+
+    /// Opens the socket if the kernel has nf_tables.
+    ///
+    /// # Errors
+    /// When that cannot be found out now.
+    pub fn open_if_there() -> Result<Option<Self>, Error> {
+        Ok(Nft::open_if_there().map_err(Error::Open)?.map(|nft| Self { nft }))
+    }
+
+    /// What is there under a table's name.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell.
+    pub fn presence(&mut self, family: Family, table: &str) -> Result<Presence, Error> {
+        let info = self.nft.table(family, table).map_err(|source| reading(family, table, "", source))?;
+        Ok(match info {
+            None => Presence::Missing,
+            Some(info) if info.comment.as_deref() == Some(LAYOUT) => Presence::Ours,
+            Some(info) => Presence::Foreign(info.comment),
+        })
+    }
+
+    /// The tables of a family that have a name of ours, the common one first.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell.
+    pub fn tables(&mut self, family: Family) -> Result<Vec<String>, Error> {
+        let tables = self.nft.tables(family).map_err(|source| reading(family, "", "", source))?;
+        let mut names: Vec<String> =
+            tables.into_iter().map(|table| table.name).filter(|name| Realm::is_one(name)).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// A whole table, with all elements.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell.
+    pub fn read(&mut self, family: Family, table: &str) -> Result<Option<Table>, Error> {
+        self.nft.read_table(family, table).map_err(|source| reading(family, table, "", source))
+    }
+
+    /// Claims every host port of `config` in one transaction, or none. What the attachment has from an earlier ADD and
+    /// does not ask for now is removed by the same transaction, and what one of `dead` holds is taken over by it.
+    ///
+    /// # Errors
+    /// [`Error::Held`] when a port is somebody else's; [`Error::Busy`] when others were quicker for seconds.
+    pub fn claim(&mut self, config: &Config, dead: &[String]) -> Result<Claimed, Error> {
+        let mut claimed = Claimed::default();
+        // What is whole is looked at once: the longer an attempt takes, the more of them are in vain.
+        let damaged = !self.repairs(config)?.is_empty();
+        self.persist(|firewall| {
+            let generation = firewall.generation()?;
+            let repairs = if damaged { firewall.repairs(config)? } else { Vec::new() };
+            let mut observed = Vec::new();
+            for family in Family::ALL {
+                observed.extend(firewall.observe(config, &Realm::of(config, family))?);
+            }
+            let Batch { changes, if_unchanged, lost, replaced } = claim::batch(&config.owner, dead, &observed)?;
+            claimed = Claimed { lost, replaced };
+            let if_unchanged = if_unchanged || !repairs.is_empty();
+            let changes = [repairs, changes].concat();
+            if if_unchanged { firewall.commit_if_unchanged(&changes, generation) } else { firewall.commit(&changes) }
+        })?;
+        Ok(claimed)
+    }
+
+    /// Whether the owner has anything in our tables.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell.
+    pub fn knows(&mut self, owner: &Owner, family: Family) -> Result<bool, Error> {
+        Ok(self.element(family, OWNERS, &owner.key(family))?.is_some())
+    }
+
+    /// Removes every element whose comment `stale` says yes to. Says which they were.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when the firewall was changed at every attempt; others when the kernel refuses to tell or to
+    /// change. Then nothing was changed in the table it failed at.
+    pub fn release(&mut self, family: Family, stale: &dyn Fn(&str) -> bool) -> Result<Vec<Entry>, Error> {
+        let mut gone = Vec::new();
+        for table in self.tables(family)? {
+            gone.extend(self.release_in(&Realm { table, ..Realm::common(family) }, stale)?);
+        }
+        Ok(gone)
+    }
+
+    fn release_in(&mut self, realm: &Realm, stale: &dyn Fn(&str) -> bool) -> Result<Vec<Entry>, Error> {
+        let frame = ruleset::frame(realm).map_err(Error::RuleSet)?;
+        let mut gone = Vec::new();
+        self.persist(|firewall| {
+            gone = Vec::new();
+            // The kernel removes by key alone: without this, a key that was given back and claimed by somebody else
+            // in the meantime would be taken from its new holder.
+            let generation = firewall.generation()?;
+            if firewall.presence(realm.family, &realm.table)? == Presence::Missing {
+                return Ok(Outcome::Done);
+            }
+            let mut changes = Vec::new();
+            gone = firewall.marked(realm, stale)?;
+            for set in SETS {
+                let keys: Vec<_> =
+                    gone.iter().filter(|entry| entry.set == set).map(|entry| entry.element.key.clone()).collect();
+                if !keys.is_empty() {
+                    changes.push(frame.destroy_elements(set, keys).map_err(Error::RuleSet)?);
+                }
+            }
+            firewall.commit_if_unchanged(&changes, generation)
+        })?;
+        Ok(gone)
+    }
+
+    /// Deletes our tables that nobody has an element in. An element that comes in the meantime is never lost: the
+    /// kernel then refuses, and it is looked at again.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when the firewall was changed at every attempt; the table is then left, empty.
+    pub fn delete_if_empty(&mut self, family: Family) -> Result<(), Error> {
+        for name in self.tables(family)? {
+            self.persist(|firewall| {
+                let generation = firewall.generation()?;
+                if firewall.presence(family, &name)? != Presence::Ours {
+                    return Ok(Outcome::Done);
+                }
+                for set in SETS {
+                    if firewall.has_elements(family, &name, set)? {
+                        return Ok(Outcome::Done);
+                    }
+                }
+                firewall.commit_if_unchanged(&[Change::DeleteTable { family, name: name.clone() }], generation)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The elements of one of our sets, of all our tables.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell.
+    pub fn elements(&mut self, family: Family, set: &str) -> Result<Vec<Element>, Error> {
+        let mut elements = Vec::new();
+        for table in self.tables(family)? {
+            elements.extend(self.elements_in(family, &table, set)?);
+        }
+        Ok(elements)
+    }
+
+    /// The element of one of our sets that has this key; of several tables, the common one's.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell.
+    pub fn element(&mut self, family: Family, set: &str, key: &[Value]) -> Result<Option<Element>, Error> {
+        for table in self.tables(family)? {
+            if let Some(element) = self.element_in(family, &table, set, key)? {
+                return Ok(Some(element));
+            }
+        }
+        Ok(None)
+    }
+
+    fn elements_in(&mut self, family: Family, table: &str, set: &str) -> Result<Vec<Element>, Error> {
+        let found = found(self.nft.elements(family, table, set));
+        found.map(Option::unwrap_or_default).map_err(|source| reading(family, table, set, source))
+    }
+
+    fn element_in(&mut self, family: Family, table: &str, set: &str, key: &[Value]) -> Result<Option<Element>, Error> {
+        self.nft.element(family, table, set, key).map_err(|source| reading(family, table, set, source))
+    }
+
+    /// What fills chains again that somebody emptied, as `nft flush table` does. Rules that were changed are CHECK's
+    /// business.
+    fn repairs(&mut self, config: &Config) -> Result<Vec<Change>, Error> {
+        let mut repairs = Vec::new();
+        for family in Family::ALL.into_iter().filter(|family| config.maps(*family)) {
+            let realm = Realm::of(config, family);
+            let name = &realm.table;
+            if self.presence(family, name)? != Presence::Ours {
+                continue;
+            }
+            let filled = self.nft.filled_chains(family, name).map_err(|source| reading(family, name, "", source))?;
+            for chain in ruleset::frame(&realm).map_err(Error::RuleSet)?.chains() {
+                if !filled.contains(&chain.name) {
+                    let (table, chain, rules) = (name.clone(), chain.name.clone(), chain.rules.clone());
+                    repairs.push(Change::AddRules { family, table, chain, rules });
+                }
+            }
+        }
+        Ok(repairs)
+    }
+
+    /// `None` for a family that the attachment neither has nor needs anything in.
+    fn observe(&mut self, config: &Config, realm: &Realm) -> Result<Option<Observed>, Error> {
+        let Realm { family, table: name, .. } = realm;
+        let family = *family;
+        let table = match self.presence(family, name)? {
+            Presence::Ours => true,
+            Presence::Missing | Presence::Foreign(_) if !config.maps(family) => return Ok(None),
+            Presence::Missing => false,
+            Presence::Foreign(comment) => {
+                return Err(Error::ForeignTable { family, table: name.clone(), comment });
+            }
+        };
+        let mut entries = Vec::new();
+        for entry in ruleset::entries(config, family) {
+            let there = if table { self.element_in(family, name, entry.set, &entry.element.key)? } else { None };
+            entries.push((entry, there));
+        }
+        // Reading everybody's elements takes the longer the more there are, so only an attachment that is known pays.
+        let known = table && self.element_in(family, name, OWNERS, &config.owner.key(family))?.is_some();
+        let is_own = |comment: &str| comment == config.owner.comment();
+        let own = if known { self.marked(realm, &is_own)? } else { Vec::new() };
+        Ok(Some(Observed { realm: realm.clone(), table, entries, own }))
+    }
+
+    /// All elements whose comment `wanted` says yes to.
+    fn marked(&mut self, realm: &Realm, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Entry>, Error> {
+        let mut marked = Vec::new();
+        for set in SETS {
+            let elements = self.elements_in(realm.family, &realm.table, set)?.into_iter();
+            let elements = elements.filter(|element| element.comment.as_deref().is_some_and(wanted));
+            marked.extend(elements.map(|element| Entry { set, element }));
+        }
+        Ok(marked)
+    }
+
+    fn generation(&mut self) -> Result<Generation, Error> {
+        self.nft.generation().map_err(|source| Error::Read { what: "the generation".to_owned(), source })
+    }
+
+    fn has_elements(&mut self, family: Family, table: &str, set: &str) -> Result<bool, Error> {
+        let found = found(self.nft.has_elements(family, table, set));
+        found.map(|any| any == Some(true)).map_err(|source| reading(family, table, set, source))
+    }
+
+    fn commit(&mut self, changes: &[Change]) -> Result<Outcome, Error> {
+        outcome(self.nft.commit(changes))
+    }
+
+    fn commit_if_unchanged(&mut self, changes: &[Change], generation: Generation) -> Result<Outcome, Error> {
+        if changes.is_empty() { Ok(Outcome::Done) } else { outcome(self.nft.commit_if_unchanged(changes, generation)) }
+    }
+
+    /// Tries until nobody gets in the way.
+    fn persist(&mut self, mut attempt: impl FnMut(&mut Self) -> Result<Outcome, Error>) -> Result<(), Error> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match attempt(self)? {
+                Outcome::Done => return Ok(()),
+                Outcome::Raced(source) if Instant::now() >= end => return Err(Error::Busy(source)),
+                Outcome::Raced(_) => {}
+            }
+        }
+    }
+}
+
+fn reading(family: Family, table: &str, set: &str, source: kernel::Error) -> Error {
+    Error::Read { what: format!("{family} {table} {set}").trim_end().to_owned(), source }
+}
+
+/// `None` for what is not there.
+fn found<T>(answer: Result<T, kernel::Error>) -> Result<Option<T>, kernel::Error> {
+    match answer {
+        Err(kernel::Error::NftRead { source: Refusal::NotFound, .. }) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// What is there although it was not, or the other way round, came or went after it was looked for.
+fn outcome(answer: Result<(), kernel::Error>) -> Result<Outcome, Error> {
+    match answer {
+        Ok(()) => Ok(Outcome::Done),
+        Err(
+            raced @ (kernel::Error::NftGenerationMoved
+            | kernel::Error::NftRefused { refusal: Refusal::AlreadyExists | Refusal::NotFound, .. }),
+        ) => Ok(Outcome::Raced(raced)),
+        Err(source) => Err(Error::Commit(source)),
+    }
+}

@@ -1,13 +1,21 @@
 //! DEL: needs nothing but network, container id and interface name.
 
-use cni_spec::{DelRequest, NetworkName};
+use std::time::Duration;
+
+use cni_spec::DelRequest;
 
 use crate::firewall::Firewall;
 use crate::names::Names;
 use crate::pod::Node;
 use crate::{Error, addresses};
 
+/// For how long a removal of rules is better not followed by closing the socket: some grace periods of RCU.
+const SETTLING: Duration = Duration::from_millis(100);
+
 /// Serves a DEL. Every step is tried; the address comes last, and only when nothing uses it any more.
+///
+/// Rules go before the link, because the child process that waits for the link's end then waits for theirs, too. It
+/// must be started before the ledger is locked: it inherits whatever this process has open.
 ///
 /// # Errors
 /// What could not be removed and is still there.
@@ -15,8 +23,12 @@ pub fn del(request: &DelRequest) -> Result<(), Error> {
     let mut errors = Vec::new();
     // An attachment whose names the kernel could not keep was refused at ADD, so there is nothing of it.
     if let Ok(names) = Names::of(&request.attachment) {
-        errors.extend(delete_link(&names).err());
-        errors.extend(remove_rules(&request.attachment.network, &names).err());
+        let firewall = Firewall::open_if_any(&request.attachment.network).and_then(|mut firewall| {
+            firewall.as_mut().map_or(Ok(()), |rules| rules.remove(&names.owner))?;
+            Ok(firewall)
+        });
+        errors.extend(delete_link(&names, SETTLING).err());
+        errors.extend(firewall.err());
     }
     if errors.is_empty() {
         errors.extend(addresses::release(request).err());
@@ -24,14 +36,10 @@ pub fn del(request: &DelRequest) -> Result<(), Error> {
     Error::all_of(errors)
 }
 
-fn remove_rules(network: &NetworkName, names: &Names) -> Result<(), Error> {
-    Firewall::open_if_any(network)?.map_or(Ok(()), |mut rules| rules.remove(&names.owner))
-}
-
-fn delete_link(names: &Names) -> Result<(), Error> {
+fn delete_link(names: &Names, linger: Duration) -> Result<(), Error> {
     let node = Node::open()?;
     match node.host_link(names) {
-        Ok(Some(link)) => node.delete_link(&link),
+        Ok(Some(link)) => node.delete_link_aside(&link, linger),
         // Somebody else's link is not for this attachment's DEL to delete, nor a reason to fail.
         Ok(None) | Err(Error::HostLinkTaken { .. }) => Ok(()),
         Err(error) => Err(error),

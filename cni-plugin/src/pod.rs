@@ -1,6 +1,7 @@
 //! The two ends a request works on: the node's namespace and the pod's, each with its netlink socket.
 
 use std::path::Path;
+use std::time::Duration;
 
 use cni_spec::NetworkName;
 use kernel::netns::NetNs;
@@ -74,9 +75,21 @@ impl Node {
     /// # Errors
     /// [`Error::Step`]; a pair that is not there is none.
     pub fn delete_link(&self, link: &Link) -> Result<(), Error> {
-        let step = || format!("ip link delete {}", link.name);
-        self.rtnl.delete_link(link.index).map(drop).map_err(|source| Error::Step { step: step(), source })
+        self.rtnl.delete_link(link.index).map(drop).map_err(|source| deletion(link, source))
     }
+
+    /// As [`Node::delete_link`], without the wait for RCU, which a child process does; it also holds this process's
+    /// sockets for `linger`.
+    ///
+    /// # Errors
+    /// [`Error::Step`]; a pair that is not there is none.
+    pub fn delete_link_aside(&self, link: &Link, linger: Duration) -> Result<(), Error> {
+        self.rtnl.delete_link_aside(link.index, linger).map(drop).map_err(|source| deletion(link, source))
+    }
+}
+
+fn deletion(link: &Link, source: kernel::Error) -> Error {
+    Error::Step { step: format!("ip link delete {}", link.name), source }
 }
 
 impl Pod {

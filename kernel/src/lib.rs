@@ -9,6 +9,7 @@
 //! What this crate does not do: it has no policy. Names, addresses, route protocols and the order of
 //! steps are its callers' business, and so is undoing them.
 
+mod aside;
 pub mod conntrack;
 pub mod error;
 pub mod iptables;

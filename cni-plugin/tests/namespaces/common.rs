@@ -226,7 +226,8 @@ pub fn traces() -> Traces {
 
 /// Files that plugins may leave; those of the ledger itself stay, and those of namespaces are the runtime's.
 fn files_below(folder: &Path, lines: &mut BTreeSet<String>) {
-    const NOT_OURS: [&str; 2] = ["/run/netns", "/run/strace"];
+    // The reference IPAM plugins keep files there.
+    const NOT_OURS: [&str; 3] = ["/run/netns", "/run/strace", "/var/lib/cni"];
     const LEDGER: [&str; 5] = [
         "/run/podwire/ipam/ledger",
         "/run/podwire/ipam/lock",

@@ -14,8 +14,9 @@ use crate::ill_fate::{Verb, ill_fated, kinds_of_calls};
 const MOST_CALLS: u32 = 400;
 
 /// Kinds of system calls that change something outside of the process, or are needed to: each is a row below.
-const CHANGING: [&str; 14] = [
+const CHANGING: [&str; 15] = [
     "bind",
+    "clone",
     "clone3",
     "flock",
     "fsync",
@@ -32,12 +33,12 @@ const CHANGING: [&str; 14] = [
 ];
 
 /// Kinds that change nothing outside of the process, whatever becomes of them.
-const HARMLESS: &str = "access arch_prctl brk clock_nanosleep close connect epoll_create1 epoll_ctl epoll_wait eventfd2 \
-    execve exit exit_group faccessat faccessat2 fcntl fdatasync fstat fstatfs futex getdents64 geteuid getpid getppid getrandom getsockname \
-    getsockopt gettid getuid ioctl kill lseek lstat madvise mmap mprotect mremap munmap newfstatat pipe2 poll prctl \
+const HARMLESS: &str = "access arch_prctl brk chdir clock_nanosleep close connect epoll_create1 epoll_ctl epoll_wait eventfd2 \
+    dup2 dup3 execve exit exit_group faccessat faccessat2 fcntl fdatasync fstat fstatfs futex getdents64 geteuid getpid getppid getrandom getsockname \
+    getsockopt gettid getuid ioctl kill lseek lstat madvise mmap mprotect mremap munmap newfstatat nanosleep pipe2 poll ppoll prctl \
     pread64 prlimit64 read readlink recvfrom recvmsg restart_syscall rseq rt_sigaction rt_sigprocmask rt_sigreturn \
     sched_getaffinity sched_getparam sched_getscheduler sched_setaffinity sched_setscheduler sched_yield \
-    set_robust_list set_tid_address setsockopt sigaltstack stat statx sync_file_range sysinfo uname wait4 waitid";
+    set_robust_list set_tid_address setsid setsockopt sigaltstack stat statx sync_file_range sysinfo uname wait4 waitid";
 
 /// A pod in the state in which the verb finds it.
 fn prepared(verb: Verb) -> TestPod {
@@ -185,13 +186,14 @@ every_call! {
     del_whose_netlink_requests_fail: Del, "error=ENOBUFS", false, ["sendto"];
     del_without_descriptors: Del, "error=EMFILE", false, ["socket", "openat"];
     del_whose_sockets_cannot_be_bound: Del, "error=ENOMEM", false, ["bind"];
-    del_without_threads: Del, "error=EAGAIN", false, ["clone3"];
+    del_without_threads_or_children: Del, "error=EAGAIN", false, ["clone3", "clone"];
     del_whose_ledger_cannot_be_written: Del, "error=EIO", false, ["pwrite64", "ftruncate", "fsync", "rename", "unlink", "mkdir"];
     del_whose_writes_fail: Del, "error=EIO", false, ["write"];
     del_killed_at_a_netlink_request: Del, "signal=KILL", false, ["sendto", "socket", "bind"];
     del_killed_at_a_write: Del, "signal=KILL", false, ["write"];
     del_killed_at_a_change_of_the_ledger: Del, "signal=KILL", false, ["pwrite64", "ftruncate", "fsync", "rename", "unlink", "mkdir", "flock"];
-    del_killed_when_opening_or_starting: Del, "signal=KILL", false, ["openat", "clone3"];
+    del_killed_when_opening_or_starting: Del, "signal=KILL", false, ["openat", "clone3", "clone"];
+    del_whose_child_is_killed: Del, "signal=KILL", false, ["setsid", "chdir"];
 
     gc_whose_netlink_requests_fail: Gc, "error=ENOBUFS", false, ["sendto"];
     gc_killed_at_a_netlink_request: Gc, "signal=KILL", false, ["sendto"];

@@ -130,21 +130,6 @@ impl Rtnl {
         self.change_link(index, "change the alias", LinkUnspec::new_with_index(index).alias(alias))
     }
 
-    /// Deletes an interface, and with one end of a veth pair the other; `Ok(false)` if there is none.
-    ///
-    /// The kernel answers only after an RCU grace period, 10 to 50 ms; the interface is gone much earlier.
-    ///
-    /// # Errors
-    /// [`Error::DeleteLink`].
-    pub fn delete_link(&self, index: u32) -> Result<bool> {
-        let request = RouteNetlinkMessage::DelLink(LinkUnspec::new_with_index(index).build());
-        match self.change(request, 0) {
-            Ok(_) => Ok(true),
-            Err(failure) if failure.is(&[Errno::ENODEV]) => Ok(false),
-            Err(source) => Err(Error::DeleteLink { index, source }),
-        }
-    }
-
     pub(super) fn change_link(
         &self,
         index: u32,

@@ -4,6 +4,7 @@
 //! when they changed under the reader.
 
 mod address;
+mod delete;
 mod failure;
 mod link;
 mod neighbour;

@@ -4,6 +4,7 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "tests fail by panicking, in their helpers too")]
 
 mod address;
+mod delete;
 mod link;
 mod neighbour;
 mod netns;

@@ -70,6 +70,15 @@ impl Firewall {
         nftables.into_iter().chain([Ok(Self::Iptables(Iptables))]).collect()
     }
 
+    /// Which one it is.
+    #[must_use]
+    pub fn backend(&self) -> Backend {
+        match self {
+            Self::Nftables(_) => Backend::Nftables,
+            Self::Iptables(_) => Backend::Iptables,
+        }
+    }
+
     /// What is there under the name of our common table.
     ///
     /// # Errors
@@ -91,6 +100,23 @@ impl Firewall {
             Self::Nftables(nftables) => nftables.claim(config, dead),
             Self::Iptables(iptables) => iptables.claim(config, dead),
         }
+    }
+
+    /// Makes what all mappings of a config share anew where it is not as an ADD makes it; other attachments' elements stay.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when the firewall was changed at every attempt; others when the kernel refuses.
+    pub fn repair(&mut self, config: &Config) -> Result<(), Error> {
+        for family in Family::ALL.into_iter().filter(|family| config.maps(*family)) {
+            match self {
+                Self::Nftables(nftables) => nftables.repair(&Realm::of(config, family))?,
+                // The next claim writes all rules of the attachment, and the chains that lead to them.
+                Self::Iptables(iptables) => {
+                    drop(iptables.release(family, &|mark| mark == config.owner.comment())?);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Whether the owner has anything.

@@ -10,15 +10,18 @@
 //!   that for one sysctl.
 //! - [`add`], [`remove`] and [`check`] are what the verbs do, and [`Portmap`] answers them all.
 //!
-//! Everything of an attachment carries its [`owner`]'s mark, so DEL and GC need no file and no previous result.
+//! Everything of an attachment carries its [`owner`]'s mark, so DEL and GC need no file and no previous result. Each
+//! ADD keeps its request as a [`record`], by which [`liveness`] tells a dead holder and [`reconcile`] fills a flushed
+//! firewall. [`flows`] ends what is tracked and would go astray, [`cli`] is what people run: [`node`] and [`trace`].
 //!
 //! What this crate does not do: it gives no pod an address or an interface, opens no port in anybody's filter rules,
-//! and keeps no state outside the kernel.
+//! and decides nothing by what is on file.
 
 pub mod add;
 pub mod backend;
 pub mod check;
 pub mod claim;
+pub mod cli;
 pub mod conditions;
 pub mod config;
 pub mod difference;
@@ -30,14 +33,17 @@ pub mod listeners;
 pub mod liveness;
 pub mod localhost;
 pub mod mapping;
+pub mod node;
 pub mod owner;
 mod plugin;
 pub mod pod;
 pub mod policy;
+pub mod reconcile;
 pub mod record;
 pub mod remove;
 pub mod ruleset;
 pub mod settings;
+pub mod trace;
 
 pub use error::Error;
 pub use plugin::Portmap;

@@ -104,6 +104,34 @@ impl Nftables {
         Ok(claimed)
     }
 
+    /// Makes chains and sets of a table of ours anew where they are not as an ADD makes them; elements stay. A table
+    /// that is not there, or is somebody else's, is left to the next claim.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when the firewall was changed at every attempt; others when the kernel refuses.
+    pub fn repair(&mut self, realm: &Realm) -> Result<(), Error> {
+        let (family, name) = (realm.family, &realm.table);
+        let frame = ruleset::frame(realm).map_err(Error::RuleSet)?;
+        self.persist(|firewall| {
+            let generation = firewall.generation()?;
+            if firewall.presence(family, name)? != Presence::Ours {
+                return Ok(Outcome::Done);
+            }
+            let there = firewall.nft.read_frame(family, name).map_err(|source| reading(family, name, "", source))?;
+            if there.as_ref() == Some(&frame) {
+                return Ok(Outcome::Done);
+            }
+            let mut changes = vec![Change::DeleteTable { family, name: name.clone() }];
+            changes.push(Change::AddTable(frame.clone()));
+            for set in SETS {
+                let elements = firewall.elements_in(family, name, set)?;
+                // What does not fit is no element of ours.
+                changes.extend(frame.add_elements(set, elements).ok());
+            }
+            firewall.commit_if_unchanged(&changes, generation)
+        })
+    }
+
     /// Whether the owner has anything in our tables.
     ///
     /// # Errors

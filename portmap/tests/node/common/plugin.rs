@@ -115,6 +115,14 @@ pub fn call(command: &str, container: &[(&str, &str)], stdin: &str) -> Answer {
     Answer::of(&output)
 }
 
+/// Runs the executable as a person does: its exit code, standard output and standard error.
+pub fn by_hand(args: &str) -> (i32, String, String) {
+    let mut command = sandbox::command(env!("CARGO_BIN_EXE_podwire-portmap"));
+    let output = command.args(args.split_whitespace()).stdin(Stdio::null()).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
 /// Runs a program with the environment and the standard input of a request.
 pub fn run(mut program: std::process::Command, command: &str, container: &[(&str, &str)], stdin: &str) -> Output {
     program.env("CNI_COMMAND", command).env("CNI_PATH", "/opt/cni/bin").env("CNI_ARGS", "");

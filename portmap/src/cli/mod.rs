@@ -1,0 +1,100 @@
+//! `podwire-portmap` run by hand: what is mapped, why something is not reached, and how it is put right.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::error::Error;
+
+mod exit;
+mod list;
+mod reconcile;
+mod trace;
+
+use exit::{Exit, Stop};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done; with trace: packets get through
+  1  failed, at least in part
+  2  the command line is wrong
+  4  trace: packets do not get through";
+
+const AFTER_HELP: &str = "\
+A container runtime runs this executable with CNI_COMMAND in its environment; then arguments mean nothing.";
+
+/// Looks at the host ports of this node, and repairs them.
+#[derive(Debug, Parser)]
+#[command(name = "podwire-portmap", version, after_help = EXIT_CODES, after_long_help = format!("{EXIT_CODES}\n\n{AFTER_HELP}"))]
+#[command(arg_required_else_help = true, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Lists the host ports of this node, whose they are, and what goes through them.
+    #[command(visible_aliases = ["ls", "ports"], after_help = list::EXAMPLES)]
+    List(list::List),
+    /// Follows a packet to a host port and says where it stops, and why.
+    #[command(visible_alias = "why", after_help = trace::EXAMPLES)]
+    Trace(trace::Arguments),
+    /// Puts back what a flushed or reloaded firewall has lost, and removes what dead pods left.
+    #[command(visible_alias = "restore", after_help = reconcile::EXAMPLES)]
+    Reconcile(reconcile::Reconcile),
+}
+
+/// The formats of `--output`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Lines for people
+    Table,
+    /// More columns
+    Wide,
+    /// One JSON document
+    Json,
+}
+
+/// Where a command writes.
+struct Terminal<'a> {
+    out: &'a mut dyn Write,
+    err: &'a mut dyn Write,
+}
+
+/// Runs the command of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Where the text cannot be printed, its exit code is all there is.
+            let _ = error.print();
+            let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return if asked_for { Exit::Done } else { Exit::Usage }.into();
+        }
+    };
+    let mut terminal = Terminal { out: &mut io::stdout().lock(), err: &mut io::stderr().lock() };
+    let result = match &cli.command {
+        Command::List(list) => list.run(&mut terminal),
+        Command::Trace(trace) => trace.run(&mut terminal),
+        Command::Reconcile(reconcile) => reconcile.run(&mut terminal),
+    };
+    match result.and_then(|exit| terminal.out.flush().map(|()| exit).map_err(Stop::from)) {
+        Ok(exit) => exit.into(),
+        Err(stop) => {
+            if let Some(text) = stop.text {
+                let _ = writeln!(terminal.err, "podwire-portmap: {text}");
+            }
+            stop.exit.into()
+        }
+    }
+}
+
+/// An error with all its causes, on one line.
+fn whole(error: &Error) -> String {
+    let sources = std::iter::successors(std::error::Error::source(error), |error| error.source());
+    sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
+}

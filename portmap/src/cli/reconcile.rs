@@ -1,0 +1,81 @@
+//! `podwire-portmap reconcile`.
+
+use serde_json::{Value, json};
+
+use super::exit::{Exit, Stop};
+use super::{Format, Terminal, whole};
+use crate::reconcile::{self, Done, Outcome};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  podwire-portmap reconcile
+  podwire-portmap reconcile --dry-run
+
+It goes by what each ADD left in /run/podwire/portmap. What is right is not touched, so it can be run at any time.";
+
+/// Puts back what is missing.
+#[derive(Debug, clap::Args)]
+pub(super) struct Reconcile {
+    /// Says what would be done, and changes nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Says nothing about what is as it should be.
+    #[arg(short, long)]
+    quiet: bool,
+    /// How to print.
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
+    output: Format,
+}
+
+impl Reconcile {
+    pub fn run(&self, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
+        let (outcomes, errors) = reconcile::all(self.dry_run);
+        let failed = outcomes.iter().any(|outcome| matches!(outcome.done, Done::Failed(_)));
+        if self.output == Format::Json {
+            let items: Vec<Value> = outcomes.iter().map(item).collect();
+            let errors: Vec<String> = errors.iter().map(whole).collect();
+            let document = json!({
+                "apiVersion": "portmap.podwire/v1", "kind": "Reconciliation", "dryRun": self.dry_run,
+                "items": items, "errors": errors,
+            });
+            writeln!(terminal.out, "{document:#}")?;
+        } else {
+            self.print(&outcomes, terminal)?;
+        }
+        for error in &errors {
+            writeln!(terminal.err, "podwire-portmap: {}", whole(error))?;
+        }
+        Ok(if failed || !errors.is_empty() { Exit::Failed } else { Exit::Done })
+    }
+
+    fn print(&self, outcomes: &[Outcome], terminal: &mut Terminal<'_>) -> Result<(), Stop> {
+        for outcome in outcomes {
+            match &outcome.done {
+                Done::Nothing if self.quiet => {}
+                Done::Restored { differences, .. } if self.dry_run => {
+                    writeln!(terminal.out, "{}: to be restored", outcome.attachment)?;
+                    differences.iter().try_for_each(|difference| writeln!(terminal.out, "  {difference}"))?;
+                }
+                Done::Pruned(liveness) if self.dry_run => {
+                    writeln!(terminal.out, "{}: to be removed: {liveness}", outcome.attachment)?;
+                }
+                _ => writeln!(terminal.out, "{outcome}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn item(outcome: &Outcome) -> Value {
+    let cni_spec::Attachment { network, container_id, ifname } = &outcome.attachment;
+    let (done, details): (&str, Vec<String>) = match &outcome.done {
+        Done::Nothing => ("nothing", Vec::new()),
+        Done::Restored { differences, .. } => ("restored", differences.clone()),
+        Done::Pruned(liveness) => ("removed", vec![liveness.to_string()]),
+        Done::Failed(error) => ("failed", vec![whole(error)]),
+    };
+    json!({
+        "network": network.as_str(), "containerID": container_id.as_str(), "ifname": ifname.as_str(),
+        "done": done, "details": details,
+    })
+}

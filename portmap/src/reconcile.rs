@@ -1,0 +1,133 @@
+//! Filling a firewall again that somebody flushed, from the records of the pods that are still there.
+
+use std::fmt;
+
+use cni_spec::Attachment;
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::firewall::Firewall;
+use crate::forward::Forward;
+use crate::liveness::Liveness;
+use crate::record::{Record, Records};
+use crate::{add, check, flows, localhost, remove};
+
+/// How often a record is looked at again that changes while its mappings are made.
+const ATTEMPTS: u32 = 20;
+
+/// What became of one record.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Whose.
+    pub attachment: Attachment,
+    /// What was done, or would be.
+    pub done: Done,
+}
+
+/// What was done for one record, or would be.
+#[derive(Debug)]
+pub enum Done {
+    /// Everything was there.
+    Nothing,
+    /// So many things were not as they should be; they are now.
+    Restored {
+        /// As CHECK tells them.
+        differences: Vec<String>,
+        /// The host ports.
+        forwards: Vec<Forward>,
+    },
+    /// The pod is gone: its record and its mappings went.
+    Pruned(Liveness),
+    /// It could not be done.
+    Failed(Error),
+}
+
+/// Goes through all records, the oldest first: each ends as it should be, or as [`Done::Failed`]. Also what could not be
+/// read. With `dry_run` nothing is changed.
+#[must_use]
+pub fn all(dry_run: bool) -> (Vec<Outcome>, Vec<Error>) {
+    let records = Records::default();
+    let (all, mut errors) = records.all();
+    let (mut living, mut outcomes) = (Vec::new(), Vec::new());
+    // The dead first: their ports may be somebody's by now.
+    for record in all {
+        let Some(attachment) = record.attachment() else { continue };
+        let liveness = Liveness::of(&attachment, &records);
+        if liveness.is_dead() {
+            errors.extend(if dry_run { Vec::new() } else { prune(&records, &attachment) });
+            outcomes.push(Outcome { attachment, done: Done::Pruned(liveness) });
+        } else {
+            living.push((attachment, record));
+        }
+    }
+    for (attachment, record) in living {
+        let done = restore(&records, &attachment, record, dry_run).unwrap_or_else(Done::Failed);
+        outcomes.push(Outcome { attachment, done });
+    }
+    (outcomes, errors)
+}
+
+fn prune(records: &Records, attachment: &Attachment) -> Vec<Error> {
+    let mark = attachment.to_string();
+    let mut errors: Vec<Error> = records.remove(attachment).err().into_iter().collect();
+    errors.extend(remove::mappings(&|other| other == mark));
+    errors
+}
+
+/// Makes the firewall as a record wants it. A record that went, or was replaced, while that was done has the last word:
+/// its DEL or ADD may have looked before the claim.
+fn restore(records: &Records, attachment: &Attachment, record: Record, dry_run: bool) -> Result<Done, Error> {
+    let mut record = record;
+    let mut restored = Done::Nothing;
+    for _ in 0..ATTEMPTS {
+        let Some(config) = record.request()? else { return Ok(restored) };
+        let differences = match check::attachment(attachment, Some(&config)) {
+            Ok(()) => return Ok(restored),
+            Err(Error::Differs(differences)) => differences.iter().map(ToString::to_string).collect(),
+            Err(error) => return Err(error),
+        };
+        let forwards = Forward::of_config(&config);
+        if !dry_run {
+            make(&config, &forwards)?;
+        }
+        restored = Done::Restored { differences, forwards };
+        match records.read(attachment) {
+            _ if dry_run => return Ok(restored),
+            Some(now) if now == record => return Ok(restored),
+            Some(now) => record = now,
+            None => {
+                let mark = attachment.to_string();
+                return Error::all_of(remove::mappings(&|other| other == mark)).map(|()| Done::Nothing);
+            }
+        }
+    }
+    Ok(restored)
+}
+
+fn make(config: &Config, forwards: &[Forward]) -> Result<(), Error> {
+    Firewall::of(&config.settings)?.repair(config)?;
+    add::with_claim(config, |firewall, claimed| {
+        localhost::withdraw(firewall, &claimed.lost)?;
+        localhost::allow(config)?;
+        flows::refresh(firewall, forwards)
+    })
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.attachment)?;
+        match &self.done {
+            Done::Nothing => f.write_str("as it should be"),
+            Done::Restored { differences, forwards } => {
+                let forwards: Vec<String> = forwards.iter().map(ToString::to_string).collect();
+                write!(f, "restored {} ({} differences)", forwards.join(", "), differences.len())
+            }
+            Done::Pruned(liveness) => write!(f, "removed: {liveness}"),
+            Done::Failed(error) => {
+                write!(f, "failed: {error}")?;
+                let sources = std::iter::successors(std::error::Error::source(error), |error| error.source());
+                sources.into_iter().try_for_each(|source| write!(f, ": {source}"))
+            }
+        }
+    }
+}

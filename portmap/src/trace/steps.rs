@@ -1,0 +1,271 @@
+//! The steps on the node.
+
+use kernel::conntrack::Conntrack;
+use kernel::rtnl::{Link, Rtnl};
+use kernel::sysctl;
+use nft_model::{Family, Value};
+
+use super::{Question, Stopped, Trace, pod};
+use crate::error::Error;
+use crate::firewall::{Firewall, Presence};
+use crate::forward::Forward;
+use crate::liveness::Liveness;
+use crate::node::Mapped;
+use crate::record::{Record, Records};
+use crate::ruleset::{EXACT, Entry, TABLE, WILDCARD};
+use crate::{check, flows, listeners};
+
+/// The index that `lo` has in every network namespace (`LOOPBACK_IFINDEX` of net/flow.h).
+const LOOPBACK: u32 = 1;
+
+/// Follows a packet.
+///
+/// # Errors
+/// When the kernel refuses to tell.
+pub fn trace(question: &Question) -> Result<Trace, Error> {
+    let mut trace = Trace::default();
+    match follow(question, &mut trace) {
+        Ok(()) | Err(Stopped::Here) => Ok(trace),
+        Err(Stopped::Unknown(error)) => Err(error),
+    }
+}
+
+fn follow(question: &Question, trace: &mut Trace) -> Result<(), Stopped> {
+    let rtnl = Rtnl::open().map_err(Error::Route)?;
+    address(question, &rtnl, trace)?;
+    let mapped = owner(question, trace)?;
+    rules(&mapped, trace)?;
+    listener(&mapped.forward, trace)?;
+    forwarding(question.family(), trace)?;
+    let link = route(&mapped.forward, &rtnl, trace)?;
+    localhost(question, &link, trace)?;
+    pod::inside(&mapped, trace)?;
+    tracked(&mapped.forward, trace)
+}
+
+/// Only packets to the node's own addresses are translated.
+fn address(question: &Question, rtnl: &Rtnl, trace: &mut Trace) -> Result<(), Stopped> {
+    let address = question.to.ip();
+    let route = rtnl.route_to(address).map_err(Error::Route)?;
+    match route {
+        Some(route) if route.oif == LOOPBACK => {
+            trace.ok("address", format!("{address} is the node's own"));
+            Ok(())
+        }
+        Some(_) => Err(trace.stop(
+            "address",
+            format!("{address} is not an address of this node"),
+            format!(
+                "a host port is reached at an address of its own node; see: ip -br address; ip route get {address}"
+            ),
+        )),
+        None => Err(trace.stop(
+            "address",
+            format!("{address} is no address of this node, and no route leads to it"),
+            "see: ip -br address",
+        )),
+    }
+}
+
+/// The mapping that decides: one for this address before one for every address.
+fn owner(question: &Question, trace: &mut Trace) -> Result<Mapped, Stopped> {
+    let family = question.family();
+    let port = [Value::Proto(question.protocol), Value::Port(question.to.port())];
+    let exact: Vec<Value> = [Value::Addr(question.to.ip())].into_iter().chain(port.clone()).collect();
+    let mut found = None;
+    for firewall in Firewall::all() {
+        let mut firewall = firewall?;
+        if let Presence::Foreign(comment) = firewall.presence(family)? {
+            let seen = format!("table {family} {TABLE} is not this plugin's ({comment:?})");
+            return Err(trace.stop("owner", seen, "remove it, then: podwire-portmap reconcile"));
+        }
+        for (set, key) in [(EXACT, exact.as_slice()), (WILDCARD, port.as_slice())] {
+            let element = firewall.element(family, set, key)?;
+            found = found.or(element.map(|element| (firewall.backend(), Entry { set, element })));
+        }
+    }
+    let Some((backend, entry)) = found else { return Err(nobody(question, trace)) };
+    let Some(forward) = Forward::of(&entry) else { return Err(nobody(question, trace)) };
+    let records = Records::default();
+    let owner = entry.element.comment.as_deref().and_then(|mark| mark.parse().ok());
+    let Some(owner) = owner else {
+        let next = "somebody else wrote it: nft delete element, or leave it";
+        return Err(trace.stop("owner", format!("{forward}, by nobody that is known here"), next));
+    };
+    let record = records.read(&owner);
+    let pod =
+        record.as_ref().and_then(|record| record.pod.text()).map(|pod| format!("pod {pod}, ")).unwrap_or_default();
+    let who = format!(
+        "{forward}, held by {pod}container {} ({}) of network {}",
+        owner.container_id, owner.ifname, owner.network
+    );
+    let liveness = Liveness::of(&owner, &records);
+    if liveness.is_dead() {
+        let next =
+            "its DEL was lost: podwire-portmap reconcile removes it; the next pod that asks for the port takes it over";
+        return Err(trace.stop("owner", format!("{who}; but {liveness}"), next));
+    }
+    trace.ok("owner", who);
+    Ok(Mapped { forward, backend, owner: Some(owner), record, traffic: crate::node::Traffic::default() })
+}
+
+/// Nobody has the port: why not?
+fn nobody(question: &Question, trace: &mut Trace) -> Stopped {
+    let asks = |record: &Record| {
+        let config = record.request().ok().flatten();
+        config.is_some_and(|config| Forward::of_config(&config).iter().any(|forward| would_match(forward, question)))
+    };
+    let on_file = Records::default().all().0.into_iter().find(asks);
+    if let Some(record) = on_file.and_then(|record| record.attachment()) {
+        let seen = format!("{record} asked for {question}, and the firewall has nothing for it: it was flushed");
+        return trace.stop("owner", seen, "podwire-portmap reconcile");
+    }
+    let elsewhere = crate::node::mappings().unwrap_or_default();
+    let port = |mapped: &&Mapped| mapped.forward.host_port == question.to.port();
+    let near: Vec<String> = elsewhere.iter().filter(port).map(|mapped| mapped.forward.host()).collect();
+    let (seen, next) = if near.is_empty() {
+        let next = "does the pod ask for this hostPort, is \"portMappings\" true in the conflist's capabilities, and was its ADD after that?";
+        (format!("no pod has {question}"), next.to_owned())
+    } else {
+        (
+            format!("no pod has {question}; there is {}", near.join(", ")),
+            "ask for that, or change hostIP or protocol of the pod".to_owned(),
+        )
+    };
+    trace.stop("owner", seen, next)
+}
+
+fn would_match(forward: &Forward, question: &Question) -> bool {
+    forward.family == question.family()
+        && forward.protocol == question.protocol
+        && forward.host_port == question.to.port()
+        && forward.host_ip.is_none_or(|address| address == question.to.ip())
+}
+
+/// What CHECK says.
+fn rules(mapped: &Mapped, trace: &mut Trace) -> Result<(), Stopped> {
+    let request = mapped.record.as_ref().and_then(|record| record.request().ok().flatten());
+    let (Some(owner), Some(config)) = (&mapped.owner, request) else {
+        trace.note(
+            "rules",
+            "no record of what was asked for, so the rules cannot be compared",
+            "runtimes that call CHECK can",
+        );
+        return Ok(());
+    };
+    match check::attachment(owner, Some(&config)) {
+        Ok(()) => {
+            trace.ok("rules", "all chains, rules and elements are as ADD made them");
+            Ok(())
+        }
+        Err(Error::Differs(differences)) => {
+            let lines: Vec<String> = differences.iter().map(ToString::to_string).collect();
+            Err(trace.stop("rules", lines.join("; "), "podwire-portmap reconcile"))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn listener(forward: &Forward, trace: &mut Trace) -> Result<(), Stopped> {
+    for listener in listeners::covered(forward)? {
+        let next = "packets go to the pod and not to it; stop it if it is not meant to wait for anything";
+        trace.note("node", listeners::describe(&listener), next);
+    }
+    Ok(())
+}
+
+fn forwarding(family: Family, trace: &mut Trace) -> Result<(), Stopped> {
+    let key = match family {
+        Family::Ip => "net/ipv4/ip_forward",
+        Family::Ip6 => "net/ipv6/conf/all/forwarding",
+    };
+    let dotted = key.replace('/', ".");
+    if sysctl::get(key).is_ok_and(|value| value != "0") {
+        trace.ok("forwarding", format!("{dotted} is on"));
+        return Ok(());
+    }
+    Err(trace.stop(
+        "forwarding",
+        format!("{dotted} is off: only the node itself reaches its pods"),
+        format!("sysctl -w {dotted}=1"),
+    ))
+}
+
+/// The interface that leads to the pod.
+fn route(forward: &Forward, rtnl: &Rtnl, trace: &mut Trace) -> Result<Link, Stopped> {
+    let pod = forward.pod.ip();
+    let Some(route) = rtnl.route_to(pod).map_err(Error::Route)? else {
+        return Err(trace.stop(
+            "route",
+            format!("no route leads to {pod}"),
+            "the pod's main plugin makes it: is the pod's interface there?",
+        ));
+    };
+    let Some(link) = rtnl.link_by_index(route.oif).map_err(Error::Route)? else {
+        return Err(trace.stop("route", format!("the route to {pod} leads nowhere"), format!("ip route get {pod}")));
+    };
+    if link.index == LOOPBACK {
+        return Err(trace.stop(
+            "route",
+            format!("{pod} is the node's own address"),
+            "two have one address: the pod cannot be reached",
+        ));
+    }
+    let name = &link.name;
+    if let Some(gateway) = route.gateway {
+        let next = "a pod of this node is a neighbour: its own route went, and a wider one took over";
+        return Err(trace.stop("route", format!("{pod} goes to the router {gateway} on {name}"), next));
+    }
+    if !link.up {
+        return Err(trace.stop("link", format!("{name} is down"), format!("ip link set {name} up")));
+    }
+    if !link.carrier {
+        return Err(trace.stop(
+            "link",
+            format!("{name} has no carrier: its other end is down or gone"),
+            format!("ip -d link show {name}"),
+        ));
+    }
+    trace.ok("route", format!("{pod} is a neighbour on {name}, which is up"));
+    Ok(link)
+}
+
+/// Packets to 127.0.0.1 come back only if the pod's interface may have them.
+fn localhost(question: &Question, link: &Link, trace: &mut Trace) -> Result<(), Stopped> {
+    if !question.to.ip().is_loopback() {
+        return Ok(());
+    }
+    if question.to.is_ipv6() {
+        return Err(trace.stop(
+            "localhost",
+            "the kernel does not route from ::1",
+            "use 127.0.0.1, or another address of the node",
+        ));
+    }
+    let key = format!("net/ipv4/conf/{}/route_localnet", link.name);
+    if sysctl::get(&key).is_ok_and(|value| value == "1") {
+        trace.ok("localhost", format!("{} takes answers to 127.0.0.1", link.name));
+        return Ok(());
+    }
+    Err(trace.stop(
+        "localhost",
+        format!("{key} is 0"),
+        "podwire-portmap reconcile, if the config lets the node reach pods at 127.0.0.1",
+    ))
+}
+
+/// What the kernel remembers of packets that went this way.
+fn tracked(forward: &Forward, trace: &mut Trace) -> Result<(), Stopped> {
+    let mut tracking = Conntrack::open().map_err(Error::Flows)?;
+    let found = tracking.flows(&flows::through(forward)).map_err(Error::Flows)?;
+    let answered = found.iter().filter(|flow| flow.answered).count();
+    let seen = format!("{} live connections, {answered} of them answered", found.len());
+    match found.iter().find(|flow| !flow.answered) {
+        Some(silent) if answered == 0 => {
+            let next = "packets reach the pod's interface and none comes back: look at the pod's routes and filters, and at FORWARD of the node (iptables -L FORWARD, nft list ruleset)";
+            trace.note("flows", format!("{seen}; one is {silent}"), next);
+        }
+        _ => trace.ok("flows", seen),
+    }
+    Ok(())
+}

@@ -1,0 +1,172 @@
+//! A flushed firewall is filled again.
+
+use std::thread;
+
+use crate::common::net::{NEIGHBOUR_V4, NEIGHBOUR_V6, NODE_V4, NODE_V6, forward, from, lan, pod};
+use crate::common::plugin::{Attachment, by_hand, nft, ruleset};
+use kernel::sysctl;
+use sandbox::private_host;
+use serde_json::{Value, json};
+
+const TABLE: &str = "podwire-hostport";
+
+#[track_caller]
+fn reconcile(args: &str) -> String {
+    let (code, stdout, stderr) = by_hand(&format!("reconcile {args}"));
+    assert_eq!((code, stderr.as_str()), (0, ""), "{stdout}");
+    stdout
+}
+
+#[test]
+fn everything_comes_back_after_a_flush() {
+    private_host(|| {
+        forward();
+        let (lan, web, dns) = (lan(), pod(2), pod(3));
+        web.serve(80);
+        dns.serve(5353);
+        let web = Attachment::new(&web, &json!([{ "hostPort": 8080, "containerPort": 80 }]));
+        let ports = json!([{ "hostPort": 53, "containerPort": 5353, "protocol": "udp", "hostIP": "192.0.2.1" }]);
+        let dns = Attachment::new(&dns, &ports).with("snat", json!(false));
+        web.add().ok();
+        dns.add().ok();
+        let before = ruleset();
+        assert_eq!(reconcile(""), "podnet pod2 eth0: as it should be\npodnet pod3 eth0: as it should be\n");
+        nft(&["flush", "ruleset"]);
+        sysctl::set("net/ipv4/conf/to-pod2/route_localnet", "0").unwrap();
+        let planned = reconcile("--dry-run");
+        assert!(
+            planned.starts_with("podnet pod2 eth0: to be restored\n  table ip podwire-hostport: expected"),
+            "{planned}"
+        );
+        assert_eq!(ruleset(), "");
+        let shown = reconcile("");
+        assert!(
+            shown.starts_with(
+                "podnet pod2 eth0: restored 0.0.0.0:8080/tcp -> 10.88.0.2:80, [::]:8080/tcp -> [fd88::2]:80 ("
+            ),
+            "{shown}"
+        );
+        assert_eq!(ruleset(), before);
+        assert_eq!(lan.tcp(NODE_V4[0], 8080), from("pod2", NEIGHBOUR_V4));
+        assert_eq!(lan.tcp(NODE_V6[0], 8080), from("pod2", NEIGHBOUR_V6));
+        assert_eq!(lan.udp(NODE_V4[0], 53), from("pod3", NEIGHBOUR_V4));
+        web.check().ok();
+        dns.check().ok();
+        assert_eq!(reconcile("--quiet"), "");
+        web.del().ok();
+        dns.del().ok();
+        assert_eq!(reconcile(""), "");
+        assert_eq!(ruleset(), "");
+    });
+}
+
+#[test]
+fn whatever_is_wrong_is_put_right_and_others_elements_stay() {
+    private_host(|| {
+        forward();
+        let (lan, pod) = (lan(), pod(2));
+        pod.serve(80);
+        let attachment = Attachment::new(&pod, &json!([{ "hostPort": 8080, "containerPort": 80 }]));
+        attachment.add().ok();
+        let other = Attachment::on_paper(
+            "c9",
+            &["10.88.0.9/32", "fd88::9/128"],
+            &json!([{ "hostPort": 9, "containerPort": 9 }]),
+        );
+        other.add().ok();
+        // A table that is made anew is listed last.
+        let tables = || [nft(&["list", "table", "ip", TABLE]), nft(&["list", "table", "ip6", TABLE])];
+        let before = tables();
+        let damages: [&[&[&str]]; 5] = [
+            &[&["flush", "table", "ip", "podwire-hostport"]],
+            &[
+                &["flush", "chain", "ip6", "podwire-hostport", "prerouting"],
+                &["add", "rule", "ip6", "podwire-hostport", "output", "drop"],
+            ],
+            &[&["delete", "element", "ip", "podwire-hostport", "wildcard", "{ tcp . 8080 }"]],
+            &[
+                &["flush", "map", "ip", "podwire-hostport", "wildcard"],
+                &["flush", "set", "ip", "podwire-hostport", "hairpin"],
+            ],
+            &[&["delete", "table", "ip6", "podwire-hostport"]],
+        ];
+        for damage in damages {
+            for arguments in damage {
+                nft(arguments);
+            }
+            assert_ne!(nft(&["list", "ruleset"]), before.concat());
+            reconcile("");
+            assert_eq!(tables(), before, "{damage:?}");
+            assert_eq!(lan.tcp(NODE_V4[0], 8080), from("pod2", NEIGHBOUR_V4));
+        }
+    });
+}
+
+#[test]
+fn the_dead_are_removed_and_not_restored() {
+    private_host(|| {
+        let (dead, living) = (pod(2), pod(3));
+        Attachment::new(&dead, &json!([{ "hostPort": 8080, "containerPort": 80 }])).add().ok();
+        Attachment::new(&living, &json!([{ "hostPort": 9090, "containerPort": 80 }])).add().ok();
+        dead.die();
+        let shown = reconcile("--dry-run");
+        let expected = "podnet pod2 eth0: to be removed: its interface to-pod2 is gone, its network namespace \
+                        /run/netns/pod2 is gone\npodnet pod3 eth0: as it should be\n";
+        assert_eq!(shown, expected);
+        assert!(ruleset().contains("pod2"));
+        reconcile("");
+        assert!(!ruleset().contains("pod2") && ruleset().contains("pod3"), "{}", ruleset());
+        nft(&["flush", "ruleset"]);
+        reconcile("");
+        assert!(!ruleset().contains("8080") && ruleset().contains("9090"), "{}", ruleset());
+    });
+}
+
+#[test]
+fn what_cannot_be_restored_is_told_and_the_rest_is_done() {
+    private_host(|| {
+        let (first, second) = (pod(2), pod(3));
+        Attachment::new(&first, &json!([{ "hostPort": 8080, "containerPort": 80 }])).add().ok();
+        Attachment::new(&second, &json!([{ "hostPort": 9090, "containerPort": 80 }])).add().ok();
+        nft(&["flush", "ruleset"]);
+        // Somebody was quicker than the holder of old.
+        Attachment::on_paper("c9", &["10.88.0.9/32"], &json!([{ "hostPort": 8080, "containerPort": 80 }])).add().ok();
+        std::fs::write("/run/podwire/portmap/podnet:c8:eth0", "{").unwrap();
+        let (code, stdout, stderr) = by_hand("reconcile -o json");
+        assert_eq!(code, 1);
+        let document: Value = serde_json::from_str(&stdout).unwrap();
+        let done = |index: usize| document["items"][index]["done"].as_str().unwrap().to_owned();
+        assert_eq!([done(0), done(1), done(2)], ["nothing", "failed", "restored"], "{document:#}");
+        assert!(document["items"][1]["details"][0].as_str().unwrap().contains("held by container c9"), "{document:#}");
+        assert!(stderr.contains("failed to read /run/podwire/portmap/podnet:c8:eth0"), "{stderr}");
+        assert!(ruleset().contains("9090"));
+    });
+}
+
+#[test]
+fn restoring_races_with_dels_and_adds_without_loss_or_leftover() {
+    private_host(|| {
+        let pods: Vec<_> = (2..8).map(pod).collect();
+        let attachments: Vec<Attachment> = pods
+            .iter()
+            .zip(8000..)
+            .map(|(pod, port): (_, u16)| Attachment::new(pod, &json!([{ "hostPort": port, "containerPort": 80 }])))
+            .collect();
+        for _ in 0..5 {
+            attachments.iter().for_each(|one| drop(one.add().ok()));
+            nft(&["flush", "ruleset"]);
+            thread::scope(|scope| {
+                scope.spawn(|| by_hand("reconcile"));
+                for one in &attachments[..3] {
+                    scope.spawn(|| one.del().ok());
+                }
+            });
+            let listed = ruleset();
+            for (index, pod) in pods.iter().enumerate() {
+                assert_eq!(listed.contains(&format!(" {} ", pod.name)), index >= 3, "{}: {listed}", pod.name);
+            }
+            attachments.iter().for_each(|one| drop(one.del().ok()));
+            assert_eq!(ruleset(), "");
+        }
+    });
+}

@@ -3,11 +3,19 @@
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
+use crate::common::backend::Backend;
 use crate::common::net::{self, Host, NEIGHBOUR_V4, NODE_V4, NODE_V6, PATIENCE, forward, from, lan, pod};
 use crate::common::plugin::{Attachment, nft};
 use kernel::sysctl;
-use sandbox::private_host;
 use serde_json::json;
+
+on_each_backend!(
+    neighbours_cannot_use_what_lets_the_node_reach_pods_by_127_0_0_1,
+    forwarded_traffic_to_the_same_port_goes_where_it_was_sent,
+    other_ports_of_the_node_stay_its_own,
+    what_others_translate_on_the_loopback_keeps_its_source,
+    a_client_behind_a_pod_address_is_not_hidden,
+);
 
 /// A neighbour sends to, or claims to come from, 127.0.0.0/8 of the node, which listens on every address. Then it
 /// sends an honest datagram, which comes last: so what is missing was dropped.
@@ -48,93 +56,83 @@ fn disguise(host: &Host, gateway: IpAddr) {
     assert!(moved.unwrap());
 }
 
-#[test]
-fn neighbours_cannot_use_what_lets_the_node_reach_pods_by_127_0_0_1() {
-    private_host(|| {
-        forward();
-        let (lan, pod) = (lan(), pod(2));
-        pod.serve(80);
-        disguise(&pod, Ipv4Addr::new(169, 254, 1, 1).into());
-        disguise(&lan, NODE_V4[0].into());
-        // The kernel itself keeps them out of an interface until route_localnet is set there.
-        assert_eq!(received(&pod, NODE_V4[0]), ["honest"]);
-        Attachment::new(&pod, &json!([{ "hostPort": 8080, "containerPort": 80 }])).add().ok();
-        assert_eq!(net::tcp(Ipv4Addr::LOCALHOST, 8080), from("pod2", NODE_V4[0]));
-        assert_eq!(received(&pod, NODE_V4[0]), ["honest"]);
-        sysctl::set(&format!("net/ipv4/conf/{}/route_localnet", lan.link), "1").unwrap();
-        assert_eq!(received(&lan, NODE_V4[0]), ["honest"]);
-        // Without the guard they would have come in: so it is the guard that the assertions above are about.
+fn neighbours_cannot_use_what_lets_the_node_reach_pods_by_127_0_0_1(backend: Backend) {
+    forward();
+    let (lan, pod) = (lan(), pod(2));
+    pod.serve(80);
+    disguise(&pod, Ipv4Addr::new(169, 254, 1, 1).into());
+    disguise(&lan, NODE_V4[0].into());
+    // The kernel itself keeps them out of an interface until route_localnet is set there.
+    assert_eq!(received(&pod, NODE_V4[0]), ["honest"]);
+    Attachment::new(&pod, &json!([{ "hostPort": 8080, "containerPort": 80 }])).on(backend).add().ok();
+    assert_eq!(net::tcp(Ipv4Addr::LOCALHOST, 8080), from("pod2", NODE_V4[0]));
+    assert_eq!(received(&pod, NODE_V4[0]), ["honest"]);
+    sysctl::set(&format!("net/ipv4/conf/{}/route_localnet", lan.link), "1").unwrap();
+    assert_eq!(received(&lan, NODE_V4[0]), ["honest"]);
+    // Without the guard they would have come in: so it is the guard that the assertions above are about.
+    if backend == Backend::Nftables {
         nft(&["flush", "chain", "ip", "podwire-hostport", "guard"]);
-        assert_eq!(received(&pod, NODE_V4[0]), ["to 127.0.0.1", "from 127.0.0.2", "honest"]);
-        assert_eq!(received(&lan, NODE_V4[0]), ["to 127.0.0.1", "from 127.0.0.2", "honest"]);
-    });
+    } else {
+        let flushed = sandbox::command(backend.iptables()).args(["-t", "raw", "-F", "PODWIRE-GUARD"]).status();
+        assert!(flushed.unwrap().success());
+    }
+    assert_eq!(received(&pod, NODE_V4[0]), ["to 127.0.0.1", "from 127.0.0.2", "honest"]);
+    assert_eq!(received(&lan, NODE_V4[0]), ["to 127.0.0.1", "from 127.0.0.2", "honest"]);
 }
 
-#[test]
-fn forwarded_traffic_to_the_same_port_goes_where_it_was_sent() {
-    private_host(|| {
-        forward();
-        let lan = lan();
-        let (mapped, other) = (pod(2), pod(3));
-        mapped.serve(80);
-        other.serve(8080);
-        Attachment::new(&mapped, &json!([{ "hostPort": 8080, "containerPort": 80 }])).add().ok();
-        assert_eq!(lan.tcp(NODE_V4[0], 8080), from("pod2", NEIGHBOUR_V4));
-        assert_eq!(lan.tcp(other.v4, 8080), from("pod3", NEIGHBOUR_V4));
-        assert_eq!(lan.tcp(other.v6, 8080), from("pod3", lan.v6));
-        assert_eq!(mapped.tcp(other.v4, 8080), from("pod3", mapped.v4));
-        assert_eq!(mapped.udp(other.v6, 8080), from("pod3", mapped.v6));
-        assert_eq!(net::tcp(other.v4, 8080).map(|(name, _)| name), Ok("pod3".to_owned()));
-        // What listens on the neighbour is not the node's either.
-        lan.serve(8080);
-        assert_eq!(mapped.tcp(lan.v4, 8080), from("lan", mapped.v4));
-        assert_eq!(net::tcp(NODE_V4[0], 8080), from("pod2", NODE_V4[0]));
-    });
+fn forwarded_traffic_to_the_same_port_goes_where_it_was_sent(backend: Backend) {
+    forward();
+    let lan = lan();
+    let (mapped, other) = (pod(2), pod(3));
+    mapped.serve(80);
+    other.serve(8080);
+    Attachment::new(&mapped, &json!([{ "hostPort": 8080, "containerPort": 80 }])).on(backend).add().ok();
+    assert_eq!(lan.tcp(NODE_V4[0], 8080), from("pod2", NEIGHBOUR_V4));
+    assert_eq!(lan.tcp(other.v4, 8080), from("pod3", NEIGHBOUR_V4));
+    assert_eq!(lan.tcp(other.v6, 8080), from("pod3", lan.v6));
+    assert_eq!(mapped.tcp(other.v4, 8080), from("pod3", mapped.v4));
+    assert_eq!(mapped.udp(other.v6, 8080), from("pod3", mapped.v6));
+    assert_eq!(net::tcp(other.v4, 8080).map(|(name, _)| name), Ok("pod3".to_owned()));
+    // What listens on the neighbour is not the node's either.
+    lan.serve(8080);
+    assert_eq!(mapped.tcp(lan.v4, 8080), from("lan", mapped.v4));
+    assert_eq!(net::tcp(NODE_V4[0], 8080), from("pod2", NODE_V4[0]));
 }
 
-#[test]
-fn other_ports_of_the_node_stay_its_own() {
-    private_host(|| {
-        forward();
-        let (lan, pod) = (lan(), pod(2));
-        pod.serve(80);
-        net::serve("node", 22);
-        Attachment::new(&pod, &json!([{ "hostPort": 8080, "containerPort": 80 }])).add().ok();
-        assert_eq!(lan.tcp(NODE_V4[0], 22), from("node", NEIGHBOUR_V4));
-        assert_eq!(lan.tcp(NODE_V6[0], 22), from("node", lan.v6));
-        assert_eq!(lan.udp(NODE_V4[0], 22), from("node", NEIGHBOUR_V4));
-        assert_eq!(pod.tcp(NODE_V4[0], 22), from("node", pod.v4));
-        assert_eq!(net::tcp(Ipv4Addr::LOCALHOST, 22), from("node", Ipv4Addr::LOCALHOST));
-        assert_eq!(lan.tcp(NODE_V6[0], 80), Err(ErrorKind::ConnectionRefused));
-    });
+fn other_ports_of_the_node_stay_its_own(backend: Backend) {
+    forward();
+    let (lan, pod) = (lan(), pod(2));
+    pod.serve(80);
+    net::serve("node", 22);
+    Attachment::new(&pod, &json!([{ "hostPort": 8080, "containerPort": 80 }])).on(backend).add().ok();
+    assert_eq!(lan.tcp(NODE_V4[0], 22), from("node", NEIGHBOUR_V4));
+    assert_eq!(lan.tcp(NODE_V6[0], 22), from("node", lan.v6));
+    assert_eq!(lan.udp(NODE_V4[0], 22), from("node", NEIGHBOUR_V4));
+    assert_eq!(pod.tcp(NODE_V4[0], 22), from("node", pod.v4));
+    assert_eq!(net::tcp(Ipv4Addr::LOCALHOST, 22), from("node", Ipv4Addr::LOCALHOST));
+    assert_eq!(lan.tcp(NODE_V6[0], 80), Err(ErrorKind::ConnectionRefused));
 }
 
-#[test]
-fn what_others_translate_on_the_loopback_keeps_its_source() {
-    private_host(|| {
-        forward();
-        let (_lan, pod) = (lan(), pod(2));
-        net::serve("node", 22);
-        Attachment::new(&pod, &json!([{ "hostPort": 8080, "containerPort": 80 }])).add().ok();
-        nft(&["add", "table", "ip", "others"]);
-        nft(&["add", "chain", "ip", "others", "output", "{ type nat hook output priority -90; }"]);
-        nft(&["add", "rule", "ip", "others", "output", "tcp", "dport", "2222", "dnat", "to", "127.0.0.1:22"]);
-        assert_eq!(net::tcp(Ipv4Addr::LOCALHOST, 2222), from("node", Ipv4Addr::LOCALHOST));
-    });
+fn what_others_translate_on_the_loopback_keeps_its_source(backend: Backend) {
+    forward();
+    let (_lan, pod) = (lan(), pod(2));
+    net::serve("node", 22);
+    Attachment::new(&pod, &json!([{ "hostPort": 8080, "containerPort": 80 }])).on(backend).add().ok();
+    nft(&["add", "table", "ip", "others"]);
+    nft(&["add", "chain", "ip", "others", "output", "{ type nat hook output priority -90; }"]);
+    nft(&["add", "rule", "ip", "others", "output", "tcp", "dport", "2222", "dnat", "to", "127.0.0.1:22"]);
+    assert_eq!(net::tcp(Ipv4Addr::LOCALHOST, 2222), from("node", Ipv4Addr::LOCALHOST));
 }
 
-#[test]
-fn a_client_behind_a_pod_address_is_not_hidden() {
-    private_host(|| {
-        forward();
-        let (lan, pod) = (lan(), pod(2));
-        let peer = UdpSocket::bind(SocketAddr::from((NODE_V6[0], 5353))).unwrap();
-        peer.set_read_timeout(Some(PATIENCE)).unwrap();
-        Attachment::new(&pod, &json!([{ "hostPort": 8080, "containerPort": 80 }])).add().ok();
-        lan.serve(80);
-        // What the pod itself begins leaves with its own address: host ports masquerade nothing else.
-        assert_eq!(pod.tcp(lan.v4, 80), from("lan", pod.v4));
-        pod.netns.run(|| UdpSocket::bind((pod.v6, 0)).unwrap().send_to(b"?", (NODE_V6[0], 5353)).unwrap()).unwrap();
-        assert_eq!(peer.recv_from(&mut [0; 8]).unwrap().1.ip(), IpAddr::from(pod.v6));
-    });
+fn a_client_behind_a_pod_address_is_not_hidden(backend: Backend) {
+    forward();
+    let (lan, pod) = (lan(), pod(2));
+    let peer = UdpSocket::bind(SocketAddr::from((NODE_V6[0], 5353))).unwrap();
+    peer.set_read_timeout(Some(PATIENCE)).unwrap();
+    Attachment::new(&pod, &json!([{ "hostPort": 8080, "containerPort": 80 }])).on(backend).add().ok();
+    lan.serve(80);
+    // What the pod itself begins leaves with its own address: host ports masquerade nothing else.
+    assert_eq!(pod.tcp(lan.v4, 80), from("lan", pod.v4));
+    pod.netns.run(|| UdpSocket::bind((pod.v6, 0)).unwrap().send_to(b"?", (NODE_V6[0], 5353)).unwrap()).unwrap();
+    assert_eq!(peer.recv_from(&mut [0; 8]).unwrap().1.ip(), IpAddr::from(pod.v6));
 }

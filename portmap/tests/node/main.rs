@@ -6,9 +6,12 @@
     reason = "tests fail by panicking, in their helpers too"
 )]
 
+#[macro_use]
+mod common;
+
 mod bad_input;
 mod check;
-mod common;
+mod coexist;
 mod flows;
 mod golden;
 mod handover;

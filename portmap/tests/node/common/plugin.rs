@@ -167,6 +167,17 @@ impl Answer {
     }
 }
 
+/// Runs a program that reads `text`.
+#[track_caller]
+pub fn feed(program: &str, arguments: &[&str], text: &str) {
+    let mut command = sandbox::command(program);
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{program} {arguments:?}: {}\n{text}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// Everything that the firewall of this namespace holds, as nft(8) lists it.
 pub fn ruleset() -> String {
     nft(&["list", "ruleset"])

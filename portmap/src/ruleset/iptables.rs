@@ -230,7 +230,16 @@ fn removals(gone: &[Owned]) -> String {
 #[must_use]
 pub fn listing(config: &Config, family: Family) -> String {
     let change = change(family, &Seen::default(), &[], &rules(config, family)).unwrap_or_default();
-    change.replace("-I PREROUTING 1", "-A PREROUTING").replace("-I POSTROUTING 1", "-A POSTROUTING")
+    let mut listing = String::new();
+    for change in change.lines() {
+        // An inserted rule is listed like any other.
+        let inserted = change.strip_prefix("-I ").and_then(|rest| rest.split_once(' '));
+        match inserted.and_then(|(chain, rest)| Some((chain, rest.split_once(' ')?.1))) {
+            Some((chain, rule)) => line(&mut listing, &format!("-A {chain} {rule}")),
+            None => line(&mut listing, change),
+        }
+    }
+    listing
 }
 
 /// The rules of one attachment, with the chain of each.

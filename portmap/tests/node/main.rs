@@ -17,6 +17,7 @@ mod golden;
 mod handover;
 mod inspect;
 mod isolation;
+mod keys;
 mod lifecycle;
 mod owners;
 mod packets;

@@ -17,8 +17,6 @@ pub enum Backend {
 }
 
 impl Backend {
-    pub const ALL: [Self; 3] = [Self::Nftables, Self::IptablesNft, Self::IptablesLegacy];
-
     /// After making the private host one with this backend.
     pub fn prepared(self) -> Self {
         if self != Self::IptablesLegacy {

@@ -1,16 +1,19 @@
 //! From config to rule set: each folder of `tests/golden` has a network config (`config.json`), optionally the
-//! container's part of the environment (`env.json`), and what a node then holds (`ruleset.nft`).
-//! UPDATE_GOLDEN=1 rewrites the last.
+//! container's part of the environment (`env.json`), and what a node then holds: `ruleset.nft` on nftables,
+//! `ruleset.iptables` and `ruleset.ip6tables` on iptables. UPDATE_GOLDEN=1 rewrites the last three.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::common::backend::Backend;
 use crate::common::plugin;
 use cni_spec::{Attachment, NetConf};
+use nft_model::Family;
 use portmap::config::Config;
 use portmap::ruleset;
-use sandbox::private_host;
+
+on_each_backend!(the_kernel_holds_what_was_planned, its_tool_reads_what_was_planned,);
 
 struct Case {
     folder: PathBuf,
@@ -38,26 +41,65 @@ impl Case {
         Self { folder, config, environment }
     }
 
-    /// The rule set as this crate plans it.
-    fn planned(&self) -> String {
+    /// The config as this crate reads it; `None` if it asks for no host port.
+    fn checked(&self) -> Option<Config> {
         let conf = NetConf::from_bytes(self.config.clone().into_bytes()).unwrap();
         let attachment = Attachment {
             network: conf.name.clone(),
             container_id: self.environment["CNI_CONTAINERID"].parse().unwrap(),
             ifname: self.environment["CNI_IFNAME"].parse().unwrap(),
         };
-        let config = Config::new(&attachment, &conf, conf.prev_result.as_ref().unwrap()).unwrap();
+        Config::new(&attachment, &conf, conf.prev_result.as_ref().unwrap()).unwrap()
+    }
+
+    /// Whether nftables can do it.
+    fn is_for_nftables(&self) -> bool {
+        !self.config.contains("externalSetMarkChain")
+    }
+
+    /// The rule set as this crate plans it, in nftables.
+    fn planned(&self) -> String {
+        let config = self.checked().filter(|_| self.is_for_nftables());
         let tables = config.map(|config| ruleset::tables(&config).unwrap()).unwrap_or_default();
         tables.iter().map(ToString::to_string).collect()
     }
 
+    /// The rule set as this crate plans it, in iptables.
+    fn planned_rules(&self, family: Family) -> String {
+        let config = self.checked().filter(|config| config.maps(family));
+        config.map(|config| ruleset::iptables::listing(&config, family)).unwrap_or_default()
+    }
+
+    fn environment(&self) -> Vec<(&str, &str)> {
+        self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+    }
+
+    /// The config with a backend.
+    fn config_on(&self, backend: Backend) -> String {
+        let mut config: serde_json::Value = serde_json::from_str(&self.config).unwrap();
+        config["backend"] = backend.key();
+        config.to_string()
+    }
+
+    /// Our rules as iptables(8) lists them after an ADD by the executable: each with its table, in the order of their
+    /// chains.
+    fn applied_rules(&self, backend: Backend) -> Vec<String> {
+        plugin::call("ADD", &self.environment(), &self.config_on(backend)).ok();
+        let rules = backend.rules();
+        plugin::call("DEL", &self.environment(), &self.config_on(backend)).ok();
+        assert_eq!(backend.rules(), "", "after DEL");
+        in_chains(&rules)
+    }
+
     /// The rule set as nft(8) lists it after an ADD by the executable.
     fn applied(&self) -> String {
-        let environment: Vec<(&str, &str)> =
-            self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        plugin::call("ADD", &environment, &self.config).ok();
+        if !self.is_for_nftables() {
+            return String::new();
+        }
+        let config = self.config_on(Backend::Nftables);
+        plugin::call("ADD", &self.environment(), &config).ok();
         let listed = plugin::ruleset();
-        plugin::call("DEL", &environment, &self.config).ok();
+        plugin::call("DEL", &self.environment(), &config).ok();
         assert_eq!(plugin::ruleset(), "", "after DEL");
         listed
     }
@@ -66,9 +108,25 @@ impl Case {
         fs::read_to_string(self.folder.join("ruleset.nft")).unwrap_or_default()
     }
 
+    fn expected_rules(&self, family: Family) -> String {
+        fs::read_to_string(self.folder.join(rules_file(family))).unwrap_or_default()
+    }
+
     fn name(&self) -> String {
         self.folder.file_name().unwrap().to_string_lossy().into_owned()
     }
+}
+
+fn rules_file(family: Family) -> &'static str {
+    if family == Family::Ip { "ruleset.iptables" } else { "ruleset.ip6tables" }
+}
+
+/// Rules without the quotes that iptables prints only where it must, sorted by their chains.
+fn in_chains(rules: &str) -> Vec<String> {
+    let mut rules: Vec<String> =
+        rules.lines().filter(|line| line.starts_with("-A ")).map(|line| line.replace('"', "")).collect();
+    rules.sort_by_key(|rule| rule.split(' ').nth(1).unwrap_or_default().to_owned());
+    rules
 }
 
 /// nft(8) lists elements in the order in which the kernel happens to give them: here each has a line, sorted.
@@ -102,25 +160,64 @@ fn compare(found: impl Fn(&Case) -> String, normal: fn(&str) -> String) {
 fn rule_sets_are_as_planned() {
     #[expect(clippy::disallowed_methods, reason = "how golden files are rewritten")]
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        Case::all().iter().for_each(|case| fs::write(case.folder.join("ruleset.nft"), case.planned()).unwrap());
+        for case in Case::all() {
+            fs::write(case.folder.join("ruleset.nft"), case.planned()).unwrap();
+            for family in Family::ALL {
+                fs::write(case.folder.join(rules_file(family)), case.planned_rules(family)).unwrap();
+            }
+        }
     }
     compare(Case::planned, str::to_owned);
+    for case in Case::all() {
+        for family in Family::ALL {
+            assert_eq!(case.planned_rules(family), case.expected_rules(family), "{} {family}", case.name());
+        }
+    }
 }
 
-#[test]
-fn the_kernel_holds_what_was_planned() {
-    private_host(|| compare(Case::applied, in_order));
+/// A chain that a config expects somebody else to have.
+fn their_chain(backend: Backend) {
+    for program in ["iptables", "ip6tables"] {
+        let restore = format!("{program}{}-restore", &backend.iptables()["iptables".len()..]);
+        plugin::feed(&restore, &["--noflush"], "*nat\n:KUBE-MARK-MASQ - [0:0]\nCOMMIT\n");
+    }
 }
 
-#[test]
-fn nft_reads_what_was_planned() {
-    private_host(|| {
+fn both(case: &Case) -> Vec<String> {
+    in_chains(&Family::ALL.map(|family| case.expected_rules(family)).concat())
+}
+
+fn the_kernel_holds_what_was_planned(backend: Backend) {
+    if backend == Backend::Nftables {
+        return compare(Case::applied, in_order);
+    }
+    their_chain(backend);
+    for case in Case::all() {
+        assert_eq!(case.applied_rules(backend), both(&case), "{}", case.name());
+    }
+}
+
+fn its_tool_reads_what_was_planned(backend: Backend) {
+    if backend == Backend::Nftables {
         let listed = |case: &Case| {
             plugin::nft(&["-f", case.folder.join("ruleset.nft").to_str().unwrap()]);
             let listed = plugin::ruleset();
             plugin::nft(&["flush", "ruleset"]);
             listed
         };
-        compare(listed, in_order);
-    });
+        return compare(listed, in_order);
+    }
+    for case in Case::all() {
+        their_chain(backend);
+        for program in ["iptables", "ip6tables"] {
+            let restore = format!("{program}{}-restore", &backend.iptables()["iptables".len()..]);
+            let family = if program == "iptables" { Family::Ip } else { Family::Ip6 };
+            plugin::feed(&restore, &["--noflush"], &case.expected_rules(family));
+        }
+        assert_eq!(in_chains(&backend.rules()), both(&case), "{}", case.name());
+        for program in ["iptables", "ip6tables"] {
+            let restore = format!("{program}{}-restore", &backend.iptables()["iptables".len()..]);
+            plugin::feed(&restore, &[], "*nat\nCOMMIT\n*raw\nCOMMIT\n");
+        }
+    }
 }

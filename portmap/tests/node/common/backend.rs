@@ -54,7 +54,7 @@ impl Backend {
             let text = String::from_utf8(output.stdout).unwrap();
             text.lines().filter(|line| line.contains("PODWIRE")).map(|line| format!("{line}\n")).collect::<String>()
         };
-        [list("ip", "nat"), list("ip", "raw"), list("ip6", "nat")].concat()
+        [list("ip", "raw"), list("ip", "nat"), list("ip6", "nat")].concat()
     }
 }
 

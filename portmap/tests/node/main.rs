@@ -9,8 +9,10 @@
 #[macro_use]
 mod common;
 
+mod bad_firewall;
 mod bad_input;
 mod check;
+mod children;
 mod coexist;
 mod flows;
 mod golden;

@@ -1,0 +1,249 @@
+//! Programs and kernels that are not as they should be, and rules that somebody else has been at.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+
+use crate::common::backend::Backend;
+use crate::common::net::{self, NEIGHBOUR_V4, NEIGHBOUR_V6, NODE_V4, NODE_V6, forward, from, lan, pod};
+use crate::common::plugin::{Answer, Attachment, feed, nft, run};
+use nix::fcntl::{Flock, FlockArg};
+use nix::libc;
+use sandbox::private_host;
+use serde_json::json;
+
+on_each_backend!(
+    a_flushed_firewall_is_no_trouble_for_del_and_is_repaired_by_add,
+    a_chain_of_the_same_name_is_left_alone,
+);
+
+fn on_paper(backend: Backend) -> Attachment {
+    let ports = json!([{ "hostPort": 8080, "containerPort": 80 }]);
+    Attachment::on_paper("c1", &["10.88.0.2/32", "fd88::2/128"], &ports).on(backend)
+}
+
+/// Hides what a folder has.
+fn hide(folder: &str) {
+    assert!(sandbox::command("mount").args(["-t", "tmpfs", "none", folder]).status().unwrap().success());
+}
+
+/// Puts a script in the place of `iptables-restore`.
+fn fake(script: &str) {
+    hide("/usr/local/sbin");
+    for name in ["iptables-restore", "iptables-legacy-restore"] {
+        let path = format!("/usr/local/sbin/{name}");
+        fs::write(&path, format!("#!/bin/sh\n[ \"$1\" = --version ] && echo 'v1.8.9 (legacy)' && exit\n{script}\n"))
+            .unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+#[test]
+fn an_iptables_that_is_missing_is_named() {
+    private_host(|| {
+        for folder in ["/usr/sbin", "/usr/local/sbin"] {
+            hide(folder);
+        }
+        let attachment = on_paper(Backend::IptablesNft);
+        let (code, msg, details) = attachment.add().failed();
+        assert_eq!((code, msg.as_str()), (5, "iptables cannot be used"));
+        assert!(details.contains("there is no program iptables-restore"), "{details}");
+        attachment.del().ok();
+        // It is not needed where nftables is used.
+        on_paper(Backend::Nftables).add().ok();
+    });
+}
+
+#[test]
+fn an_iptables_that_hangs_is_ended() {
+    private_host(|| {
+        fake("sleep 1000");
+        let (code, msg, details) = on_paper(Backend::IptablesLegacy).add().failed();
+        assert_eq!((code, msg.as_str()), (5, "failed to change the rules of host ports"));
+        assert!(details.ends_with("iptables-restore did not end within 10 s"), "{details}");
+    });
+}
+
+#[test]
+fn what_iptables_complains_about_is_told() {
+    private_host(|| {
+        fake("echo 'iptables-restore: line 3 failed' >&2; exit 1");
+        let (code, _, details) = on_paper(Backend::IptablesLegacy).add().failed();
+        assert_eq!(code, 5);
+        assert!(details.contains("line 3 failed; the line is `-A PODWIRE-GUARD -d 127.0.0.0/8"), "{details}");
+    });
+}
+
+#[test]
+fn a_lock_that_is_held_is_a_reason_to_try_again() {
+    private_host(|| {
+        Backend::IptablesLegacy.prepared();
+        let file = File::create("/run/xtables.lock").unwrap();
+        let lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno).unwrap();
+        let attachment = on_paper(Backend::IptablesLegacy);
+        let (code, _, details) = attachment.add().failed();
+        assert_eq!(code, 11);
+        assert!(details.contains("did not get the xtables lock within 5 s"), "{details}");
+        drop(lock);
+        assert_eq!(Backend::IptablesLegacy.rules(), "");
+        attachment.add().ok();
+        attachment.check().ok();
+    });
+}
+
+#[test]
+fn warnings_of_iptables_are_no_failure() {
+    private_host(|| {
+        // The program for nf_tables warns of rules in the other flavour.
+        feed("iptables-legacy-restore", &["--noflush"], "*nat\n-A PREROUTING -j RETURN\nCOMMIT\n");
+        let attachment = on_paper(Backend::IptablesNft);
+        attachment.add().ok();
+        attachment.check().ok();
+        attachment.del().ok();
+        assert_eq!(Backend::IptablesNft.rules(), "");
+    });
+}
+
+/// Lets a program, and those that it runs, open no socket to netfilter: as on a kernel without nf_tables.
+fn without_nf_tables(command: &mut std::process::Command) {
+    let statement = |code: u32, k: u32| libc::sock_filter { code: u16::try_from(code).unwrap(), jt: 0, jf: 0, k };
+    let unless = |k: u32, skip: u8| libc::sock_filter { jf: skip, ..statement(libc::BPF_JMP | libc::BPF_JEQ, k) };
+    let load = |offset: u32| statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset);
+    let give = |k: u32| statement(libc::BPF_RET, k);
+    // `struct seccomp_data`: the number of the call, and its arguments from byte 16 on, of eight bytes each.
+    let filter = [
+        load(0),
+        unless(u32::try_from(libc::SYS_socket).unwrap(), 5),
+        load(16),
+        unless(u32::try_from(libc::AF_NETLINK).unwrap(), 3),
+        load(32),
+        unless(u32::try_from(libc::NETLINK_NETFILTER).unwrap(), 1),
+        give(libc::SECCOMP_RET_ERRNO | u32::try_from(libc::EPROTONOSUPPORT).unwrap()),
+        give(libc::SECCOMP_RET_ALLOW),
+    ];
+    let install = move || {
+        let program =
+            libc::sock_fprog { len: u16::try_from(filter.len()).unwrap(), filter: filter.as_ptr().cast_mut() };
+        #[expect(unsafe_code, reason = "no safe wrapper knows seccomp filters")]
+        // SAFETY: the filter outlives the calls, and the kernel copies it.
+        let result = unsafe {
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+                | libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program)
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    };
+    #[expect(unsafe_code, reason = "a filter is installed between fork and exec")]
+    // SAFETY: the closure makes system calls only.
+    unsafe {
+        command.pre_exec(install);
+    }
+}
+
+#[test]
+fn without_nf_tables_iptables_is_used() {
+    private_host(|| {
+        Backend::IptablesLegacy.prepared();
+        forward();
+        let (lan, pod) = (lan(), pod(2));
+        pod.serve(80);
+        let attachment = Attachment::new(&pod, &json!([{ "hostPort": 8080, "containerPort": 80 }]));
+        let request = |verb: &str| {
+            let mut plugin = sandbox::command(env!("CARGO_BIN_EXE_podwire-portmap"));
+            without_nf_tables(&mut plugin);
+            let container = [("CNI_CONTAINERID", "pod2"), ("CNI_IFNAME", "eth0"), ("CNI_NETNS", "/run/netns/pod2")];
+            Answer::of(&run(plugin, verb, &container, &attachment.config.to_string()))
+        };
+        let added = request("ADD");
+        assert!(matches!(added, Answer::Ok { .. }), "{added:?}");
+        assert!(Backend::IptablesLegacy.rules().contains("podnet pod2 eth0"));
+        assert_eq!(lan.tcp(NODE_V4[0], 8080), from("pod2", NEIGHBOUR_V4));
+        assert_eq!(lan.tcp(NODE_V6[0], 8080), from("pod2", NEIGHBOUR_V6));
+        request("CHECK").ok();
+        let ended = request("DEL");
+        assert!(matches!(ended, Answer::Ok { .. }), "{ended:?}");
+        assert_eq!(Backend::IptablesLegacy.rules(), "");
+        // Neither is there.
+        for folder in ["/usr/sbin", "/usr/local/sbin"] {
+            hide(folder);
+        }
+        let (code, msg, details) = request("ADD").failed();
+        let expected = "neither nftables nor iptables can be used: the kernel has no nf_tables";
+        assert_eq!((code, msg.as_str()), (5, expected));
+        assert!(details.contains("iptables-restore"), "{details}");
+    });
+}
+
+/// Empties what holds the rules; all of it, or leaving chains and sets.
+fn flush(backend: Backend, all: bool) {
+    match (backend, all) {
+        (Backend::Nftables, true) => drop(nft(&["flush", "ruleset"])),
+        (Backend::Nftables, false) => {
+            nft(&["flush", "table", "ip", "podwire-hostport"]);
+            nft(&["flush", "table", "ip6", "podwire-hostport"]);
+        }
+        (_, all) => {
+            for program in ["iptables", "ip6tables"] {
+                let program = format!("{program}{}", &backend.iptables()["iptables".len()..]);
+                let tables: &[&str] = if program.starts_with("ip6") { &["nat"] } else { &["nat", "raw"] };
+                for table in tables {
+                    for action in ["-F", "-X"].iter().take(if all { 2 } else { 1 }) {
+                        let done = sandbox::command(&program).args(["-t", table, action]).status().unwrap();
+                        assert!(done.success());
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn a_flushed_firewall_is_no_trouble_for_del_and_is_repaired_by_add(backend: Backend) {
+    forward();
+    let (lan, one, two) = (lan(), pod(2), pod(3));
+    one.serve(80);
+    two.serve(80);
+    let first = Attachment::new(&one, &json!([{ "hostPort": 8080, "containerPort": 80 }])).on(backend);
+    let second = Attachment::new(&two, &json!([{ "hostPort": 8081, "containerPort": 80 }])).on(backend);
+    for all in [true, false] {
+        first.add().ok();
+        flush(backend, all);
+        assert_ne!(lan.tcp(NODE_V4[0], 8080), from("pod2", NEIGHBOUR_V4));
+        match first.del() {
+            Answer::Ok { stderr, .. } => assert_eq!(stderr, ""),
+            failed @ Answer::Failed { .. } => panic!("{failed:?}"),
+        }
+        // An ADD puts back what is nobody's, and what is its own.
+        first.add().ok();
+        flush(backend, all);
+        second.add().ok();
+        first.add().ok();
+        for (port, name) in [(8080, "pod2"), (8081, "pod3")] {
+            assert_eq!(lan.tcp(NODE_V4[0], port), from(name, NEIGHBOUR_V4), "{port}, all: {all}");
+            assert_eq!(lan.tcp(NODE_V6[0], port), from(name, NEIGHBOUR_V6), "{port}, all: {all}");
+        }
+        let local = net::tcp(std::net::Ipv4Addr::LOCALHOST, 8080).map(|(name, _)| name);
+        assert_eq!(local, Ok("pod2".to_owned()));
+        first.check().ok();
+        second.check().ok();
+        first.del().ok();
+        second.del().ok();
+        assert!(!backend.rules().contains("odwire") && !backend.rules().contains("PODWIRE"), "{}", backend.rules());
+    }
+}
+
+fn a_chain_of_the_same_name_is_left_alone(backend: Backend) {
+    if backend == Backend::Nftables {
+        // A table is; lifecycle.rs has that.
+        return;
+    }
+    let restore = format!("{}-restore", backend.iptables());
+    feed(&restore, &["--noflush"], "*nat\n:PODWIRE-HOSTPORT - [0:0]\n-A PODWIRE-HOSTPORT -j RETURN\nCOMMIT\n");
+    let before = backend.rules();
+    let attachment = on_paper(backend);
+    let (code, msg, _) = attachment.add().failed();
+    let expected = "chain PODWIRE-HOSTPORT of ip table nat in iptables is not this plugin's: no rule of it has the \
+                    comment \"podwire-hostport\"";
+    assert_eq!((code, msg.as_str()), (121, expected));
+    attachment.del().ok();
+    assert_eq!(backend.rules(), before);
+}

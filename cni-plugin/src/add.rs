@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use cni_spec::log::{in_this_call, step};
 use cni_spec::{AddRequest, CniResult};
 
 use crate::Error;
@@ -44,8 +45,8 @@ pub fn add(request: &AddRequest) -> Result<CniResult, Error> {
     undo.push(|| delete_link(&names));
     // The lease takes longer than the link and needs nothing of it, so it gets a thread of its own.
     let (linked, leased) = std::thread::scope(|scope| {
-        let lease = scope.spawn(|| addresses::lease(&config.ipam_type, request));
-        let linked = apply(&wiring.link_steps(), &ends, None);
+        let lease = scope.spawn(in_this_call(|| step("lease", || addresses::lease(&config.ipam_type, request))));
+        let linked = step("link", || apply(&wiring.link_steps(), &ends, None));
         (linked, lease.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
     let Leased { result: leased, give_back } = match leased {
@@ -61,7 +62,8 @@ pub fn add(request: &AddRequest) -> Result<CniResult, Error> {
     let wired = linked.and_then(|()| {
         let masquerading =
             config.masquerade.as_ref().map(|rules| Masquerading::open(&request.attachment.network, rules));
-        apply(&wiring.address_steps(), &ends, masquerading.transpose()?.as_mut())
+        let mut masquerading = masquerading.transpose()?;
+        step("wire", || apply(&wiring.address_steps(), &ends, masquerading.as_mut()))
     });
     match wired {
         Ok(()) => {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cni_spec::DelRequest;
+use cni_spec::log::step;
 
 use crate::firewall::Firewall;
 use crate::names::Names;
@@ -23,15 +24,16 @@ pub fn del(request: &DelRequest) -> Result<(), Error> {
     let mut errors = Vec::new();
     // An attachment whose names the kernel could not keep was refused at ADD, so there is nothing of it.
     if let Ok(names) = Names::of(&request.attachment) {
-        let firewall = Firewall::open_if_any(&request.attachment.network).and_then(|mut firewall| {
+        let firewall = step("rules", || {
+            let mut firewall = Firewall::open_if_any(&request.attachment.network)?;
             firewall.as_mut().map_or(Ok(()), |rules| rules.remove(&names.owner))?;
             Ok(firewall)
         });
-        errors.extend(delete_link(&names, SETTLING).err());
+        errors.extend(step("link", || delete_link(&names, SETTLING)).err());
         errors.extend(firewall.err());
     }
     if errors.is_empty() {
-        errors.extend(addresses::release(request).err());
+        errors.extend(step("release", || addresses::release(request)).err());
     }
     Error::all_of(errors)
 }

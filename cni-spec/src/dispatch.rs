@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
+use crate::log::{Call, Facts, Settings};
 use crate::{CniError, Environment, ErrorCode, Plugin, SpecVersion};
 
 mod parameters;
@@ -24,6 +25,8 @@ pub struct Io<'a> {
     pub stdout: &'a mut dyn Write,
     /// Takes remarks for people.
     pub stderr: &'a mut dyn Write,
+    /// Whether failures go to the machine's journal unless the config names a log.
+    pub journal: bool,
 }
 
 /// What a runtime sets besides the command, for every verb about a container.
@@ -35,12 +38,12 @@ pub fn main<P: Plugin>(plugin: &P) -> ExitCode {
     // Somebody who asks for the version by hand has nothing to type in.
     let by_hand = environment.get("CNI_COMMAND").is_some_and(|command| command == "VERSION");
     let stdin: &mut dyn Read = if by_hand && io::stdin().is_terminal() { &mut io::empty() } else { &mut io::stdin() };
-    run(plugin, Io { environment, stdin, stdout: &mut io::stdout(), stderr: &mut io::stderr() })
+    run(plugin, Io { environment, stdin, stdout: &mut io::stdout(), stderr: &mut io::stderr(), journal: true })
 }
 
 /// Serves one request. Exit code 0 is success, 1 failure (spec section 2, "Errors").
 pub fn run<P: Plugin>(plugin: &P, io: Io<'_>) -> ExitCode {
-    let Io { environment, stdin, stdout, stderr } = io;
+    let Io { environment, stdin, stdout, stderr, journal } = io;
     let Some(command) = environment.get("CNI_COMMAND").map(|command| command.to_string_lossy().into_owned()) else {
         if CONTAINER_VARIABLES.iter().all(|name| environment.get(name).is_none()) {
             return introduce(plugin, stderr);
@@ -55,9 +58,34 @@ pub fn run<P: Plugin>(plugin: &P, io: Io<'_>) -> ExitCode {
     let spoken = spoken_version(&bytes, SpecVersion::V0_1_0);
     let answer = command.parse().and_then(|verb| match read {
         Err(error) if verb != Verb::Version => Err(unreadable(&error)),
-        _ => serve(plugin, verb, environment, bytes, stderr),
+        _ => logged(plugin, verb, environment, bytes, stderr, journal),
     });
     print(answer, spoken, stdout, stderr)
+}
+
+/// Serves a verb and writes down how that ended. Wrong settings of the log do not keep DEL and GC from cleaning up.
+fn logged<P: Plugin>(
+    plugin: &P,
+    verb: Verb,
+    environment: Environment,
+    bytes: Vec<u8>,
+    stderr: &mut dyn Write,
+    journal: bool,
+) -> Result<Option<Value>, CniError> {
+    if verb == Verb::Version {
+        return Ok(Some(version_info(&bytes)));
+    }
+    let config = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+    let settings = match Settings::of(&environment, &config) {
+        Err(error) if !matches!(verb, Verb::Del | Verb::Gc) => return Err(error),
+        settings => settings.unwrap_or_default(),
+    };
+    let facts = Facts::of(verb.as_str(), &environment, &config);
+    let environment = facts.hand_on(environment);
+    let call = Call::begin(&settings, &facts, journal, stderr);
+    let answer = call.serve(|| serve(plugin, verb, environment, bytes, stderr));
+    call.end(&answer);
+    answer
 }
 
 /// Without a command and a container there is no request: somebody runs the executable by hand.

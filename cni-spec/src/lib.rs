@@ -19,6 +19,7 @@ pub mod environment;
 pub mod error;
 pub mod id;
 mod json;
+pub mod log;
 pub mod plugin;
 pub mod result;
 pub mod runtime_config;

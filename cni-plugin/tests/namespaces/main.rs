@@ -7,6 +7,7 @@ mod bad_input;
 mod common;
 mod delegated;
 mod ill_fate;
+mod log;
 mod masquerade;
 mod residue;
 mod reuse;

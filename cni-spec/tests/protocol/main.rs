@@ -6,6 +6,7 @@ mod config;
 mod delegate;
 mod fixtures;
 mod gc;
+mod log;
 mod parameters;
 mod results;
 mod round_trip;

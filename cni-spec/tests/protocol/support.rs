@@ -129,7 +129,7 @@ pub fn run_with(
     stdout: &mut (impl Write + AsBytes),
 ) -> Outcome {
     let mut stderr = Vec::new();
-    let code = dispatch::run(plugin, Io { environment, stdin, stdout, stderr: &mut stderr });
+    let code = dispatch::run(plugin, Io { environment, stdin, stdout, stderr: &mut stderr, journal: false });
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
     Outcome {
         success: format!("{code:?}") == format!("{:?}", ExitCode::SUCCESS),

@@ -243,7 +243,7 @@ impl Error {
             Self::Store { source: StoreError::Newer { .. }, .. } => {
                 Some("a newer podwire wrote the ledger: install that version again, or drain the node and reboot it")
             }
-            Self::Reservations { .. } => Some("correct the file, or move it away and reserve anew with: ipam reserve"),
+            Self::Reservations { .. } => Some("keep what can be read of it with: ipam repair"),
             Self::Reserved { .. } => Some("end the reservation with: ipam unreserve"),
             Self::NotAvailable(reason) => reason.next_step(),
             Self::ConfigShape(_)

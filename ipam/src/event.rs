@@ -47,6 +47,11 @@ impl EventKind {
             Origin::Imported => Self::Imported,
         }
     }
+
+    /// Whether a lease begins with it.
+    pub(crate) fn begins(self) -> bool {
+        matches!(self, Self::Leased | Self::Recovered | Self::Imported)
+    }
 }
 
 /// Who asked for a change, and what for.

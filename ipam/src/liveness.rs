@@ -14,8 +14,13 @@ pub(crate) struct Liveness {
 
 impl Liveness {
     pub fn of(record: &Record) -> Self {
-        let netns = record.netns.as_ref().filter(|netns| netns.id.is_some());
-        Self { link: has_link(&record.attachment), netns: netns.map(|netns| Netns::at(&netns.path).is_same_as(netns)) }
+        Self { link: has_link(&record.attachment), netns: Self::netns_of(record) }
+    }
+
+    /// The second sign alone.
+    pub fn netns_of(record: &Record) -> Option<bool> {
+        let netns = record.netns.as_ref().filter(|netns| netns.id.is_some())?;
+        Some(Netns::at(&netns.path).is_same_as(netns))
     }
 
     /// Why the lease must not be ended; none if nothing speaks for the pod.

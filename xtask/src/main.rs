@@ -6,6 +6,7 @@
 mod bench;
 mod build;
 mod demo;
+mod dist;
 mod error;
 mod machine;
 mod packages;
@@ -40,6 +41,9 @@ enum Command {
     /// Compare the speed of our plugins with that of the reference plugins.
     #[command(subcommand, after_help = bench::EXAMPLES)]
     Bench(bench::Bench),
+    /// Pack what is installed on a node: static executables, manual pages, completions, conflists, unit files, checksums.
+    #[command(after_help = dist::EXAMPLES)]
+    Dist,
     /// Run everything: formatting, lints, dependency policy, unit and namespace tests, the demo in all shapes.
     Test(test::Options),
 }
@@ -49,6 +53,7 @@ fn main() -> ExitCode {
         Command::Build => build::executables().map(|folder| say(&folder.display().to_string())),
         Command::Demo { options } => demo::run(&options),
         Command::Bench(bench) => bench::run(&bench),
+        Command::Dist => dist::run().map(|archive| say(&archive.display().to_string())),
         Command::Test(options) => test::run(&options),
     };
     match outcome {

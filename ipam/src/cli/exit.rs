@@ -13,9 +13,11 @@ pub(super) enum Exit {
     Failed = 1,
     Usage = 2,
     NotFound = 3,
+    Findings = 4,
     Busy = 5,
     Damaged = 6,
     Refused = 7,
+    Permission = 8,
 }
 
 impl From<Exit> for ExitCode {
@@ -44,28 +46,60 @@ impl Stop {
             _ => Self::new(Exit::Failed, format!("cannot print: {error}")),
         }
     }
+
+    /// For `map_err` of what is done to a file.
+    pub fn file(action: &str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
+        let text = format!("cannot {action} {}", path.display());
+        move |error| match error.kind() {
+            io::ErrorKind::PermissionDenied => Self::new(Exit::Permission, format!("{text}: {error}; run it as root")),
+            _ => Self::new(Exit::Failed, format!("{text}: {error}")),
+        }
+    }
 }
 
 impl From<Error> for Stop {
     fn from(error: Error) -> Self {
         let exit = match &error {
             Error::Busy { .. } | Error::Store { source: StoreError::Locked, .. } => Exit::Busy,
-            Error::Store { source: StoreError::Damaged(_), .. } | Error::Quarantine { .. } | Error::Rebuild(_) => {
-                Exit::Damaged
-            }
+            Error::Store { source: StoreError::Damaged(_), .. }
+            | Error::Quarantine { .. }
+            | Error::Rebuild(_)
+            | Error::Reservations { .. } => Exit::Damaged,
+            Error::Taken { .. } => Exit::Refused,
+            _ if is_permission(&error) => Exit::Permission,
             _ => Exit::Failed,
         };
-        let mut text = error.to_string();
-        let mut cause = error.source();
-        while let Some(next) = cause {
-            text = format!("{text}: {next}");
-            cause = next.source();
-        }
-        if exit == Exit::Damaged {
-            text.push_str(
-                "; the next ADD or DEL puts it aside and makes a new one from its copies and what the kernel says",
-            );
+        let mut text = with_causes(&error);
+        match exit {
+            Exit::Damaged if matches!(error, Error::Reservations { .. }) => text.push_str("; mend it with: ipam repair"),
+            Exit::Damaged => text.push_str(
+                "; the next ADD or DEL puts it aside and makes a new one from its copies and what the kernel says, or do it now with: ipam repair",
+            ),
+            Exit::Permission => text.push_str("; run it as root"),
+            _ => {}
         }
         Self::new(exit, text)
     }
+}
+
+fn is_permission(error: &Error) -> bool {
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        if next.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
+            return true;
+        }
+        cause = next.source();
+    }
+    false
+}
+
+/// An error with everything that led to it.
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text = format!("{text}: {next}");
+        cause = next.source();
+    }
+    text
 }

@@ -1,24 +1,48 @@
 //! The command `ipam`.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::Ledger;
 
+mod check;
+mod complete;
+mod completion;
+mod contract;
+mod deed;
 mod exit;
+mod finding;
+mod format;
+mod gc;
+mod history;
 mod list;
+mod map;
+mod metrics;
+mod networks;
+mod palette;
+mod pools;
 mod release;
+mod repair;
+mod reserve;
+mod schema;
 mod select;
 mod show;
+mod stats;
+mod status;
+mod terminal;
+mod time;
+mod transfer;
+mod verify;
 mod view;
+mod watch;
 
 use exit::{Exit, Stop};
-use view::Format;
+use terminal::{Colour, Terminal};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -26,9 +50,11 @@ Exit codes:
   1  failed
   2  the command line is wrong
   3  nothing found
+  4  something was found that should be looked at, as by check, verify and gc
   5  the ledger is busy
-  6  the ledger is damaged
-  7  refused, as by release for a pod that is alive";
+  6  the ledger, or a file beside it, is damaged
+  7  refused, as by release for a pod that is alive
+  8  permission denied";
 
 /// Looks into the ledger of pod addresses, and repairs it.
 #[derive(Debug, Parser)]
@@ -36,11 +62,21 @@ Exit codes:
 #[command(arg_required_else_help = true, disable_help_subcommand = true)]
 struct Cli {
     /// The ledger's folder: "dataDir" of the network config.
-    #[arg(long, global = true, help_heading = "Ledger", value_name = "DIR", default_value = Ledger::DEFAULT_DIR)]
+    #[arg(long, global = true, help_heading = "Global", value_name = "DIR", default_value = Ledger::DEFAULT_DIR)]
     dir: PathBuf,
+    /// The folder of history and reservations: "stateDir" of the network config. Default: /var/lib/podwire, or DIR
+    /// if --dir is given.
+    #[arg(long, global = true, help_heading = "Global", value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// The folder of network configs.
+    #[arg(long, global = true, help_heading = "Global", value_name = "DIR", default_value = networks::CONF_DIR)]
+    conf_dir: PathBuf,
     /// How long to wait while a plugin works with the ledger.
-    #[arg(long, global = true, help_heading = "Ledger", value_name = "SECONDS", default_value_t = 2)]
+    #[arg(long, global = true, help_heading = "Global", value_name = "SECONDS", default_value_t = 2)]
     timeout: u64,
+    /// Whether to colour what is printed.
+    #[arg(long, global = true, help_heading = "Global", value_enum, value_name = "WHEN", default_value_t)]
+    color: Colour,
     #[command(subcommand)]
     command: Command,
 }
@@ -53,33 +89,70 @@ enum Command {
     /// Shows everything about leases: those of an address, a pod or a container.
     #[command(visible_aliases = ["get", "inspect"], after_help = show::EXAMPLES)]
     Show(show::Show),
-    /// Ends leases whose pod is gone. The addresses rest before they are given again.
+    /// Shows how full the pools are.
+    #[command(after_help = pools::EXAMPLES)]
+    Pools(pools::Pools),
+    /// Draws a CIDR: which addresses are held, at rest, set aside, free.
+    #[command(after_help = map::EXAMPLES)]
+    Map(map::Map),
+    /// Tells who had which address when, also before the last reboot.
+    #[command(after_help = history::EXAMPLES)]
+    History(history::History),
+    /// Shows counts, churn, and when pools will be full.
+    #[command(after_help = stats::EXAMPLES)]
+    Stats(stats::Stats),
+    /// Tells whether addresses can be leased now.
+    #[command(after_help = status::EXAMPLES)]
+    Status(status::Status),
+    /// Checks the ledger and the files beside it, without looking at the node.
+    #[command(after_help = check::EXAMPLES)]
+    Check(check::Check),
+    /// Compares the ledger with the node: links, routes, namespaces, the runtime's cache, network configs.
+    #[command(after_help = verify::EXAMPLES)]
+    Verify(verify::Verify),
+    /// Finds leases whose pod is gone, and releases them if asked to.
+    #[command(after_help = gc::EXAMPLES)]
+    Gc(gc::Gc),
+    /// Ends leases by name. The addresses rest before they are given again.
     #[command(after_help = release::EXAMPLES)]
     Release(release::Release),
-}
-
-/// How to print.
-#[derive(Debug, Args)]
-struct Output {
-    /// How to print.
-    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
-    output: Format,
-    /// Leaves the line with the column names out.
-    #[arg(long)]
-    no_headers: bool,
-}
-
-/// Where a command reads and writes.
-struct Terminal<'a> {
-    out: &'a mut dyn Write,
-    err: &'a mut dyn Write,
-    /// Somebody who can be asked, if there is anybody.
-    person: Option<&'a mut dyn BufRead>,
+    /// Sets addresses aside: no pod gets them.
+    #[command(after_help = reserve::RESERVE_EXAMPLES)]
+    Reserve(reserve::Reserve),
+    /// Gives addresses back that were set aside.
+    #[command(after_help = reserve::UNRESERVE_EXAMPLES)]
+    Unreserve(reserve::Unreserve),
+    /// Prints leases and reservations for import, with a checksum.
+    #[command(after_help = transfer::EXPORT_EXAMPLES)]
+    Export(transfer::Export),
+    /// Takes over what export printed, or a node that host-local served.
+    #[command(after_help = transfer::IMPORT_EXAMPLES)]
+    Import(transfer::Import),
+    /// Mends what is damaged, and puts the rest aside.
+    #[command(after_help = repair::EXAMPLES)]
+    Repair(repair::Repair),
+    /// Prints what happens to leases, as it happens.
+    #[command(after_help = watch::EXAMPLES)]
+    Watch(watch::Watch),
+    /// Prints metrics for Prometheus.
+    #[command(after_help = stats::METRICS_EXAMPLES)]
+    Metrics(stats::Metrics),
+    /// Prints the JSON Schemas of what the other commands print with -o json.
+    #[command(after_help = schema::EXAMPLES)]
+    Schema(schema::Schemas),
+    /// Prints what makes a shell complete commands, addresses, pods and networks.
+    #[command(after_help = completion::EXAMPLES)]
+    Completion(completion::Completion),
+    /// Writes the manual pages, for packages.
+    #[command(hide = true, after_help = completion::MAN_EXAMPLES)]
+    Man(completion::Man),
 }
 
 /// Runs the command of this process.
 #[must_use]
 pub fn main() -> ExitCode {
+    // Where a shell asks what could come next, that is answered and nothing else is done.
+    clap_complete::CompleteEnv::with_factory(Cli::command).complete();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -91,7 +164,8 @@ pub fn main() -> ExitCode {
     };
     let (input, mut person) = (io::stdin(), io::stdin().lock());
     let person: Option<&mut dyn BufRead> = if input.is_terminal() { Some(&mut person) } else { None };
-    let mut terminal = Terminal { out: &mut io::stdout().lock(), err: &mut io::stderr().lock(), person };
+    let (out, err) = (&mut io::stdout().lock(), &mut io::stderr().lock());
+    let mut terminal = Terminal { out, err, person, colour: cli.color.of_stdout() };
     let result = run(&cli, &mut terminal).and_then(|exit| {
         terminal.out.flush().map_err(Stop::from_printing)?;
         Ok(exit)
@@ -109,9 +183,31 @@ pub fn main() -> ExitCode {
 
 fn run(cli: &Cli, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
     let ledger = Ledger::at(&cli.dir).with_lock_timeout(Duration::from_secs(cli.timeout));
+    let ledger = match &cli.state_dir {
+        Some(state_dir) => ledger.with_state_dir(state_dir),
+        None => ledger,
+    };
     match &cli.command {
         Command::List(list) => list.run(&ledger, terminal),
         Command::Show(show) => show.run(&ledger, terminal),
+        Command::Pools(pools) => pools.run(&ledger, &cli.conf_dir, terminal),
+        Command::History(history) => history.run(&ledger, terminal),
         Command::Release(release) => release.run(&ledger, terminal),
+        Command::Reserve(reserve) => reserve.run(&ledger, terminal),
+        Command::Unreserve(unreserve) => unreserve.run(&ledger, terminal),
+        Command::Map(map) => map.run(&ledger, &cli.conf_dir, terminal),
+        Command::Stats(stats) => stats.run(&ledger, &cli.conf_dir, terminal),
+        Command::Status(status) => status.run(&ledger, &cli.conf_dir, terminal),
+        Command::Check(check) => check.run(&ledger, &cli.conf_dir, terminal),
+        Command::Verify(verify) => verify.run(&ledger, &cli.conf_dir, terminal),
+        Command::Gc(gc) => gc.run(&ledger, terminal),
+        Command::Export(export) => export.run(&ledger, terminal),
+        Command::Import(import) => import.run(&ledger, &cli.conf_dir, terminal),
+        Command::Repair(repair) => repair.run(&ledger, terminal),
+        Command::Watch(watch) => watch.run(&ledger, terminal),
+        Command::Metrics(metrics) => metrics.run(&ledger, &cli.conf_dir, terminal),
+        Command::Schema(schema) => schema.run(terminal),
+        Command::Completion(completion) => completion.run(terminal),
+        Command::Man(man) => man.run(Cli::command()),
     }
 }

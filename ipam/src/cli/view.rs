@@ -1,161 +1,145 @@
-//! Leases as tables and documents.
+//! What commands look at: the ledger's contents at one moment, with the reservations beside it.
 
-use std::fmt::Display;
+use std::path::PathBuf;
 
-use clap::ValueEnum;
-use comfy_table::{Table, presets};
-use jiff::Timestamp;
-use serde::Serialize;
+use jiff::{SignedDuration, Timestamp};
 
+use super::contract::{Cooling, Reserved};
 use super::exit::{Exit, Stop};
-use crate::{Origin, Record, RecordedAddress};
+use super::terminal::Terminal;
+use crate::operation::{Contents, KnownPool, Rest};
+use crate::reservations::{self, Reservation};
+use crate::{Error, Ledger, Record};
 
-/// The formats of `--output`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Format {
-    /// Columns for people
-    Table,
-    /// More columns
-    Wide,
-    /// One JSON document
-    Json,
-    /// The same as YAML
-    Yaml,
+/// How long an address rests whose pool is not known any more, in milliseconds: the config's default.
+const COOLDOWN: u64 = 30_000;
+
+/// The contents of a ledger and of the files beside it.
+pub(super) struct View {
+    pub now: Timestamp,
+    /// None if there is no ledger, or none of this boot.
+    pub contents: Option<Contents>,
+    reservations: Result<Vec<Reservation>, Error>,
 }
 
-/// A document for programs. Its keys stay as they are as long as `apiVersion` does.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Document<T> {
-    api_version: &'static str,
-    kind: &'static str,
-    items: Vec<T>,
-}
-
-impl<T: Serialize> Document<T> {
-    pub fn new(kind: &'static str, items: Vec<T>) -> Self {
-        Self { api_version: "ipam.podwire/v1", kind, items }
+impl View {
+    /// Asks the ledger. Where there is none, none is made.
+    pub fn of(ledger: &Ledger, purpose: &str) -> Result<Self, Stop> {
+        Ok(Self::try_of(ledger, purpose)??)
     }
 
-    pub fn items(&self) -> &[T] {
-        &self.items
+    /// The same, for those who have something to say about a ledger that cannot be had.
+    pub fn try_of(ledger: &Ledger, purpose: &str) -> Result<Result<Self, Error>, Stop> {
+        may_look(ledger)?;
+        Ok(ledger.contents(purpose).map(|contents| Self::new(ledger, contents)))
     }
 
-    /// None for the formats that are tables.
-    pub fn print(&self, format: Format) -> Option<Result<String, Stop>> {
-        let failed = |error: &dyn Display| Stop::new(Exit::Failed, format!("cannot print: {error}"));
-        match format {
-            Format::Table | Format::Wide => None,
-            Format::Json => {
-                let text = serde_json::to_string_pretty(self).map_err(|error| failed(&error));
-                Some(text.map(|text| format!("{text}\n")))
-            }
-            Format::Yaml => Some(serde_saphyr::to_string(self).map_err(|error| failed(&error))),
+    /// Only the leases, from their copies: that keeps no plugin waiting, and does not wait for one. If the copies
+    /// cannot tell, the ledger is asked.
+    pub fn without_lock(ledger: &Ledger, purpose: &str) -> Result<Self, Stop> {
+        may_look(ledger)?;
+        match ledger.leases_in_copies() {
+            Some(leases) => Ok(Self::new(ledger, Some(Contents { leases, ..Contents::default() }))),
+            None => Self::of(ledger, purpose),
         }
     }
-}
 
-/// A table without lines, as the field's other tools print them.
-pub(super) struct Columns(Table);
+    fn new(ledger: &Ledger, contents: Option<Contents>) -> Self {
+        let now = Timestamp::now();
+        Self { now, contents, reservations: reservations::read(ledger.state_dir(), now) }
+    }
 
-impl Columns {
-    pub fn new(names: Option<&[&str]>) -> Self {
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING);
-        if let Some(names) = names {
-            table.set_header(names);
+    pub fn leases(&self) -> &[Record] {
+        self.contents.as_ref().map_or(&[], |contents| &contents.leases)
+    }
+
+    /// The pools that ADDs have named in this boot.
+    pub fn pools(&self) -> &[KnownPool] {
+        self.contents.as_ref().map_or(&[], |contents| &contents.pools)
+    }
+
+    /// The reservations that hold now; none if they cannot be read, which [`View::note_problems`] tells.
+    pub fn reservations(&self) -> &[Reservation] {
+        self.reservations.as_deref().unwrap_or_default()
+    }
+
+    pub fn reservations_error(&self) -> Option<&Error> {
+        self.reservations.as_ref().err()
+    }
+
+    pub fn into_reservations_error(self) -> Option<Error> {
+        self.reservations.err()
+    }
+
+    pub fn reserved(&self) -> impl Iterator<Item = Reserved> {
+        self.reservations().iter().map(Reserved::from)
+    }
+
+    /// Addresses that have not rested long enough.
+    pub fn cooling(&self) -> impl Iterator<Item = Cooling> {
+        let released = self.contents.iter().flat_map(|contents| &contents.released);
+        released.filter_map(|rest| self.cooling_of(rest))
+    }
+
+    fn cooling_of(&self, rest: &Rest) -> Option<Cooling> {
+        let boottime = self.contents.as_ref()?.now_boottime_ms;
+        let pools = self.pools().iter().filter(|pool| pool.name == rest.pool);
+        let (mut networks, mut cooldown) = (Vec::new(), None);
+        for pool in pools {
+            networks.push(pool.network.to_string());
+            cooldown = cooldown.max(Some(pool.cooldown_ms));
         }
-        Self(table)
-    }
-
-    pub fn row(&mut self, cells: Vec<String>) {
-        self.0.add_row(cells);
-    }
-
-    /// Ends with a line break, unless there is nothing at all.
-    pub fn print(mut self) -> String {
-        if self.0.is_empty() && self.0.header().is_none() {
-            return String::new();
+        let cooldown = cooldown.unwrap_or(COOLDOWN);
+        let rested = boottime.saturating_sub(rest.released_boottime_ms);
+        if rest.released_boottime_ms == 0 || rested >= cooldown {
+            return None;
         }
-        for column in self.0.column_iter_mut() {
-            column.set_padding((0, 2));
+        let milliseconds = |count: u64| SignedDuration::from_millis(i64::try_from(count).unwrap_or(i64::MAX));
+        let released = self.now.checked_sub(milliseconds(rested)).ok()?;
+        let until = released.checked_add(milliseconds(cooldown)).ok()?;
+        Some(Cooling { address: rest.address, pool: rest.pool.clone(), networks, released, until })
+    }
+
+    /// Somebody should look at what is damaged, and will hardly find it otherwise.
+    pub fn note_problems(&self, ledger: &Ledger, terminal: &mut Terminal<'_>) -> Result<(), Stop> {
+        if let Some(last) = last_quarantined(ledger) {
+            let text = "note: the ledger was damaged and has been rebuilt; the old one is";
+            terminal.note(&format!("{text} {}", last.display()))?;
         }
-        let text = self.0.trim_fmt();
-        format!("{text}\n")
+        if let Some(error) = self.reservations_error() {
+            let text = super::exit::with_causes(error);
+            terminal.note(&format!("note: {text}; no address is leased until this is mended: ipam repair"))?;
+        }
+        Ok(())
     }
 }
 
-pub(super) const COLUMNS: [&str; 6] = ["ADDRESS", "POD", "CONTAINER", "IF", "NETWORK", "AGE"];
-pub(super) const WIDE: [&str; 11] =
-    ["ADDRESS", "POD", "CONTAINER", "IF", "NETWORK", "AGE", "GATEWAY", "ORIGIN", "LEASE", "POD-UID", "NETNS"];
-
-/// The cells of one address of a lease, for all columns.
-pub(super) fn cells(record: &Record, recorded: &RecordedAddress, now: Timestamp, format: Format) -> Vec<String> {
-    let attachment = &record.attachment;
-    let container = attachment.container_id.as_str();
-    let short = container.get(..12).unwrap_or(container);
-    let wide = format == Format::Wide;
-    let mut cells = vec![
-        if wide { recorded.address.to_string() } else { recorded.address.ip().to_string() },
-        or_dash(record.pod.to_string()),
-        if wide { container } else { short }.to_owned(),
-        attachment.ifname.to_string(),
-        attachment.network.to_string(),
-        age(record.created, now),
-    ];
-    if wide {
-        let netns = record.netns.as_ref().map(|netns| netns.path.display().to_string());
-        cells.extend([
-            or_dash(recorded.gateway.map(|gateway| gateway.to_string()).unwrap_or_default()),
-            origin(record.origin).to_owned(),
-            record.lease_id.to_string(),
-            or_dash(record.pod.uid.clone().unwrap_or_default()),
-            or_dash(netns.unwrap_or_default()),
-        ]);
-    }
-    cells
+pub(super) fn last_quarantined(ledger: &Ledger) -> Option<PathBuf> {
+    ledger.quarantined().ok()?.pop()
 }
 
-pub(super) fn origin(origin: Origin) -> &'static str {
-    match origin {
-        Origin::Add => "add",
-        Origin::Recovered => "recovered",
-        Origin::Imported => "imported",
+/// "No ledger" must not be what somebody reads who may not look.
+fn may_look(ledger: &Ledger) -> Result<(), Stop> {
+    match std::fs::metadata(ledger.dir().join("ledger")) {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            let text = format!("cannot look into {}: {error}; run it as root", ledger.dir().display());
+            Err(Stop::new(Exit::Permission, text))
+        }
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Stop::new(Exit::Failed, format!("cannot look into {}: {error}", ledger.dir().display())))
+        }
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 
-pub(super) fn or_dash(text: String) -> String {
-    if text.is_empty() { "-".to_owned() } else { text }
-}
-
-/// Two units are enough: 45s, 3m20s, 5h12m, 8d3h.
-pub(super) fn age(since: Timestamp, now: Timestamp) -> String {
-    let seconds = now.duration_since(since).as_secs().max(0);
-    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
-    match () {
-        () if days > 0 => format!("{days}d{}h", hours % 24),
-        () if hours > 0 => format!("{hours}h{}m", minutes % 60),
-        () if minutes > 0 => format!("{minutes}m{}s", seconds % 60),
-        () => format!("{seconds}s"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ages_have_two_units() {
-        let now: Timestamp = "2026-11-23T12:00:00Z".parse().unwrap();
-        let cases = [
-            ("2026-11-23T11:59:15Z", "45s"),
-            ("2026-11-23T11:56:40Z", "3m20s"),
-            ("2026-11-23T06:48:00Z", "5h12m"),
-            ("2026-11-15T09:00:00Z", "8d3h"),
-            ("2026-11-23T13:00:00Z", "0s"),
-        ];
-        for (since, expected) in cases {
-            assert_eq!(age(since.parse().unwrap(), now), expected, "{since}");
+impl From<&Reservation> for Reserved {
+    fn from(reservation: &Reservation) -> Self {
+        Self {
+            cidr: reservation.cidr.to_string(),
+            reason: reservation.reason.clone(),
+            owner: reservation.owner.clone(),
+            created: reservation.created,
+            until: reservation.until,
         }
     }
 }

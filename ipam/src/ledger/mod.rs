@@ -28,6 +28,7 @@ use crate::{Error, LeaseId, Released};
 mod copies;
 mod holder;
 mod lock;
+mod peek;
 mod quarantine;
 mod rebuild;
 mod session;
@@ -112,6 +113,11 @@ impl Ledger {
     #[must_use]
     pub fn lock_timeout(&self) -> Duration {
         self.lock_timeout
+    }
+
+    /// Makes the folder of a ledger that is to be filled before any plugin has made it.
+    pub(crate) fn make_dir(&self) -> Result<(), Error> {
+        session::make_folder(&self.dir).map_err(|source| Error::Folder { path: self.dir.clone(), source })
     }
 
     /// Asks the ledger: through its lock, on a database that is opened for this one question.
@@ -241,4 +247,4 @@ pub(crate) struct Ending<'a> {
 }
 
 /// Whether the kernel has a link that says it is the attachment's.
-pub(crate) use rebuild::has_link;
+pub(crate) use rebuild::{has_link, leases_in_kernel, owner};

@@ -17,7 +17,7 @@ use crate::{Error, LeaseId};
 
 /// One lease for each host end of a veth pair that says whose it is, with the addresses routed to it. What is known
 /// already is left out.
-pub(super) fn leases_in_kernel(known: &[Record], now: Moment, boot_id: &str) -> Result<Vec<Record>, Error> {
+pub(crate) fn leases_in_kernel(known: &[Record], now: Moment, boot_id: &str) -> Result<Vec<Record>, Error> {
     let rtnl = Rtnl::open().map_err(Error::Rebuild)?;
     let links = rtnl.links_of_kind("veth").map_err(Error::Rebuild)?;
     let owned: Vec<(Link, Attachment)> = links
@@ -69,7 +69,7 @@ pub(crate) fn has_link(attachment: &Attachment) -> Result<bool, kernel::Error> {
 }
 
 /// The attachment in the ifalias `podwire NETWORK CONTAINERID IFNAME`.
-fn owner(alias: &str) -> Option<Attachment> {
+pub(crate) fn owner(alias: &str) -> Option<Attachment> {
     alias.strip_prefix(ALIAS_PREFIX)?.parse().ok()
 }
 

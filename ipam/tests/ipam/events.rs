@@ -130,7 +130,7 @@ fn reservations_that_cannot_be_read_keep_add_from_leasing_and_del_from_nothing()
         let refused = CniError::from(ipam.lease(&place.request("n", "c2")).unwrap_err());
         assert_eq!(refused.code, ErrorCode::Io);
         assert_eq!(refused.msg, format!("cannot read the reservations in {}", file.display()));
-        assert!(refused.details.ends_with("reserve anew with: ipam reserve"), "{refused:?}");
+        assert!(refused.details.ends_with("keep what can be read of it with: ipam repair"), "{refused:?}");
         ipam.release(&attachment("n", "c1")).unwrap();
         assert_eq!(place.leases(), []);
     }

@@ -4,6 +4,15 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
+mod documents;
+mod help;
+mod history;
+mod map;
+mod mend;
+mod reserve;
+mod transfer;
+mod verify;
+
 use crate::support::{Place, damage};
 
 /// What the command printed, and its exit code.
@@ -23,11 +32,24 @@ pub fn ipam(arguments: &[&str]) -> Printed {
 }
 
 impl Place {
+    /// Runs the command on this place's ledger, where no runtime and no network config is.
     fn cli(&self, arguments: &[&str]) -> Printed {
-        let dir = self.data_dir();
+        let (dir, nothing) = (self.data_dir(), self.data_dir().with_file_name("nothing"));
         let mut all = arguments.to_vec();
         all.extend(["--dir", dir.to_str().unwrap(), "--timeout", "60"]);
+        if !arguments.contains(&"--conf-dir") {
+            all.extend(["--conf-dir", nothing.to_str().unwrap()]);
+        }
         ipam(&all)
+    }
+
+    /// The document that the command prints, which must fit its schema.
+    fn document(&self, arguments: &[&str]) -> Value {
+        let all: Vec<&str> = arguments.iter().copied().chain(["-o", "json"]).collect();
+        let printed = self.cli(&all);
+        let document: Value = serde_json::from_str(&printed.stdout).unwrap_or_else(|_| panic!("{printed:?}"));
+        documents::assert_fits(&document);
+        document
     }
 }
 
@@ -69,9 +91,17 @@ fn list_prints_a_line_for_each_address() {
     assert!(listed.stdout.starts_with("ADDRESS   POD        CONTAINER     IF    NETWORK  AGE\n"));
     assert_eq!(without_age(&place.cli(&["ls", "--no-headers"]).stdout), expected[1..]);
     let wide = place.cli(&["list", "-o", "wide"]).stdout;
-    let header = "ADDRESS      POD        CONTAINER             IF    NETWORK  AGE  GATEWAY   ORIGIN  LEASE";
+    let header =
+        "ADDRESS      STATE   POD        CONTAINER             IF    NETWORK  AGE  UNTIL  GATEWAY   ORIGIN  LEASE";
     assert!(wide.starts_with(header), "{wide}");
-    assert!(wide.contains("\n10.1.2.2/24  shop/cart  0a1b2c3d4e5f60718293  eth0  red "), "{wide}");
+    assert!(wide.contains("\n10.1.2.2/24  active  shop/cart  0a1b2c3d4e5f60718293  eth0  red "), "{wide}");
+    assert_eq!(
+        place.cli(&["list", "--columns", "network,address", "--no-headers", "-n", "blue"]).stdout,
+        "blue  10.9.0.2\n"
+    );
+    let refused = place.cli(&["list", "--columns", "colour"]);
+    assert_eq!(refused.code, 2);
+    assert!(refused.stderr.contains("there is no column \"colour\"; there are address, state, pod"), "{refused:?}");
 }
 
 #[test]
@@ -85,6 +115,10 @@ fn list_narrows_down() {
         (vec!["--pod", "mail", "-4"], "10.1.2.3\n"),
         (vec!["--container", "0a1b"], "10.1.2.2\nfd00::2\n"),
         (vec!["--ifname", "eth1"], ""),
+        (vec!["--cidr", "10.1.2.0/31"], ""),
+        (vec!["--cidr", "10.1.2.2/31"], "10.1.2.2\n10.1.2.3\n"),
+        (vec!["--older-than", "1h"], ""),
+        (vec!["--state", "reserved"], ""),
     ] {
         let arguments: Vec<&str> = ["list", "-q"].into_iter().chain(arguments).collect();
         let listed = place.cli(&arguments);
@@ -95,7 +129,7 @@ fn list_narrows_down() {
 #[test]
 fn json_and_yaml_carry_the_records() {
     let place = populated();
-    let listed: Value = serde_json::from_str(&place.cli(&["list", "-o", "json"]).stdout).unwrap();
+    let listed = place.document(&["list"]);
     assert_eq!((&listed["apiVersion"], &listed["kind"]), (&json!("ipam.podwire/v1"), &json!("LeaseList")));
     assert_eq!(listed["items"].as_array().unwrap().len(), 3);
     let cart = &listed["items"][1];
@@ -105,8 +139,14 @@ fn json_and_yaml_carry_the_records() {
     );
     assert_eq!(cart["pod"], json!({ "namespace": "shop", "name": "cart", "uid": "u-1" }));
     assert_eq!(cart["addresses"][1]["address"], "fd00::2/64");
-    let shown: Value = serde_json::from_str(&place.cli(&["show", "fd00::2", "-o", "json"]).stdout).unwrap();
-    assert_eq!(shown["items"][0]["lease"], *cart);
+    assert_eq!(cart["state"], "active");
+    let lines = place.cli(&["list", "-o", "jsonl"]).stdout;
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(json!(lines), listed["items"]);
+    let shown = place.document(&["show", "fd00::2"]);
+    let mut lease = cart.clone();
+    lease.as_object_mut().unwrap().remove("state");
+    assert_eq!(shown["items"][0]["lease"], lease);
     assert_eq!(shown["items"][0]["linkExists"], false);
     let yaml = place.cli(&["list", "-o", "yaml", "-n", "blue"]).stdout;
     assert!(yaml.starts_with("apiVersion: ipam.podwire/v1\nkind: LeaseList\nitems:\n"), "{yaml}");
@@ -125,7 +165,10 @@ fn show_finds_by_address_pod_and_container() {
         assert!(shown.stdout.starts_with(expected), "{word}: {}", shown.stdout);
     }
     let missing = place.cli(&["show", "10.1.2.99"]);
-    let text = format!("ipam: no lease for \"10.1.2.99\" in {}\n", place.data_dir().display());
+    let text = format!(
+        "ipam: no lease for \"10.1.2.99\" in {}; see what there is with: ipam list\n",
+        place.data_dir().display()
+    );
     assert_eq!((missing.code, missing.stdout.as_str(), missing.stderr), (3, "", text));
 }
 
@@ -135,9 +178,29 @@ fn looking_makes_nothing() {
     let listed = place.cli(&["list"]);
     assert_eq!((listed.code, listed.stdout.trim_end()), (0, "ADDRESS  POD  CONTAINER  IF  NETWORK  AGE"));
     assert_eq!(listed.stderr, format!("no leases in {}\n", place.data_dir().display()));
-    let json: Value = serde_json::from_str(&place.cli(&["list", "-o", "json"]).stdout).unwrap();
-    assert_eq!(json["items"], json!([]));
-    assert_eq!(place.cli(&["show", "x"]).code, 3);
+    assert_eq!(place.document(&["list"])["items"], json!([]));
+    for (arguments, code) in [
+        (vec!["show", "x"], 3),
+        (vec!["pools"], 0),
+        (vec!["stats"], 0),
+        (vec!["metrics"], 0),
+        (vec!["status"], 0),
+        (vec!["check"], 0),
+        (vec!["verify"], 0),
+        (vec!["gc"], 0),
+        (vec!["history"], 0),
+        (vec!["history", "10.1.2.3"], 3),
+        (vec!["map"], 3),
+        (vec!["map", "10.1.2.0/24"], 0),
+        (vec!["export"], 0),
+        (vec!["repair", "--yes"], 0),
+        (vec!["unreserve", "10.1.2.3", "--yes"], 3),
+        (vec!["reserve", "10.1.2.3", "--reason", "x", "--dry-run"], 0),
+        (vec!["watch", "--for", "0s"], 0),
+    ] {
+        let printed = place.cli(&arguments);
+        assert_eq!(printed.code, code, "{arguments:?}: {printed:?}");
+    }
     assert_eq!(place.cli(&["release", "10.1.2.3", "--yes"]).code, 3);
     assert!(!place.data_dir().exists());
 }
@@ -172,19 +235,15 @@ fn exit_codes_are_as_documented() {
     let held = std::fs::File::open(place.data_dir().join("lock")).unwrap();
     held.lock().unwrap();
     let dir = place.data_dir();
-    let busy = ipam(&["list", "--dir", dir.to_str().unwrap(), "--timeout", "0"]);
+    assert_eq!(place.cli(&["list"]).code, 0, "a list waits for nobody");
+    let busy = ipam(&["pools", "--dir", dir.to_str().unwrap(), "--timeout", "0"]);
     assert_eq!(busy.code, 5);
     assert!(busy.stderr.starts_with("ipam: the ledger is busy: "), "{busy:?}");
     drop(held);
     damage(&place.data_dir());
-    let damaged = place.cli(&["list"]);
+    let damaged = place.cli(&["pools"]);
     assert_eq!(damaged.code, 6);
     assert!(damaged.stderr.contains("the next ADD or DEL puts it aside"), "{damaged:?}");
-    for command in ["list", "show", "release"] {
-        let help = ipam(&[command, "--help"]);
-        assert_eq!(help.code, 0);
-        assert!(help.stdout.contains(&format!("Examples:\n  ipam {command}")), "{}", help.stdout);
-    }
 }
 
 #[test]

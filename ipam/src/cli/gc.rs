@@ -1,0 +1,124 @@
+//! `ipam gc`.
+
+use jiff::SignedDuration;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::contract::Lease;
+use super::deed::Doing;
+use super::exit::{Exit, Stop};
+use super::format::{Column, Output};
+use super::list::short;
+use super::release::release_all;
+use super::select::Filter;
+use super::terminal::Terminal;
+use super::time::{length, parse_length};
+use super::verify::{Cache, CacheDirs};
+use super::view::View;
+use crate::liveness::Liveness;
+use crate::{Ledger, Record};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  ipam gc
+  ipam gc --apply
+  ipam gc --apply --yes --min-age 1h --network k8s --reason 'node was restored'
+A lease is dead by two signs: no link says that it is its attachment's, and its pod's network namespace is gone - or,
+where that is not known, the runtime has no result of it. What cannot be seen is not taken for gone.
+Run it in the node's own network namespace.";
+
+/// Releases the leases of pods that are gone.
+#[derive(Debug, clap::Args)]
+pub(super) struct Gc {
+    /// Releases them. Without it they are only shown.
+    #[arg(long, conflicts_with = "dry_run")]
+    apply: bool,
+    /// Leaves leases alone that are younger: their ADD may be under way.
+    #[arg(long, value_name = "AGE", value_parser = parse_length, default_value = "5m")]
+    min_age: SignedDuration,
+    #[command(flatten)]
+    filter: Filter,
+    #[command(flatten)]
+    cache: CacheDirs,
+    #[command(flatten)]
+    doing: Doing,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// A lease whose pod is gone.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Dead {
+    lease: Lease,
+    /// The two signs.
+    signs: [String; 2],
+    /// In seconds.
+    age: i64,
+}
+
+impl Gc {
+    pub fn run(&self, ledger: &Ledger, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
+        let view = View::of(ledger, "ipam gc")?;
+        let cache = Cache::read(&self.cache.cache_dir);
+        let old = |lease: &&Record| view.now.duration_since(lease.created) >= self.min_age;
+        let asked = view.leases().iter().filter(|lease| self.filter.takes(lease)).filter(old);
+        let mut dead: Vec<(&Record, Dead)> = Vec::new();
+        for lease in asked {
+            if let Some(signs) = signs(lease, &cache) {
+                let age = view.now.duration_since(lease.created).as_secs();
+                dead.push((lease, Dead { lease: lease.into(), signs, age }));
+            }
+        }
+        let (leases, rows): (Vec<&Record>, Vec<Dead>) = dead.into_iter().unzip();
+        if rows.is_empty() {
+            if self.output.is_for_people() {
+                terminal.note(&format!("no pod of the {} leases is gone", view.leases().len()))?;
+            } else {
+                self.output.print(terminal, "DeadLeaseList", &rows, &rows, &COLUMNS)?;
+            }
+            return Ok(Exit::Done);
+        }
+        if !self.apply {
+            self.output.print(terminal, "DeadLeaseList", &rows, &rows, &COLUMNS)?;
+            terminal.note("nothing was released; --apply does it")?;
+            return Ok(Exit::Findings);
+        }
+        let for_people = Output::default();
+        let text = for_people.table(&rows, &COLUMNS, false)?;
+        terminal.note(text.trim_end())?;
+        terminal.confirm(&format!("Release these {}?", rows.len()), self.doing.yes)?;
+        release_all(ledger, &leases, &self.doing, "ipam gc", terminal)
+    }
+}
+
+/// The two signs that its pod is gone; none if one is missing.
+fn signs(lease: &Record, cache: &Cache) -> Option<[String; 2]> {
+    let life = Liveness::of(lease);
+    if !matches!(life.link, Ok(false)) {
+        return None;
+    }
+    let first = "no link".to_owned();
+    match life.netns {
+        Some(true) => None,
+        Some(false) => Some([first, "its network namespace is gone".to_owned()]),
+        None if cache.exists && cache.of(&lease.attachment).is_none() => {
+            Some([first, "the runtime has no result of it".to_owned()])
+        }
+        None => None,
+    }
+}
+
+const COLUMNS: [Column<Dead>; 6] = [
+    Column::new("ADDRESS", |dead| {
+        let addresses = dead.lease.addresses.iter().map(|it| it.address.split('/').next().unwrap_or_default());
+        addresses.collect::<Vec<_>>().join(",").into()
+    }),
+    Column::new("POD", |dead| {
+        let names = dead.lease.pod.iter().flat_map(|pod| [&pod.namespace, &pod.name]).flatten();
+        names.map(String::as_str).collect::<Vec<_>>().join("/").into()
+    }),
+    Column::new("CONTAINER", |dead| short(&dead.lease.attachment.container_id).into()),
+    Column::new("NETWORK", |dead| dead.lease.attachment.network.clone().into()),
+    Column::new("AGE", |dead| length(SignedDuration::from_secs(dead.age)).into()),
+    Column::new("WHY", |dead| dead.signs.join(", ").into()),
+];

@@ -1,0 +1,244 @@
+//! `ipam stats` and `ipam metrics`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use jiff::{SignedDuration, Timestamp};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::exit::{Exit, Stop};
+use super::format::{Column, Format, Output};
+use super::metrics;
+use super::networks::Configured;
+use super::pools::{Usage, usages};
+use super::terminal::Terminal;
+use super::time::length;
+use super::view::View;
+use crate::Ledger;
+use crate::history::{self, Tenancy};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  ipam stats
+  ipam stats -o json
+  ipam stats -o prometheus";
+
+pub(super) const METRICS_EXAMPLES: &str = "\
+Examples:
+  ipam metrics
+  ipam metrics --textfile /var/lib/node_exporter/textfile_collector/ipam.prom";
+
+/// Shows counts, churn and forecast.
+#[derive(Debug, clap::Args)]
+pub(super) struct Stats {
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Prints metrics in Prometheus' text format.
+#[derive(Debug, clap::Args)]
+pub(super) struct Metrics {
+    /// Writes into this file instead, whole or not at all, for node_exporter's textfile collector.
+    #[arg(long, value_name = "FILE")]
+    textfile: Option<PathBuf>,
+}
+
+/// Counts of a whole ledger.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Counts {
+    pub leases: usize,
+    /// Addresses of these leases.
+    pub addresses: usize,
+    pub cooling: usize,
+    pub reservations: usize,
+    /// Releases that are written down and not carried out.
+    pub pending_releases: usize,
+    /// Damaged ledgers that were put aside.
+    pub quarantined: usize,
+    /// How many changes of leases there have been.
+    pub generation: u64,
+    /// The database's files, in bytes.
+    pub database_bytes: u64,
+    /// The history's files, in bytes.
+    pub history_bytes: u64,
+    /// Lines of the history that cannot be understood.
+    pub history_garbage: usize,
+    /// How long it took to read the ledger, its lock included, in seconds.
+    pub read_seconds: f64,
+    pub pools: Vec<PoolStats>,
+}
+
+/// One pool, how it fills, and when it will be full.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PoolStats {
+    #[serde(flatten)]
+    pub usage: Usage,
+    /// Leases that began within the last hour.
+    pub begun_last_hour: u64,
+    /// Leases that ended within the last hour.
+    pub ended_last_hour: u64,
+    /// How long the leases that ended within the last day stood: the median, in seconds; missing if none ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub median_life_seconds: Option<i64>,
+    /// When the pool is full, in seconds from now, if it goes on as in the last hour; missing if it does not fill.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exhausted_in_seconds: Option<u64>,
+}
+
+impl Stats {
+    pub fn run(&self, ledger: &Ledger, conf_dir: &Path, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
+        let counts = Counts::of(ledger, conf_dir)?;
+        match self.output.output {
+            Format::Prometheus => terminal.print(&metrics::print(&counts))?,
+            Format::Table | Format::Wide => {
+                let lines = counts.lines();
+                let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 2;
+                let text: String = lines.iter().map(|(name, value)| format!("{name:<width$}{value}\n")).collect();
+                terminal.print(&text)?;
+                if !counts.pools.is_empty() {
+                    terminal.print("\n")?;
+                    terminal.print(&self.output.table(&counts.pools, &COLUMNS, terminal.colour)?)?;
+                }
+            }
+            Format::Json | Format::Jsonl | Format::Yaml => {
+                terminal.print(&self.output.document("Stats", &[counts])?.unwrap_or_default())?;
+            }
+        }
+        Ok(Exit::Done)
+    }
+}
+
+impl Metrics {
+    pub fn run(&self, ledger: &Ledger, conf_dir: &Path, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
+        let text = metrics::print(&Counts::of(ledger, conf_dir)?);
+        let Some(path) = &self.textfile else {
+            terminal.print(&text)?;
+            return Ok(Exit::Done);
+        };
+        let unfinished = path.with_extension("prom.unfinished");
+        let written = fs::write(&unfinished, text).and_then(|()| fs::rename(&unfinished, path));
+        written.map_err(Stop::file("write", path))?;
+        Ok(Exit::Done)
+    }
+}
+
+impl Counts {
+    pub fn of(ledger: &Ledger, conf_dir: &Path) -> Result<Self, Stop> {
+        let started = Instant::now();
+        let view = View::of(ledger, "ipam stats")?;
+        let read_seconds = started.elapsed().as_secs_f64();
+        let history = history::read(ledger.state_dir());
+        let tenancies = history::tenancies(&history.events, view.leases());
+        let usages = usages(&view, &Configured::ours(conf_dir));
+        Ok(Self {
+            leases: view.leases().len(),
+            addresses: view.leases().iter().map(|lease| lease.ips().count()).sum(),
+            cooling: view.cooling().count(),
+            reservations: view.reservations().len(),
+            pending_releases: fs::read_dir(ledger.dir().join("pending-del")).map_or(0, Iterator::count),
+            quarantined: ledger.quarantined().map_or(0, |all| all.len()),
+            generation: view.contents.as_ref().map_or(0, |contents| contents.generation),
+            database_bytes: size(&ledger.dir().join("ledger")),
+            history_bytes: history::files(ledger.state_dir()).iter().map(|path| size(path)).sum(),
+            history_garbage: history.garbage.len(),
+            read_seconds,
+            pools: usages.into_iter().map(|usage| PoolStats::of(usage, &tenancies, view.now)).collect(),
+        })
+    }
+
+    fn lines(&self) -> Vec<(&'static str, String)> {
+        let bytes = |bytes: u64| match bytes {
+            0..10_240 => format!("{bytes} B"),
+            10_240..10_485_760 => format!("{} KiB", bytes / 1024),
+            _ => format!("{} MiB", bytes / (1024 * 1024)),
+        };
+        let garbage = match self.history_garbage {
+            0 => String::new(),
+            count => format!(", {count} lines cannot be understood: ipam check"),
+        };
+        vec![
+            ("Leases", format!("{} ({} addresses)", self.leases, self.addresses)),
+            ("Cooling", self.cooling.to_string()),
+            ("Reservations", self.reservations.to_string()),
+            ("Changes", self.generation.to_string()),
+            ("Pending releases", self.pending_releases.to_string()),
+            ("Quarantined", self.quarantined.to_string()),
+            ("Database", format!("{}, read in {:.1} ms", bytes(self.database_bytes), self.read_seconds * 1000.0)),
+            ("History", format!("{}{garbage}", bytes(self.history_bytes))),
+        ]
+    }
+}
+
+/// A file, or everything below a folder, in bytes.
+fn size(path: &Path) -> u64 {
+    let Ok(meta) = fs::symlink_metadata(path) else { return 0 };
+    if !meta.is_dir() {
+        return meta.len();
+    }
+    fs::read_dir(path).map_or(0, |entries| entries.flatten().map(|entry| size(&entry.path())).sum())
+}
+
+impl PoolStats {
+    fn of(usage: Usage, tenancies: &[Tenancy], now: Timestamp) -> Self {
+        let here = |tenancy: &&Tenancy| {
+            let is_here = |recorded: &crate::RecordedAddress| recorded.pool == usage.pool;
+            tenancy.lease.attachment.network.as_str() == usage.network && tenancy.lease.addresses.iter().any(is_here)
+        };
+        let within = |at: Timestamp, hours: i64| now.duration_since(at) < SignedDuration::from_hours(hours);
+        let mine: Vec<&Tenancy> = tenancies.iter().filter(here).collect();
+        let begun = mine.iter().filter(|it| within(it.from, 1)).count() as u64;
+        let ended = mine.iter().filter(|it| it.to().is_some_and(|to| within(to, 1))).count() as u64;
+        let of_today =
+            mine.iter().filter_map(|it| it.to().filter(|to| within(*to, 24)).map(|to| to.duration_since(it.from)));
+        let mut lives: Vec<i64> = of_today.map(|life| life.as_secs()).collect();
+        lives.sort_unstable();
+        let free = usage.free.0;
+        let growth = u128::from(begun.saturating_sub(ended));
+        let exhausted = (growth > 0).then(|| u64::try_from(free.saturating_mul(3600) / growth).unwrap_or(u64::MAX));
+        Self {
+            usage,
+            begun_last_hour: begun,
+            ended_last_hour: ended,
+            median_life_seconds: lives.get(lives.len() / 2).copied(),
+            exhausted_in_seconds: exhausted,
+        }
+    }
+}
+
+const COLUMNS: [Column<PoolStats>; 8] = [
+    Column::new("NETWORK", |it| it.usage.network.clone().into()),
+    Column::new("CIDR", |it| it.usage.cidrs.clone().into()),
+    Column::new("USED", |it| it.usage.used.people().into()),
+    Column::new("FREE", |it| it.usage.free.people().into()),
+    Column::new("BEGUN/H", |it| it.begun_last_hour.to_string().into()),
+    Column::new("ENDED/H", |it| it.ended_last_hour.to_string().into()),
+    Column::new("MEDIAN-LIFE", |it| {
+        it.median_life_seconds.map(|seconds| length(SignedDuration::from_secs(seconds))).unwrap_or_default().into()
+    }),
+    Column::new("FULL-IN", |it| full_in(it.exhausted_in_seconds).into()),
+];
+
+/// Nobody plans for longer than ten years.
+fn full_in(seconds: Option<u64>) -> String {
+    const TEN_YEARS: u64 = 10 * 365 * 86400;
+    match seconds {
+        None => String::new(),
+        Some(seconds) if seconds > TEN_YEARS => ">10y".to_owned(),
+        Some(seconds) => length(SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX))),
+    }
+}
+
+/// For metrics: how full pools are, by state.
+pub(super) fn by_state(usage: &Usage) -> BTreeMap<&'static str, u128> {
+    BTreeMap::from([
+        ("used", usage.used.0),
+        ("cooling", usage.cooling.0),
+        ("reserved", usage.reserved.0),
+        ("free", usage.free.0),
+    ])
+}

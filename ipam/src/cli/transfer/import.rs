@@ -1,0 +1,138 @@
+//! `ipam import`.
+
+use std::fs;
+use std::io::Read as _;
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use super::super::deed::Doing;
+use super::super::exit::{Exit, Stop, with_causes};
+use super::super::format::Output;
+use super::super::terminal::Terminal;
+use super::super::verify::{Cache, CacheDirs};
+use super::super::view::View;
+use super::document::Document;
+use super::host_local;
+use super::plan::{COLUMNS, Plan, Present};
+use crate::event::EventKind;
+use crate::ledger::Ending;
+use crate::operation::Operation;
+use crate::reservations::Reservation;
+use crate::{Ledger, Record, clock, reservations};
+
+pub(in crate::cli) const EXAMPLES: &str = "\
+Examples:
+  ipam import host-local:/var/lib/cni/networks --dry-run
+  ipam import host-local:/var/lib/cni/networks/podnet --yes --reason 'away from host-local'
+  ipam import ledger.jsonl
+  ipam import ledger.jsonl --replace --dry-run
+  ssh node ipam export | ipam import - --dry-run
+Taking over a node from host-local: docs/ipam.md";
+
+/// Puts leases and reservations into the ledger.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Import {
+    /// A file that ipam export wrote, - for standard input, or host-local:DIR.
+    from: String,
+    /// Ends what is not in it. Otherwise that stays.
+    #[arg(long)]
+    replace: bool,
+    /// Leaves files of host-local out that cannot be understood. Their addresses may be in use.
+    #[arg(long)]
+    skip_garbage: bool,
+    #[command(flatten)]
+    doing: Doing,
+    #[command(flatten)]
+    cache: CacheDirs,
+    #[command(flatten)]
+    output: Output,
+}
+
+impl Import {
+    pub fn run(&self, ledger: &Ledger, conf_dir: &Path, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
+        let document = match self.from.strip_prefix("host-local:") {
+            Some(dir) => self.read_host_local(Path::new(dir), conf_dir, terminal)?,
+            None => self.read_export()?,
+        };
+        let view = View::of(ledger, "ipam import")?;
+        let (leases, boot_id) = (view.leases().to_vec(), clock::boot_id()?);
+        let reserved = reservations::read(ledger.state_dir(), Timestamp::now())?;
+        let present = Present { leases: &leases, reservations: &reserved, boot_id: &boot_id };
+        let plan = Plan::of(document.leases, document.reservations, &present, self.replace);
+        if self.doing.dry_run {
+            self.output.print(terminal, "ImportPlan", &plan.shown, &plan.shown, &COLUMNS)?;
+        } else {
+            let text = Output::default().table(&plan.shown, &COLUMNS, false)?;
+            terminal.note(text.trim_end())?;
+        }
+        if plan.conflicts() > 0 {
+            let text = format!("nothing was imported: {} of {} conflict", plan.conflicts(), plan.shown.len());
+            return Err(Stop::new(Exit::Refused, text));
+        }
+        if self.doing.dry_run {
+            return Ok(Exit::Done);
+        }
+        if plan.changes() == 0 {
+            terminal.note("nothing to import: it is all there")?;
+            return Ok(Exit::Done);
+        }
+        terminal.confirm(&format!("Change these {}?", plan.changes()), self.doing.yes)?;
+        self.doing
+            .record(ledger, terminal, "ipam import", vec![self.from.clone()], |_| self.carry_out(ledger, &plan))?;
+        let (begun, reserved, ended) = (plan.begin.len(), plan.reserve.len(), plan.end.len() + plan.unreserve.len());
+        terminal.print(&format!("imported {begun} leases and {reserved} reservations, removed {ended}\n"))?;
+        Ok(Exit::Done)
+    }
+
+    fn read_export(&self) -> Result<Document, Stop> {
+        let mut text = String::new();
+        let name = if self.from == "-" { "standard input" } else { &self.from };
+        let path = Path::new(name);
+        if self.from == "-" {
+            std::io::stdin().read_to_string(&mut text).map_err(Stop::file("read", path))?;
+        } else {
+            text = String::from_utf8_lossy(&fs::read(path).map_err(Stop::file("read", path))?).into_owned();
+        }
+        Document::read(&text).map_err(|error| Stop::new(Exit::Damaged, format!("{name} {error}; nothing was imported")))
+    }
+
+    fn read_host_local(&self, dir: &Path, conf_dir: &Path, terminal: &mut Terminal<'_>) -> Result<Document, Stop> {
+        let dir = if dir.as_os_str().is_empty() { Path::new(host_local::DIR) } else { dir };
+        let cache = Cache::read(&self.cache.cache_dir);
+        let known = host_local::Known { cache: &cache, conf_dir };
+        let found = host_local::read(dir, &known).map_err(|error| Stop::new(Exit::Failed, with_causes(&error)))?;
+        for note in &found.notes {
+            terminal.note(&format!("note: {note}"))?;
+        }
+        for (path, problem) in &found.garbage {
+            terminal.note(&format!("garbage: {}: {problem}", path.display()))?;
+        }
+        if !found.garbage.is_empty() && !self.skip_garbage {
+            let text = "nothing was imported: the addresses of these files may be in use; mend or remove the files, or add --skip-garbage";
+            return Err(Stop::new(Exit::Damaged, text));
+        }
+        Ok(Document { leases: found.leases, reservations: Vec::new() })
+    }
+
+    /// Ends first what has to go, then begins the rest, all or nothing.
+    fn carry_out(&self, ledger: &Ledger, plan: &Plan) -> Result<(), Stop> {
+        let cause = || self.doing.cause("ipam import");
+        for lease in &plan.end {
+            let Record { attachment, lease_id, .. } = lease;
+            ledger.end(cause(), &Ending { attachment, lease_id, rests: false, why: EventKind::Released })?;
+        }
+        if !plan.begin.is_empty() {
+            ledger.make_dir()?;
+            ledger.ask(cause(), Operation::Begin(plan.begin.clone()))?;
+        }
+        if !(plan.reserve.is_empty() && plan.unreserve.is_empty()) {
+            let change = |all: &mut Vec<Reservation>| {
+                all.retain(|it| !plan.unreserve.contains(it));
+                all.extend(plan.reserve.iter().cloned());
+            };
+            reservations::change(ledger.state_dir(), Timestamp::now(), change)?;
+        }
+        Ok(())
+    }
+}

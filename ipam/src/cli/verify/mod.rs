@@ -1,0 +1,70 @@
+//! `ipam verify`: the ledger against the kernel, the runtime and the network configs.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use super::exit::{Exit, Stop};
+use super::finding;
+use super::format::Output;
+use super::networks::Configured;
+use super::terminal::Terminal;
+use super::view::View;
+use crate::liveness::Liveness;
+use crate::{LeaseId, Ledger};
+
+mod compare;
+mod kernel;
+mod runtime;
+
+pub(super) use kernel::Seen;
+pub(super) use runtime::{Cache, Cached};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  ipam verify
+  ipam verify -o wide
+  ipam verify -o json --cache-dir /var/lib/cni/results
+  ipam verify || ipam gc
+Run it in the node's own network namespace. What each kind of finding means: docs/ipam.md";
+
+/// Compares the ledger with the node.
+#[derive(Debug, clap::Args)]
+pub(super) struct Verify {
+    #[command(flatten)]
+    cache: CacheDirs,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Where the runtime's cache is.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct CacheDirs {
+    /// Where the runtime keeps the results of its ADDs.
+    #[arg(long, value_name = "DIR", default_values = runtime::DIRS)]
+    pub cache_dir: Vec<PathBuf>,
+}
+
+impl Verify {
+    pub fn run(&self, ledger: &Ledger, conf_dir: &Path, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
+        let view = View::of(ledger, "ipam verify")?;
+        let seen = Seen::now().map_err(|error| {
+            Stop::new(Exit::Failed, format!("cannot ask the kernel: {}", super::exit::with_causes(&error)))
+        })?;
+        let cache = Cache::read(&self.cache.cache_dir);
+        let netns: HashMap<LeaseId, Option<bool>> =
+            view.leases().iter().map(|lease| (lease.lease_id.clone(), Liveness::netns_of(lease))).collect();
+        let node = compare::Node { seen: &seen, cache: &cache, netns: &netns, configured: &Configured::ours(conf_dir) };
+        let findings = compare::findings(view.leases(), &node);
+        if seen.links.is_empty() && !view.leases().is_empty() {
+            terminal.note("note: no link here is podwire's: is this the node's own network namespace?")?;
+        }
+        let nothing = format!(
+            "ledger and node agree: {} leases, {} links, {} results in the runtime's cache",
+            view.leases().len(),
+            seen.links.len(),
+            cache.entries.len()
+        );
+        view.note_problems(ledger, terminal)?;
+        finding::print(findings, &nothing, true, &self.output, terminal)
+    }
+}

@@ -1,0 +1,108 @@
+//! What is printed for programs fits the published schemas.
+
+use serde_json::Value;
+
+use super::{ipam, populated};
+
+/// The schema of a kind, as the command publishes it.
+fn schema(kind: &str) -> Value {
+    let printed = ipam(&["schema", kind]);
+    assert_eq!((printed.code, printed.stderr.as_str()), (0, ""), "{kind}");
+    serde_json::from_str(&printed.stdout).unwrap()
+}
+
+/// Fails unless the document fits the schema of its `kind`.
+pub fn assert_fits(document: &Value) {
+    assert_is(document["kind"].as_str().unwrap(), document);
+}
+
+/// Fails unless it fits the schema of a kind.
+pub fn assert_is(kind: &str, document: &Value) {
+    let validator = jsonschema::validator_for(&schema(kind)).unwrap();
+    let problems: Vec<String> =
+        validator.iter_errors(document).map(|error| format!("{}: {error}", error.instance_path())).collect();
+    assert!(problems.is_empty(), "{problems:#?} in {document:#}");
+}
+
+#[test]
+fn every_schema_is_one_and_refuses_what_it_should() {
+    let kinds = ipam(&["schema"]).stdout;
+    let kinds: Vec<&str> = kinds.lines().map(|line| line.split_whitespace().next().unwrap()).collect();
+    assert!(kinds.len() > 10, "{kinds:?}");
+    for kind in kinds {
+        let schema = schema(kind);
+        assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+        let validator = jsonschema::validator_for(&schema).unwrap();
+        for wrong in [serde_json::json!([]), serde_json::json!({}), serde_json::json!({ "kind": kind, "items": [1] })] {
+            assert!(!validator.is_valid(&wrong), "{kind} takes {wrong}");
+        }
+    }
+}
+
+#[test]
+fn every_document_fits_its_schema() {
+    sandbox::private_host(|| {
+        let place = populated();
+        assert_eq!(place.cli(&["reserve", "10.1.2.128/25", "--reason", "test", "--for", "1d", "--yes"]).code, 0);
+        place
+            .ipam("red", &serde_json::json!({ "podCIDR": "10.1.2.0/24" }))
+            .release(&crate::support::attachment("red", "1b2c3d4e"))
+            .unwrap();
+        for arguments in [
+            vec!["list", "--state", "all"],
+            vec!["show", "shop/cart"],
+            vec!["show", "10.1.2.3"],
+            vec!["show", "10.1.2.200"],
+            vec!["pools"],
+            vec!["stats"],
+            vec!["status"],
+            vec!["check"],
+            vec!["verify"],
+            vec!["gc", "--min-age", "0s"],
+            vec!["history"],
+            vec!["history", "--deeds"],
+            vec!["map"],
+        ] {
+            let document = place.document(&arguments);
+            assert_eq!(document["apiVersion"], "ipam.podwire/v1", "{arguments:?}");
+        }
+        let states: Vec<Value> = place.document(&["list", "--state", "all"])["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|item| item["state"].clone())
+            .collect();
+        assert_eq!(states, ["active", "active", "cooling", "cooling", "reserved"]);
+        let yaml = place.cli(&["pools", "-o", "yaml"]).stdout;
+        assert!(yaml.starts_with("apiVersion: ipam.podwire/v1\nkind: PoolList\n"), "{yaml}");
+        assert_eq!(place.cli(&["list", "-o", "prometheus"]).code, 2);
+    });
+}
+
+#[test]
+fn pools_count_every_address_once() {
+    sandbox::private_host(|| {
+        let place = populated();
+        let reserve = |cidr: &str| place.cli(&["reserve", cidr, "--reason", "test", "--yes", "--force"]);
+        assert_eq!(reserve("10.1.2.0/30").code, 0, "the network's own address, the gateway and two leases");
+        assert_eq!(reserve("10.1.2.240/28").code, 0, "15 and the broadcast address");
+        place.ledger().release(&crate::support::attachment("red", "1b2c3d4e")).unwrap();
+        let pools = place.document(&["pools", "-n", "red"]);
+        let pool = &pools["items"][0];
+        let count = |key: &str| pool[key].as_u64().unwrap();
+        assert_eq!(
+            (count("capacity"), count("used"), count("cooling"), count("reserved")),
+            (253, 1, 0, 16),
+            "{pool:#}"
+        );
+        assert_eq!(count("free"), 253 - 1 - 16);
+        assert_eq!(pools["items"][1]["capacity"], "18446744073709551614", "too large for a number");
+        let text = place.cli(&["metrics"]).stdout;
+        let line = "podwire_ipam_pool_addresses{network=\"red\",pool=\"10.1.2.0/24\",state=\"free\"} 236\n";
+        assert!(text.contains(line), "{text}");
+        assert_eq!(place.cli(&["stats", "-o", "prometheus"]).stdout.lines().count(), text.lines().count());
+        let file = place.data_dir().join("ipam.prom");
+        assert_eq!(place.cli(&["metrics", "--textfile", file.to_str().unwrap()]).code, 0);
+        assert!(std::fs::read_to_string(file).unwrap().contains("podwire_ipam_leases 2\n"));
+    });
+}

@@ -26,3 +26,4 @@ mod packets;
 mod races;
 mod reconcile;
 mod residue;
+mod sctp;

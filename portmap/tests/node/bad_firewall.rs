@@ -13,10 +13,9 @@ use nix::libc;
 use sandbox::private_host;
 use serde_json::json;
 
-on_each_backend!(
-    a_flushed_firewall_is_no_trouble_for_del_and_is_repaired_by_add,
-    a_chain_of_the_same_name_is_left_alone,
-);
+on_each_backend!(a_flushed_firewall_is_no_trouble_for_del_and_is_repaired_by_add,);
+
+on_iptables!(a_chain_of_the_same_name_is_left_alone,);
 
 fn on_paper(backend: Backend) -> Attachment {
     let ports = json!([{ "hostPort": 8080, "containerPort": 80 }]);
@@ -232,10 +231,6 @@ fn a_flushed_firewall_is_no_trouble_for_del_and_is_repaired_by_add(backend: Back
 }
 
 fn a_chain_of_the_same_name_is_left_alone(backend: Backend) {
-    if backend == Backend::Nftables {
-        // A table is; lifecycle.rs has that.
-        return;
-    }
     let restore = format!("{}-restore", backend.iptables());
     feed(&restore, &["--noflush"], "*nat\n:PODWIRE-HOSTPORT - [0:0]\n-A PODWIRE-HOSTPORT -j RETURN\nCOMMIT\n");
     let before = backend.rules();

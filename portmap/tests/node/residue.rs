@@ -6,12 +6,15 @@
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::common::backend::Backend;
 use crate::common::net::{Host, pod};
 use crate::common::plugin::{Answer, Attachment, nft, ruleset, run};
 use kernel::sysctl;
 use portmap::{Error, add};
 use sandbox::private_host;
 use serde_json::json;
+
+on_iptables!(killed_anywhere_on_iptables,);
 
 /// More than any ADD makes of one kind; a loop that gets there is broken.
 const MOST_CALLS: u32 = 400;
@@ -105,6 +108,47 @@ every_call! {
     killed_at_a_netlink_answer: "recvfrom", "signal=KILL", false;
     killed_at_a_write: "write", "signal=KILL", false;
     killed_at_naming_a_record: "rename", "signal=KILL", false;
+}
+
+/// The same on iptables, where the calls of the programs that the plugin runs are gone through as well: their commits
+/// are a `setsockopt` in one flavour and a `sendmsg` in the other.
+fn killed_anywhere_on_iptables(backend: Backend) {
+    let (pod, other) = (pod(2), pod(3));
+    let attachment = attachment(&pod).on(backend);
+    Attachment::new(&other, &json!([{ "hostPort": 1, "containerPort": 1 }])).on(backend).add().ok();
+    attachment.add().ok();
+    attachment.del().ok();
+    let traces = || (backend.rules(), traces(&pod).1, traces(&pod).2);
+    let before = traces();
+    let commit = if backend == Backend::IptablesNft { "sendmsg" } else { "setsockopt" };
+    for (syscall, fate, clean) in [
+        ("write", "signal=KILL", false),
+        ("clone3", "error=EAGAIN", true),
+        (commit, "signal=KILL", true),
+        (commit, "error=EPERM", true),
+    ] {
+        let mut failures = 0;
+        for n in 1.. {
+            assert!(n <= MOST_CALLS, "more than {MOST_CALLS} calls of {syscall}");
+            let inject = format!("--inject={syscall}:{fate}:when={n}");
+            let (answer, seen) = traced_add(&attachment, &["--trace", syscall, &inject]);
+            let text = format!("{syscall} number {n}: {answer:?}\n{seen}");
+            let happened = seen.contains("(INJECTED)") || seen.contains("killed by SIGKILL");
+            if happened && !matches!(answer, Some(Answer::Ok { .. })) {
+                failures += 1;
+                // The plugin itself lives on when one of its programs dies.
+                if clean && answer.is_some() {
+                    assert_eq!(traces(), before, "{text}");
+                }
+            }
+            attachment.del().ok();
+            assert_eq!(traces(), before, "after DEL: {text}");
+            if !happened {
+                break;
+            }
+        }
+        assert!(failures > 0, "no {syscall} made the ADD fail");
+    }
 }
 
 #[test]

@@ -65,6 +65,25 @@ impl Attachment {
     }
 }
 
+/// Makes of each function of a backend a test on both flavours of iptables.
+macro_rules! on_iptables {
+    ($($name:ident,)*) => {
+        $(mod $name {
+            use $crate::common::backend::Backend;
+
+            #[test]
+            fn iptables_nft() {
+                sandbox::private_host(|| super::$name(Backend::IptablesNft.prepared()));
+            }
+
+            #[test]
+            fn iptables_legacy() {
+                sandbox::private_host(|| super::$name(Backend::IptablesLegacy.prepared()));
+            }
+        })*
+    };
+}
+
 /// Makes of each function of a backend a test on each.
 macro_rules! on_each_backend {
     ($($name:ident,)*) => {

@@ -42,7 +42,7 @@ pub fn add(request: &AddRequest) -> Result<CniResult, Error> {
     let ends = Ends { node: &node, pod: &pod };
 
     let mut undo = Undo::default();
-    undo.push(|| delete_link(&names));
+    undo.push(|| delete_link(&names, &node));
     // The lease takes longer than the link and needs nothing of it, so it gets a thread of its own.
     let (linked, leased) = std::thread::scope(|scope| {
         let lease = scope.spawn(in_this_call(|| step("lease", || addresses::lease(&config.ipam_type, request))));
@@ -86,9 +86,11 @@ fn refuse_taken_names(request: &AddRequest, names: &Names, node: &Node, pod: &Po
     }
 }
 
-/// By a socket of its own: the failure that is undone may be that of the socket.
-fn delete_link(names: &Names) -> Result<(), Error> {
-    let node = Node::open()?;
+/// By a socket of its own, as the failure that is undone may be that of the socket; by the old one if there is no
+/// other to be had.
+fn delete_link(names: &Names, node: &Node) -> Result<(), Error> {
+    let fresh = Node::open();
+    let node = fresh.as_ref().unwrap_or(node);
     match node.host_link(names)? {
         Some(link) => node.delete_link(&link),
         None => Ok(()),

@@ -7,7 +7,7 @@ use cni_spec::log::step;
 
 use crate::firewall::Firewall;
 use crate::names::Names;
-use crate::pod::Node;
+use crate::pod::{Node, Pod};
 use crate::{Error, addresses};
 
 /// For how long a removal of rules is better not followed by closing the socket: some grace periods of RCU.
@@ -29,7 +29,7 @@ pub fn del(request: &DelRequest) -> Result<(), Error> {
             firewall.as_mut().map_or(Ok(()), |rules| rules.remove(&names.owner))?;
             Ok(firewall)
         });
-        errors.extend(step("link", || delete_link(&names, SETTLING)).err());
+        errors.extend(step("link", || delete_link(request, &names)).err());
         errors.extend(firewall.err());
     }
     if errors.is_empty() {
@@ -38,12 +38,23 @@ pub fn del(request: &DelRequest) -> Result<(), Error> {
     Error::all_of(errors)
 }
 
-fn delete_link(names: &Names, linger: Duration) -> Result<(), Error> {
+fn delete_link(request: &DelRequest, names: &Names) -> Result<(), Error> {
     let node = Node::open()?;
     match node.host_link(names) {
-        Ok(Some(link)) => node.delete_link_aside(&link, linger),
+        Ok(Some(link)) => node.delete_link_aside(&link, SETTLING),
         // Somebody else's link is not for this attachment's DEL to delete, nor a reason to fail.
-        Ok(None) | Err(Error::HostLinkTaken { .. }) => Ok(()),
+        Ok(None) | Err(Error::HostLinkTaken { .. }) => delete_strayed_link(&node, request, names),
         Err(error) => Err(error),
     }
+}
+
+/// Somebody may have renamed the node's end, which its alias tells; or moved it elsewhere, and then the pod's end is
+/// left to be taken out, and the other end goes with it.
+fn delete_strayed_link(node: &Node, request: &DelRequest, names: &Names) -> Result<(), Error> {
+    if let Some(renamed) = node.renamed_link(names)? {
+        return node.delete_link_aside(&renamed, SETTLING);
+    }
+    // A namespace that cannot be opened has taken its interfaces along, or will.
+    let Some(Ok(pod)) = request.netns.as_deref().map(Pod::open) else { return Ok(()) };
+    pod.delete_link(request.attachment.ifname.as_str(), names)
 }

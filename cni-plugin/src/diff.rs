@@ -114,9 +114,15 @@ fn found_instead(step: &Step, observed: &Observed) -> Option<String> {
             let carrier = observed.side(*place).link.as_ref().is_some_and(|link| link.carrier);
             (!carrier).then(|| "no carrier".to_owned())
         }
-        Step::Address { address, .. } => missing(&observed.pod.addresses, |found| found == address),
+        Step::Address { address, .. } => {
+            let of_family = |found: &&IpNetwork| found.is_ipv4() == address.is_ipv4();
+            missing(observed.pod.addresses.iter().filter(of_family), |found| found == address)
+        }
         Step::Neighbour { place, address, .. } => neighbour(*place, *address, observed),
-        Step::Route { place, route, .. } => missing(&observed.side(*place).routes, |found| same_way(found, route)),
+        Step::Route { place, route, .. } => {
+            let of_family = |found: &&ObservedRoute| found.dst.is_ipv4() == route.dst.is_ipv4();
+            missing(observed.side(*place).routes.iter().filter(of_family), |found| same_way(found, route))
+        }
         Step::Masquerade { address, owner, .. } => match observed.masqueraded.get(address) {
             Some(Some(found)) if found == owner => None,
             Some(found) => Some(format!("the element of {:?}", found.as_deref().unwrap_or_default())),
@@ -156,6 +162,23 @@ fn same_way(found: &ObservedRoute, route: &Route) -> bool {
     network(found.dst) == network(route.dst) && found.gw == route.gw
 }
 
-fn missing<T>(found: &[T], is_it: impl Fn(&T) -> bool) -> Option<String> {
-    (!found.iter().any(is_it)).then(|| "nothing of the kind".to_owned())
+/// What there is of the kind instead, in the words of `ip(8)`.
+fn missing<'a, T: fmt::Display + 'a>(found: impl Iterator<Item = &'a T>, is_it: impl Fn(&T) -> bool) -> Option<String> {
+    let mut others = Vec::new();
+    for one in found {
+        if is_it(one) {
+            return None;
+        }
+        others.push(one.to_string());
+    }
+    Some(if others.is_empty() { "nothing of the kind".to_owned() } else { format!("only {}", others.join(", ")) })
+}
+
+impl fmt::Display for ObservedRoute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.gw {
+            Some(gw) => write!(f, "{} via {gw}", self.dst),
+            None => write!(f, "{}", self.dst),
+        }
+    }
 }

@@ -3,7 +3,7 @@
 //! An ADD reads as `config` -> `pod` (open both ends) -> `addresses` (lease) beside the first half of
 //! `plan` -> the second half -> `apply` -> result; `undo` takes everything back if a part fails. DEL and GC
 //! find what there is by the names and marks of `names` alone. CHECK asks for every step of the plan
-//! whether it is still in force.
+//! whether it is still in force. `cli` is the command `podwire` of people; `inspect` is what it shows.
 //!
 //! What this crate does not do: it keeps no state of its own, reads no file but below /proc/sys, runs no
 //! program but another IPAM plugin, and decides nothing about addresses.
@@ -12,12 +12,14 @@ mod add;
 mod addresses;
 mod apply;
 mod check;
+pub mod cli;
 mod config;
 mod del;
 mod diff;
 mod error;
 mod firewall;
 mod gc;
+mod inspect;
 pub mod masquerade;
 mod names;
 mod observe;

@@ -50,6 +50,15 @@ impl Node {
         }
     }
 
+    /// The attachment's host end under another name.
+    ///
+    /// # Errors
+    /// [`Error::Observe`].
+    pub fn renamed_link(&self, names: &Names) -> Result<Option<Link>, Error> {
+        let links = self.rtnl.links_of_kind("veth").map_err(|source| observe("the node's links", source))?;
+        Ok(links.into_iter().find(|link| link.alias.as_ref() == Some(&names.alias)))
+    }
+
     /// All links that carry this plugin's mark.
     ///
     /// # Errors
@@ -107,6 +116,20 @@ impl Pod {
         let in_pod = |source| Error::Netlink { place: "the pod's namespace", source };
         let rtnl = netns.run(Rtnl::open).map_err(in_pod)?.map_err(in_pod)?;
         Ok(Self { netns, rtnl })
+    }
+}
+
+impl Pod {
+    /// Deletes the pod's end of the attachment's pair, and with it the other, wherever that is. An interface that was
+    /// not made with the attachment's hardware address is another plugin's.
+    ///
+    /// # Errors
+    /// [`Error::Observe`], [`Error::Step`].
+    pub fn delete_link(&self, ifname: &str, names: &Names) -> Result<(), Error> {
+        let link = self.rtnl.link(ifname).map_err(|source| observe(ifname, source))?;
+        let is_ours = |link: &Link| link.kind.as_deref() == Some("veth") && link.mac == Some(names.pod_mac);
+        let Some(link) = link.filter(is_ours) else { return Ok(()) };
+        self.rtnl.delete_link(link.index).map(drop).map_err(|source| deletion(&link, source))
     }
 }
 

@@ -51,7 +51,6 @@ pub fn node_addresses() -> [IpAddr; 2] {
 pub struct Answer {
     pub success: bool,
     pub stdout: String,
-    #[expect(dead_code, reason = "shown when an assertion fails")]
     pub stderr: String,
 }
 

@@ -4,6 +4,7 @@
 //! when they changed under the reader.
 
 mod address;
+mod counters;
 mod delete;
 mod failure;
 mod link;
@@ -26,6 +27,7 @@ use rtnetlink::Handle;
 use tokio::runtime::{Builder, Runtime};
 
 pub use address::Address;
+pub use counters::Counters;
 pub use failure::Failure;
 pub use link::Link;
 pub use neighbour::Neighbour;

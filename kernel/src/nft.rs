@@ -21,6 +21,7 @@
 
 mod batch;
 mod decode;
+mod dnat;
 mod encode;
 mod message;
 mod op;
@@ -37,6 +38,7 @@ use nft_model::{Change, Value};
 use nix::errno::Errno;
 
 use self::batch::{Batch, Part, Removal};
+pub use self::dnat::DnatRule;
 use self::message::Content;
 pub use self::read::TableInfo;
 pub use self::refusal::Refusal;

@@ -133,6 +133,9 @@ pub enum Error {
         /// The holder's pod address and port.
         target: String,
     },
+    /// Rules of the reference portmap name a container, and nothing tells its network.
+    #[error("nothing tells which network container {0} is on: /var/lib/cni/results has no entry for it")]
+    UnknownNetwork(String),
     /// Somebody else has the host port, and was looked at.
     #[error("{held}")]
     HeldBy {
@@ -307,6 +310,7 @@ impl From<Error> for CniError {
             | Error::Localnet { .. }
             | Error::Listeners(_)
             | Error::Flows(_)
+            | Error::UnknownNetwork(_)
             | Error::Record { .. }
             | Error::Lock { .. }
             | Error::NoBackend(_)

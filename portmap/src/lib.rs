@@ -12,12 +12,14 @@
 //!
 //! Everything of an attachment carries its [`owner`]'s mark, so DEL and GC need no file and no previous result. Each
 //! ADD keeps its request as a [`record`], by which [`liveness`] tells a dead holder and [`reconcile`] fills a flushed
-//! firewall. [`flows`] ends what is tracked and would go astray, [`cli`] is what people run: [`node`] and [`trace`].
+//! firewall. [`flows`] ends what is tracked and would go astray, [`cli`] is what people run: [`node`], [`trace`] and
+//! [`adopt`], which takes over from the reference portmap.
 //!
 //! What this crate does not do: it gives no pod an address or an interface, opens no port in anybody's filter rules,
 //! and decides nothing by what is on file.
 
 pub mod add;
+pub mod adopt;
 pub mod backend;
 pub mod check;
 pub mod claim;

@@ -9,17 +9,22 @@ use crate::program::{command, output, root, run};
 const EXECUTABLES: [&str; 5] = ["podwire", "podwire-ipam", "ipam", "podwire-portmap", "podwire-demo"];
 
 /// Builds them all and returns their folder.
+pub fn executables() -> Result<PathBuf, Error> {
+    these(&EXECUTABLES)
+}
+
+/// Builds some of them and returns their folder.
 ///
 /// Static and at a fixed address, because a plugin lives for milliseconds and the dynamic loader's share of
 /// them is large. The flags are given with an explicit target: without one they would reach procedural
 /// macros, which must stay dynamic.
-pub fn executables() -> Result<PathBuf, Error> {
+pub fn these(names: &[&str]) -> Result<PathBuf, Error> {
     let host = host()?;
     let flags = format!(r#"target.{host}.rustflags=["-Ctarget-feature=+crt-static","-Crelocation-model=static"]"#);
     let mut build = command("cargo");
     build.args(["build", "--release", "--locked", "--target", &host, "--config", &flags]);
-    for executable in EXECUTABLES {
-        build.args(["--bin", executable]);
+    for name in names {
+        build.args(["--bin", name]);
     }
     run(&mut build)?;
     Ok(root().join("target").join(host).join("release"))

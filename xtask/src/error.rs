@@ -37,6 +37,9 @@ pub enum Error {
     /// The private host could not be made.
     #[error("cannot leave the machine's namespaces")]
     Sandbox(#[source] sandbox::SandboxError),
+    /// Something of the private host could not be made.
+    #[error("cannot set up the private host")]
+    Kernel(#[source] kernel::Error),
     /// `rustc -vV` did not name the host.
     #[error("`rustc -vV` names no host")]
     NoHost,

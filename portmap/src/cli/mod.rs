@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::error::Error;
 
+mod adopt;
 mod exit;
 mod list;
 mod reconcile;
@@ -45,6 +46,9 @@ enum Command {
     /// Puts back what a flushed or reloaded firewall has lost, and removes what dead pods left.
     #[command(visible_alias = "restore", after_help = reconcile::EXAMPLES)]
     Reconcile(reconcile::Reconcile),
+    /// Takes over the mappings of the reference portmap while their pods run, and removes its rules.
+    #[command(after_help = adopt::EXAMPLES)]
+    Adopt(adopt::Adopt),
 }
 
 /// The formats of `--output`.
@@ -81,6 +85,7 @@ pub fn main() -> ExitCode {
         Command::List(list) => list.run(&mut terminal),
         Command::Trace(trace) => trace.run(&mut terminal),
         Command::Reconcile(reconcile) => reconcile.run(&mut terminal),
+        Command::Adopt(adopt) => adopt.run(&mut terminal),
     };
     match result.and_then(|exit| terminal.out.flush().map(|()| exit).map_err(Stop::from)) {
         Ok(exit) => exit.into(),

@@ -13,7 +13,7 @@ use crate::liveness::Liveness;
 use crate::node::Mapped;
 use crate::record::{Record, Records};
 use crate::ruleset::{EXACT, Entry, TABLE, WILDCARD};
-use crate::{check, flows, listeners};
+use crate::{adopt, check, flows, listeners};
 
 /// The index that `lo` has in every network namespace (`LOOPBACK_IFINDEX` of net/flow.h).
 const LOOPBACK: u32 = 1;
@@ -35,6 +35,7 @@ fn follow(question: &Question, trace: &mut Trace) -> Result<(), Stopped> {
     address(question, &rtnl, trace)?;
     let mapped = owner(question, trace)?;
     rules(&mapped, trace)?;
+    reference(question, &mapped, trace);
     listener(&mapped.forward, trace)?;
     forwarding(question.family(), trace)?;
     let link = route(&mapped.forward, &rtnl, trace)?;
@@ -164,6 +165,30 @@ fn rules(mapped: &Mapped, trace: &mut Trace) -> Result<(), Stopped> {
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// The reference portmap asks nobody who has a port. Of two tables at the same place in the packet's path the one that
+/// was made last decides.
+fn reference(question: &Question, mapped: &Mapped, trace: &mut Trace) {
+    let found = match adopt::find() {
+        Ok(found) => found,
+        Err(error) => {
+            trace.note(
+                "rules",
+                format!("rules of the reference portmap could not be looked for: {error}"),
+                "see iptables -t nat -S",
+            );
+            return;
+        }
+    };
+    let other =
+        |found: &&adopt::Found| would_match(&found.forward, question) && found.forward.pod != mapped.forward.pod;
+    let Some(found) = found.iter().find(other) else { return };
+    let seen = format!(
+        "the reference portmap has rules for the same port: {} of container {}",
+        found.forward, found.container_id
+    );
+    trace.note("rules", seen, "if packets go there: podwire-portmap adopt, which removes those of pods that are gone");
 }
 
 fn listener(forward: &Forward, trace: &mut Trace) -> Result<(), Stopped> {

@@ -50,13 +50,14 @@ pub fn table(base: &str, ours: &str, rows: &[Pairs]) -> String {
     table.trim_fmt()
 }
 
+/// The value below which a part of the values is; not a number if there are none.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "an index into a list of a few hundred"
 )]
-fn quantile(values: &[f64], part: f64) -> f64 {
+pub fn quantile(values: &[f64], part: f64) -> f64 {
     let mut sorted = values.to_owned();
     sorted.sort_by(f64::total_cmp);
     let index = (sorted.len().saturating_sub(1)) as f64 * part;

@@ -35,7 +35,7 @@ impl Op {
 }
 
 /// The first word of a register, by either of its names.
-fn word(register: Register) -> Option<u32> {
+pub(in crate::nft) fn word(register: Register) -> Option<u32> {
     match u32::from(register) {
         big @ 1..=4 => Some((big - 1) * 4),
         small @ 8..=23 => Some(small - 8),

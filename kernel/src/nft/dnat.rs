@@ -1,0 +1,140 @@
+//! Rules of others that translate one port to one address and port, such as `tcp dport 8080 dnat to 10.0.0.2:80`.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use netlink_packet_netfilter::nftables::{
+    DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute, MetaKey, NfTablesMessage, RuleAttribute,
+    RuleMessage,
+};
+use nft_model::{Family, Proto};
+
+use super::message::Content;
+use super::op::{NETWORK_HEADER, Op, TRANSPORT_HEADER};
+use super::{Nft, value};
+use crate::Error;
+
+/// Where the destination port is in the header of every protocol with ports.
+const DESTINATION_PORT: u32 = 2;
+
+/// Such a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DnatRule {
+    /// The rule's comment.
+    pub comment: Option<String>,
+    /// The only address it is for; `None` for every one.
+    pub daddr: Option<IpAddr>,
+    /// TCP, UDP or SCTP.
+    pub protocol: Proto,
+    /// The port it is for.
+    pub port: u16,
+    /// Where it leads.
+    pub to: SocketAddr,
+}
+
+impl Nft {
+    /// The rules of this kind in a chain, in order; others are left out. Nothing if there is no such chain.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NftRead`] when the kernel refuses to tell.
+    pub fn dnat_rules(&mut self, family: Family, table: &str, chain: &str) -> Result<Vec<DnatRule>, Error> {
+        let attributes = || vec![RuleAttribute::Table(table.to_owned()), RuleAttribute::Chain(chain.to_owned())];
+        let request = || NfTablesMessage::GetRule(RuleMessage { attributes: attributes() });
+        let contents = self.socket.dump(&format!("the rules of chain {family} {table} {chain}"), family, request)?;
+        let rules = contents.iter().filter_map(|content| match content {
+            Content::Message(NfTablesMessage::NewRule(message)) => rule(table, chain, &message.attributes),
+            _ => None,
+        });
+        Ok(rules.collect())
+    }
+}
+
+fn rule(table: &str, chain: &str, attributes: &[RuleAttribute]) -> Option<DnatRule> {
+    let (mut comment, mut seen) = (None, Seen::default());
+    for attribute in attributes {
+        match attribute {
+            RuleAttribute::Table(name) if name != table => return None,
+            RuleAttribute::Chain(name) if name != chain => return None,
+            RuleAttribute::UserData(bytes) => comment = value::decode_comment(bytes),
+            RuleAttribute::Expressions(expressions) => expressions.iter().for_each(|expression| seen.add(expression)),
+            _ => {}
+        }
+    }
+    let Seen { daddr, protocol, port, to, .. } = seen;
+    Some(DnatRule { comment, daddr, protocol: protocol?, port: port?, to: to? })
+}
+
+/// What the expressions of a rule have said so far.
+#[derive(Default)]
+struct Seen {
+    /// What the next comparison is about.
+    loaded: Option<Loaded>,
+    /// Numbers in registers.
+    registers: BTreeMap<u32, Vec<u8>>,
+    daddr: Option<IpAddr>,
+    protocol: Option<Proto>,
+    port: Option<u16>,
+    to: Option<SocketAddr>,
+}
+
+#[derive(Clone, Copy)]
+enum Loaded {
+    Daddr,
+    Protocol,
+    Port,
+}
+
+impl Seen {
+    fn add(&mut self, expression: &ListAttribute<ExpressionAttribute>) {
+        if let Some((register, bytes)) = immediate(expression) {
+            self.registers.insert(register, bytes);
+            return;
+        }
+        match Op::decode(expression) {
+            Op::Payload { base: NETWORK_HEADER, offset: 16 | 24, len: 4 | 16, .. } => self.loaded = Some(Loaded::Daddr),
+            Op::Payload { base: TRANSPORT_HEADER, offset: DESTINATION_PORT, len: 2, .. } => {
+                self.loaded = Some(Loaded::Port);
+            }
+            Op::Meta { key: MetaKey::L4Proto, .. } => self.loaded = Some(Loaded::Protocol),
+            Op::Cmp { equal: true, data, .. } => match self.loaded.take() {
+                Some(Loaded::Daddr) => self.daddr = address(&data),
+                Some(Loaded::Protocol) => self.protocol = data.first().copied().and_then(Proto::from_number),
+                Some(Loaded::Port) => self.port = port(&data),
+                None => {}
+            },
+            Op::Dnat { addr, port: at, .. } => {
+                let address = self.registers.get(&addr).and_then(|bytes| address(bytes));
+                let port = self.registers.get(&at).and_then(|bytes| port(bytes));
+                self.to = address.zip(port).map(|(address, port)| SocketAddr::new(address, port));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A value that is put into a register, which is named by its first word.
+fn immediate(expression: &ListAttribute<ExpressionAttribute>) -> Option<(u32, Vec<u8>)> {
+    let ListAttribute::Element(attributes) = expression else { return None };
+    let attributes = attributes.iter().find_map(|attribute| match attribute {
+        ExpressionAttribute::Data(Expressions::Immediate(attributes)) => Some(attributes),
+        _ => None,
+    })?;
+    let register = attributes.iter().find_map(|attribute| match attribute {
+        Immediate::DestinationRegister(register) => super::op::word(*register),
+        _ => None,
+    })?;
+    attributes.iter().find_map(|attribute| match attribute {
+        Immediate::Data(DataAttribute::Value(bytes)) => Some((register, bytes.clone())),
+        _ => None,
+    })
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
+}
+
+fn port(bytes: &[u8]) -> Option<u16> {
+    bytes.first_chunk().copied().map(u16::from_be_bytes)
+}

@@ -1,0 +1,52 @@
+//! What libcni keeps of each attachment, by which a container id is told its network, interface and namespace.
+
+use std::fs;
+use std::path::PathBuf;
+
+use cni_spec::Attachment;
+use serde::Deserialize;
+
+use crate::record::Pod;
+
+/// `CacheDir` of libcni, where every runtime leaves it.
+const FOLDER: &str = "/var/lib/cni/results";
+
+/// An attachment that a runtime knows.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Known {
+    network_name: String,
+    container_id: String,
+    if_name: String,
+    /// `CNI_NETNS` of its ADD.
+    #[serde(default)]
+    pub netns: PathBuf,
+    #[serde(default)]
+    cni_args: Option<Vec<(String, String)>>,
+}
+
+impl Known {
+    /// Which one it is.
+    pub fn attachment(&self) -> Option<Attachment> {
+        format!("{} {} {}", self.network_name, self.container_id, self.if_name).parse().ok()
+    }
+
+    /// The pod, as far as the runtime told.
+    pub fn pod(&self) -> Pod {
+        let args = self.cni_args.as_deref().unwrap_or_default();
+        let value = |key: &str| args.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone());
+        Pod { namespace: value("K8S_POD_NAMESPACE"), name: value("K8S_POD_NAME") }
+    }
+
+    /// Whether it may be the one that a rule names.
+    pub fn is(&self, network: Option<&str>, container_id: &str) -> bool {
+        self.container_id == container_id && network.is_none_or(|network| network == self.network_name)
+    }
+}
+
+/// All of them; what cannot be read is nobody's.
+pub fn known() -> Vec<Known> {
+    let Ok(entries) = fs::read_dir(FOLDER) else { return Vec::new() };
+    let read = |path: PathBuf| serde_json::from_slice(&fs::read(path).ok()?).ok();
+    entries.filter_map(Result::ok).filter_map(|entry| read(entry.path())).collect()
+}

@@ -1,0 +1,229 @@
+//! Taking over from the reference portmap while pods run: its mappings become ours, then its rules go.
+//!
+//! Ours are there before its go, and lead to the same places, so no packet meets neither; tracked flows go on. What
+//! belongs to pods that are gone just goes. What cannot be taken over stays as it is.
+
+mod cache;
+mod found;
+
+use std::fmt;
+
+use cni_spec::Attachment;
+use kernel::iptables::{Flavour, Tool, marks};
+use kernel::nft::Nft;
+use nft_model::{Change, Family};
+use serde_json::{Value, json};
+
+pub use self::found::{Found, in_iptables, in_nftables, removal};
+use crate::add;
+use crate::error::Error;
+use crate::forward::Forward;
+use crate::liveness::Liveness;
+use crate::record::{Netns, Record, Records};
+
+/// The table of its nftables backend, and the chains with its mappings.
+const TABLE: &str = "cni_hostport";
+const CHAINS: [&str; 2] = ["hostip_hostports", "hostports"];
+
+/// What became of the mappings of one container.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The container id.
+    pub container_id: String,
+    /// Which attachment that is, if it could be told.
+    pub attachment: Option<Attachment>,
+    /// What it had.
+    pub forwards: Vec<Forward>,
+    /// What was done, or would be.
+    pub done: Done,
+}
+
+/// What was done with the mappings of one container.
+#[derive(Debug)]
+pub enum Done {
+    /// They are ours now.
+    Adopted,
+    /// The pod is gone, and they went.
+    Removed(Liveness),
+    /// They stay, and why.
+    Left(Error),
+}
+
+/// Where rules of the reference plugin are.
+enum Place {
+    Iptables { tool: Tool, listing: Vec<String> },
+    Nftables { family: Family },
+}
+
+/// All mappings of the reference plugin, whatever its backend.
+///
+/// # Errors
+/// When the kernel, or iptables, refuses to tell.
+pub fn find() -> Result<Vec<Found>, Error> {
+    Ok(look()?.1)
+}
+
+/// Takes over all that can be, and cleans up. With `dry_run` nothing is changed.
+///
+/// # Errors
+/// When the kernel, or iptables, refuses to tell or to change.
+pub fn all(dry_run: bool) -> Result<Vec<Outcome>, Error> {
+    let (places, found) = look()?;
+    let known = cache::known();
+    let mut outcomes: Vec<Outcome> = Vec::new();
+    for one in &found {
+        match outcomes.iter_mut().find(|outcome| outcome.container_id == one.container_id) {
+            Some(outcome) => outcome.forwards.push(one.forward),
+            None => outcomes.push(Outcome {
+                container_id: one.container_id.clone(),
+                attachment: None,
+                forwards: vec![one.forward],
+                done: Done::Adopted,
+            }),
+        }
+    }
+    for outcome in &mut outcomes {
+        let network = found.iter().find(|one| one.container_id == outcome.container_id);
+        let network = network.and_then(|one| one.network.as_deref());
+        adopt(outcome, network, &known, dry_run);
+    }
+    if !dry_run {
+        let left: Vec<&str> = outcomes
+            .iter()
+            .filter(|one| matches!(one.done, Done::Left(_)))
+            .map(|one| one.container_id.as_str())
+            .collect();
+        places.iter().try_for_each(|place| clean(place, &|id| !left.contains(&id)))?;
+    }
+    Ok(outcomes)
+}
+
+fn look() -> Result<(Vec<Place>, Vec<Found>), Error> {
+    let (mut places, mut found) = (Vec::new(), Vec::new());
+    for family in Family::ALL {
+        for flavour in Flavour::ALL {
+            // Asked in process first: a node without its rules runs no program.
+            if marks(family, flavour, "nat", &[found::TOP]).map_err(Error::Iptables)?.is_empty() {
+                continue;
+            }
+            let tool = Tool::of_flavour(family, flavour, None).map_err(Error::Iptables)?;
+            let listing = tool.list("nat").map_err(Error::Iptables)?;
+            found.extend(in_iptables(family, &listing));
+            places.push(Place::Iptables { tool, listing });
+        }
+        let Some(mut nft) = Nft::open_if_there().map_err(Error::Open)? else { continue };
+        let read = |source| Error::Read { what: format!("table {family} {TABLE}"), source };
+        if nft.table(family, TABLE).map_err(read)?.is_some() {
+            for chain in CHAINS {
+                found.extend(in_nftables(family, nft.dnat_rules(family, TABLE, chain).map_err(read)?));
+            }
+            places.push(Place::Nftables { family });
+        }
+    }
+    Ok((places, found))
+}
+
+/// Claims what a container has, if its pod lives.
+fn adopt(outcome: &mut Outcome, network: Option<&str>, known: &[cache::Known], dry_run: bool) {
+    let known = known.iter().find(|known| known.is(network, &outcome.container_id));
+    // The reference plugin's rules do not tell the interface; nearly every pod's first one has this name.
+    let guess = || network.and_then(|network| format!("{network} {} eth0", outcome.container_id).parse().ok());
+    let Some(attachment) = known.and_then(cache::Known::attachment).or_else(guess) else {
+        outcome.done = Done::Left(Error::UnknownNetwork(outcome.container_id.clone()));
+        return;
+    };
+    outcome.attachment = Some(attachment.clone());
+    let netns = known.map(|known| known.netns.as_path()).filter(|path| !path.as_os_str().is_empty());
+    let liveness = Liveness::of(&attachment, &Records::default());
+    let gone = netns.is_some_and(|path| Netns::at(path).is_none());
+    if gone || liveness.is_dead() {
+        outcome.done = Done::Removed(liveness);
+        return;
+    }
+    let pod = known.map(cache::Known::pod).unwrap_or_default();
+    let created = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let sandbox = netns.map_or_else(|| "unknown".to_owned(), |path| path.display().to_string());
+    let config = config(&attachment, &sandbox, &outcome.forwards);
+    let record = Record::new(&attachment, pod, netns.and_then(Netns::at), created, config);
+    let result = record.request().and_then(|config| match config {
+        Some(config) if !dry_run => add::mappings(&config, &record).map(drop),
+        _ => Ok(()),
+    });
+    outcome.done = result.map_or_else(Done::Left, |()| Done::Adopted);
+}
+
+/// The request that an ADD for the same mappings would have had.
+fn config(attachment: &Attachment, sandbox: &str, forwards: &[Forward]) -> Value {
+    let mappings: Vec<Value> = forwards
+        .iter()
+        .map(|forward| {
+            let any = if forward.family == Family::Ip { "0.0.0.0" } else { "::" };
+            let host_ip = forward.host_ip.map_or_else(|| any.to_owned(), |address| address.to_string());
+            json!({
+                "hostPort": forward.host_port, "containerPort": forward.pod.port(),
+                "protocol": forward.protocol.to_string(), "hostIP": host_ip,
+            })
+        })
+        .collect();
+    let mut ips: Vec<String> = forwards.iter().map(|forward| forward.pod.ip().to_string()).collect();
+    ips.sort_unstable();
+    ips.dedup();
+    let ips: Vec<Value> = ips
+        .into_iter()
+        .map(|ip| json!({ "interface": 0, "address": format!("{ip}/{}", if ip.contains(':') { 128 } else { 32 }) }))
+        .collect();
+    json!({
+        "cniVersion": "1.0.0", "name": attachment.network.as_str(), "type": "podwire-portmap",
+        // Its pod has had the ports all along; who else listens there is no news.
+        "hostListeners": "ignore",
+        "runtimeConfig": { "portMappings": mappings },
+        "prevResult": {
+            "cniVersion": "1.0.0", "ips": ips,
+            "interfaces": [{ "name": attachment.ifname.as_str(), "sandbox": sandbox }],
+        },
+    })
+}
+
+/// Removes its rules for containers that `gone` says yes to. Its nftables rules go all together or stay: they do not lead
+/// elsewhere than ours do.
+fn clean(place: &Place, gone: &dyn Fn(&str) -> bool) -> Result<(), Error> {
+    match place {
+        Place::Iptables { tool, listing } => match removal(listing, gone) {
+            Some(text) => tool.restore(&text).map_err(Error::Iptables),
+            None => Ok(()),
+        },
+        Place::Nftables { family } => {
+            let mut nft = Nft::open().map_err(Error::Open)?;
+            for chain in CHAINS {
+                let read = |source| Error::Read { what: format!("table {family} {TABLE}"), source };
+                let rules = in_nftables(*family, nft.dnat_rules(*family, TABLE, chain).map_err(read)?);
+                if rules.iter().any(|rule| !gone(&rule.container_id)) {
+                    return Ok(());
+                }
+            }
+            let change = Change::DestroyTable { family: *family, name: TABLE.to_owned() };
+            nft.commit(&[change]).map_err(Error::Commit)
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.attachment {
+            Some(attachment) => write!(f, "{attachment}: ")?,
+            None => write!(f, "container {}: ", self.container_id)?,
+        }
+        match &self.done {
+            Done::Adopted => f.write_str("adopted ")?,
+            Done::Removed(liveness) => write!(f, "removed, as its pod is gone ({liveness}): ")?,
+            Done::Left(error) => {
+                write!(f, "left as it is: {error}")?;
+                let sources = std::iter::successors(std::error::Error::source(error), |error| error.source());
+                sources.into_iter().try_for_each(|source| write!(f, ": {source}"))?;
+                f.write_str(": ")?;
+            }
+        }
+        let forwards: Vec<String> = self.forwards.iter().map(ToString::to_string).collect();
+        f.write_str(&forwards.join(", "))
+    }
+}

@@ -1,0 +1,225 @@
+//! Taking over from the reference portmap: what Debian's leaves, and what its newer nftables backend leaves.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv6Addr, TcpListener, TcpStream};
+use std::thread;
+
+use crate::common::net::{Host, NEIGHBOUR_V4, NEIGHBOUR_V6, NODE_V4, NODE_V6, PATIENCE, forward, from, lan, pod};
+use crate::common::plugin::{Answer, Attachment, by_hand, nft, ruleset, run};
+use sandbox::private_host;
+use serde_json::{Value, json};
+
+/// ADD by the reference plugin.
+fn reference_add(pod: &Host, mappings: &Value) {
+    let mut config = Attachment::new(pod, mappings).with("cniVersion", json!("1.0.0")).with("type", json!("portmap"));
+    config.config["prevResult"]["cniVersion"] = json!("1.0.0");
+    let netns = format!("/run/netns/{}", pod.name);
+    let container = [("CNI_CONTAINERID", pod.name.as_str()), ("CNI_IFNAME", "eth0"), ("CNI_NETNS", &netns)];
+    let output = run(sandbox::command("/usr/lib/cni/portmap"), "ADD", &container, &config.config.to_string());
+    Answer::of(&output).ok();
+}
+
+/// libcni's entry of an attachment.
+fn remember(pod: &Host) {
+    fs::create_dir_all("/var/lib/cni/results").unwrap();
+    let entry = json!({
+        "kind": "cniCacheV1", "containerId": pod.name, "ifName": "eth0", "networkName": "podnet",
+        "netns": format!("/run/netns/{}", pod.name),
+        "cniArgs": [["K8S_POD_NAMESPACE", "shop"], ["K8S_POD_NAME", format!("web-{}", pod.name)]],
+    });
+    fs::write(format!("/var/lib/cni/results/podnet-{}-eth0", pod.name), entry.to_string()).unwrap();
+}
+
+/// What both iptables have in table nat.
+fn iptables() -> String {
+    let list = |program: &str| {
+        let output = sandbox::command(program).args(["-t", "nat", "-S"]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    list("iptables") + &list("ip6tables")
+}
+
+fn mappings() -> Value {
+    json!([
+        { "hostPort": 8080, "containerPort": 80, "protocol": "tcp" },
+        { "hostPort": 53, "containerPort": 80, "protocol": "udp", "hostIP": "192.0.2.1" },
+        { "hostPort": 99, "containerPort": 99, "protocol": "sctp" },
+    ])
+}
+
+#[track_caller]
+fn all_reach(lan: &Host, name: &str) {
+    assert_eq!(lan.tcp(NODE_V4[1], 8080), from(name, NEIGHBOUR_V4));
+    assert_eq!(lan.tcp(NODE_V6[0], 8080), from(name, NEIGHBOUR_V6));
+    assert_eq!(lan.udp(NODE_V4[0], 53), from(name, NEIGHBOUR_V4));
+}
+
+#[test]
+fn what_debians_portmap_left_is_adopted_and_cleaned() {
+    private_host(|| {
+        forward();
+        let (lan, living, dead) = (lan(), pod(2), pod(3));
+        living.serve(80);
+        let before = iptables();
+        reference_add(&living, &mappings());
+        reference_add(&dead, &json!([{ "hostPort": 9090, "containerPort": 80, "protocol": "tcp" }]));
+        remember(&living);
+        remember(&dead);
+        dead.die();
+        all_reach(&lan, "pod2");
+        let planned = by_hand("adopt --dry-run");
+        assert_eq!(planned.0, 0, "{planned:?}");
+        assert!(!ruleset().contains("podwire"), "{}", ruleset());
+        let (code, stdout, stderr) = by_hand("adopt");
+        assert_eq!((code, stderr.as_str()), (0, ""), "{stdout}");
+        assert_eq!(stdout, planned.1);
+        assert!(stdout.contains("podnet pod2 eth0: adopted 0.0.0.0:8080/tcp -> 10.88.0.2:80, "), "{stdout}");
+        assert!(stdout.contains("podnet pod3 eth0: removed, as its pod is gone ("), "{stdout}");
+        // Nothing of the reference plugin is left, in either family.
+        assert_eq!(iptables(), before);
+        all_reach(&lan, "pod2");
+        assert!(!ruleset().contains("9090"), "{}", ruleset());
+        let listed = by_hand("list -o json").1;
+        assert!(listed.contains("\"podName\": \"web-pod2\""), "{listed}");
+        // It is like any other mapping of ours from now on.
+        nft(&["flush", "ruleset"]);
+        assert_eq!(by_hand("reconcile").0, 0);
+        all_reach(&lan, "pod2");
+        assert_eq!(by_hand("adopt"), (0, String::new(), "the reference portmap has no mappings here\n".to_owned()));
+        Attachment::new(&living, &json!([])).del().ok();
+        assert_eq!(ruleset(), "");
+    });
+}
+
+#[test]
+fn connections_outlive_the_adoption() {
+    private_host(|| {
+        forward();
+        let (lan, pod) = (lan(), pod(2));
+        let listener = pod.netns.run(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, 80)).unwrap()).unwrap();
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut buffer = [0; 4];
+            while stream.read_exact(&mut buffer).is_ok() {
+                stream.write_all(&buffer).unwrap();
+            }
+        });
+        reference_add(&pod, &json!([{ "hostPort": 8080, "containerPort": 80, "protocol": "tcp" }]));
+        let mut stream =
+            lan.netns.run(|| TcpStream::connect_timeout(&(NODE_V4[0], 8080).into(), PATIENCE)).unwrap().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut speak = || {
+            let mut buffer = [0; 4];
+            stream.write_all(b"ping").and_then(|()| stream.read_exact(&mut buffer)).unwrap();
+        };
+        speak();
+        // Without libcni's entry the interface is taken for eth0.
+        let (code, stdout, _) = by_hand("adopt");
+        assert_eq!(code, 0, "{stdout}");
+        assert!(!ruleset().contains("CNI-"), "{}", ruleset());
+        speak();
+    });
+}
+
+#[test]
+fn what_cannot_be_adopted_stays_and_is_told() {
+    private_host(|| {
+        forward();
+        let (lan, first, second) = (lan(), pod(2), pod(3));
+        first.serve(80);
+        second.serve(80);
+        // Ours had the port first; the reference plugin asks nobody.
+        Attachment::new(&first, &json!([{ "hostPort": 8080, "containerPort": 80 }])).add().ok();
+        reference_add(&second, &json!([{ "hostPort": 8080, "containerPort": 80, "protocol": "tcp" }]));
+        reference_add(&first, &json!([{ "hostPort": 9090, "containerPort": 80, "protocol": "tcp" }]));
+        let (code, stdout, _) = by_hand("adopt");
+        assert_eq!(code, 1, "{stdout}");
+        assert!(
+            stdout.contains(
+                "podnet pod3 eth0: left as it is: host port 8080/tcp on every IPv4 address is held by container pod2"
+            ),
+            "{stdout}"
+        );
+        let left = iptables();
+        assert!(left.contains("8080") && !left.contains("9090"), "{left}");
+        assert_eq!(lan.tcp(NODE_V4[0], 9090), from("pod2", NEIGHBOUR_V4));
+    });
+}
+
+/// As version 1.9 writes it: one rule for each mapping, its comment the container id.
+const NFTABLES: &str = r#"
+table ip cni_hostport {
+    comment "CNI portmap plugin"
+    chain hostports {
+        tcp dport 8080 dnat to 10.88.0.2:80 comment "pod2"
+    }
+    chain hostip_hostports {
+        ip daddr 192.0.2.1 udp dport 53 dnat to 10.88.0.2:80 comment "pod2"
+    }
+    chain hostports_all { jump hostip_hostports; jump hostports; }
+    chain prerouting { type nat hook prerouting priority dstnat; fib daddr type local jump hostports_all; }
+    chain output { type nat hook output priority -100; fib daddr type local jump hostports_all; }
+    chain masquerading { type nat hook postrouting priority srcnat; ip saddr 10.88.0.2 ip daddr 10.88.0.2 masquerade comment "pod2"; }
+}
+table ip6 cni_hostport {
+    chain hostports {
+        tcp dport 8080 dnat to [fd88::2]:80 comment "pod2"
+    }
+    chain hostip_hostports { }
+    chain hostports_all { jump hostip_hostports; jump hostports; }
+    chain prerouting { type nat hook prerouting priority dstnat; fib daddr type local jump hostports_all; }
+}
+"#;
+
+#[test]
+fn what_its_nftables_backend_left_is_adopted_and_cleaned() {
+    private_host(|| {
+        forward();
+        let (lan, pod) = (lan(), pod(2));
+        pod.serve(80);
+        fs::write("/run/reference.nft", NFTABLES).unwrap();
+        nft(&["-f", "/run/reference.nft"]);
+        all_reach(&lan, "pod2");
+        // Its rules do not tell the network.
+        let (code, stdout, _) = by_hand("adopt");
+        assert_eq!(code, 1, "{stdout}");
+        assert!(
+            stdout.contains("container pod2: left as it is: nothing tells which network container pod2 is on"),
+            "{stdout}"
+        );
+        assert!(ruleset().contains("cni_hostport"));
+        remember(&pod);
+        let (code, stdout, _) = by_hand("adopt -o json");
+        assert_eq!(code, 0, "{stdout}");
+        let document: Value = serde_json::from_str(&stdout).unwrap();
+        assert_eq!(document["items"][0]["attachment"], "podnet pod2 eth0");
+        assert_eq!(document["items"][0]["mappings"].as_array().unwrap().len(), 3);
+        assert!(!ruleset().contains("cni_hostport"), "{}", ruleset());
+        all_reach(&lan, "pod2");
+    });
+}
+
+#[test]
+fn rules_of_the_reference_plugin_for_the_same_port_are_shown() {
+    private_host(|| {
+        forward();
+        let (lan, old, new) = (lan(), pod(2), pod(3));
+        old.serve(80);
+        new.serve(80);
+        reference_add(&old, &json!([{ "hostPort": 8080, "containerPort": 80, "protocol": "tcp" }]));
+        Attachment::new(&new, &json!([{ "hostPort": 8080, "containerPort": 80 }])).add().ok();
+        // The table that was made last comes first.
+        assert_eq!(lan.tcp(NODE_V4[0], 8080), from("pod3", NEIGHBOUR_V4));
+        let (code, stdout, _) = by_hand("trace 192.0.2.1:8080");
+        assert_eq!(code, 0, "{stdout}");
+        assert!(
+            stdout.contains(
+                "the reference portmap has rules for the same port: 0.0.0.0:8080/tcp -> 10.88.0.2:80 of container pod2"
+            ),
+            "{stdout}"
+        );
+        assert!(stdout.contains("-> if packets go there: podwire-portmap adopt"), "{stdout}");
+    });
+}

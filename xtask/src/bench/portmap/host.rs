@@ -1,0 +1,106 @@
+//! A node with a client on its network and one pod that answers; all in namespaces of the private host.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::thread;
+use std::time::Instant;
+
+use kernel::netns::NetNs;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::unistd::Pid;
+
+use crate::error::Error;
+use crate::program::{command, output, run};
+
+/// The node's address on the client's network.
+pub const NODE: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 1);
+/// The pod that answers.
+pub const POD: Ipv4Addr = Ipv4Addr::new(10, 88, 255, 2);
+/// The port that it answers on.
+pub const POD_PORT: u16 = 80;
+
+/// `ip` commands that make client and pod.
+const SETUP: [&str; 17] = [
+    "netns add cli",
+    "link add w0 type veth peer name w1 netns cli",
+    "address add 192.168.50.1/24 dev w0",
+    "link set w0 up",
+    "-n cli link set lo up",
+    "-n cli address add 192.168.50.2/24 dev w1",
+    "-n cli link set w1 up",
+    "-n cli route add default via 192.168.50.1",
+    "netns add pod",
+    "link add p0 type veth peer name p1 netns pod",
+    "link set p0 up",
+    "address add 10.88.0.1/32 dev p0",
+    "route add 10.88.255.2 dev p0",
+    "-n pod address add 10.88.255.2/32 dev p1",
+    "-n pod link set p1 up",
+    "-n pod route add 10.88.0.1 dev p1",
+    "-n pod route add default via 10.88.0.1",
+];
+
+/// The node.
+pub struct Host {
+    client: NetNs,
+}
+
+impl Host {
+    /// Makes it, and lets the pod answer until the process ends.
+    pub fn new() -> Result<Self, Error> {
+        for line in SETUP {
+            run(command("ip").args(line.split(' ')))?;
+        }
+        kernel::sysctl::set("net/ipv4/ip_forward", "1").map_err(Error::Kernel)?;
+        let pod = NetNs::open("/run/netns/pod").map_err(Error::Kernel)?;
+        let listener = pod.run(|| TcpListener::bind((POD, POD_PORT))).map_err(Error::Kernel)?;
+        let listener = listener.map_err(|source| Error::Start { program: "the pod's server".to_owned(), source })?;
+        thread::spawn(move || {
+            pin(1);
+            // A client that is gone again is no server's business.
+            listener.incoming().for_each(drop);
+        });
+        let client = NetNs::open("/run/netns/cli").map_err(Error::Kernel)?;
+        Ok(Self { client })
+    }
+
+    /// Forgets all rules, all flows and what plugins keep.
+    pub fn clean(&self) -> Result<(), Error> {
+        run(command("nft").args(["flush", "ruleset"]))?;
+        output(command("conntrack").arg("-F").stderr(std::process::Stdio::null())).ok();
+        let records = Path::new("/run/podwire");
+        if records.exists() {
+            let failed = |source| Error::File { action: "remove", path: records.to_owned(), source };
+            std::fs::remove_dir_all(records).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Connects so often to a port of the node, one after the other, and gives connections a second. Each ends with a
+    /// reset, so that no port is waited for.
+    pub fn connect(&self, port: usize, count: usize) -> Result<f64, Error> {
+        let to = SocketAddr::new(NODE.into(), u16::try_from(port).unwrap_or(u16::MAX));
+        let connect = || {
+            pin(0);
+            let start = Instant::now();
+            for _ in 0..count {
+                let stream = TcpStream::connect(to)?;
+                setsockopt(&stream, sockopt::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 0 })?;
+            }
+            Ok::<_, std::io::Error>(start.elapsed())
+        };
+        let took = self.client.run(connect).map_err(Error::Kernel)?;
+        let took = took.map_err(|source| Error::Start { program: format!("a connection to {to}"), source })?;
+        Ok(f64::from(u32::try_from(count).unwrap_or(u32::MAX)) / took.as_secs_f64())
+    }
+}
+
+/// Keeps the calling thread on one processor, so that client and server do not take turns on one; where there is only
+/// one, nothing changes.
+fn pin(processor: usize) {
+    let mut set = CpuSet::new();
+    if set.set(processor).is_ok() {
+        let _ = sched_setaffinity(Pid::from_raw(0), &set);
+    }
+}

@@ -1,0 +1,136 @@
+//! `cargo xtask bench portmap`: what a new connection to a host port costs, and what one more host port does, by the
+//! number of ports that are mapped already.
+
+mod candidate;
+mod host;
+mod rules;
+
+use std::time::Duration;
+
+use comfy_table::{Table, presets};
+
+use self::candidate::Candidate;
+use self::host::Host;
+use super::pairs::quantile;
+use crate::error::Error;
+use crate::{build, packages, say};
+
+/// How many ports are mapped.
+const SIZES: [usize; 4] = [1, 100, 1_000, 5_000];
+/// The first mapped port.
+const FIRST: usize = 20_000;
+
+/// How to measure.
+#[derive(clap::Args)]
+pub struct Options {
+    /// How often everything is measured, in turns.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Connections of one measurement.
+    #[arg(long, default_value_t = 1_000)]
+    connections: usize,
+    /// ADDs of one measurement.
+    #[arg(long, default_value_t = 5)]
+    adds: usize,
+}
+
+/// What was measured of one candidate at one size.
+#[derive(Default)]
+struct Figures {
+    /// Connections a second to the first and the last mapped port.
+    first: Vec<f64>,
+    last: Vec<f64>,
+    /// Milliseconds of an ADD, from start to end of the process.
+    add: Vec<f64>,
+}
+
+/// Builds, leaves the machine's namespaces, measures and prints.
+pub fn run(options: &Options) -> Result<(), Error> {
+    packages::ensure(packages::TEST)?;
+    let folder = build::these(&["podwire-portmap"])?;
+    sandbox::enter().map_err(Error::Sandbox)?;
+    let host = Host::new()?;
+    let candidates = candidate::all(&folder.join("podwire-portmap"), &host)?;
+    say("connections a second to the first and the last mapped port, by a client on the node's network;");
+    say("ADD of a pod with one more port, the whole process; medians of interleaved rounds, (10 % - 90 %)");
+    let mut figures: Vec<Vec<Figures>> =
+        candidates.iter().map(|_| SIZES.iter().map(|_| Figures::default()).collect()).collect();
+    for round in 0..options.rounds {
+        say(&format!("round {} of {}", round + 1, options.rounds));
+        for (size, mapped) in SIZES.into_iter().enumerate() {
+            // Who begins has a colder machine.
+            for turn in 0..candidates.len() {
+                let index = (turn + round) % candidates.len();
+                let measured = measure(&candidates[index], &host, mapped, options)?;
+                let into = &mut figures[index][size];
+                into.first.extend(measured.first);
+                into.last.extend(measured.last);
+                into.add.extend(measured.add);
+            }
+        }
+    }
+    say(&table(&candidates, &figures));
+    for (candidate, figures) in candidates.iter().zip(&figures) {
+        say(&growth(candidate, figures));
+    }
+    Ok(())
+}
+
+fn measure(candidate: &Candidate, host: &Host, mapped: usize, options: &Options) -> Result<Figures, Error> {
+    host.clean()?;
+    candidate.fill(host, mapped)?;
+    let mut figures = Figures::default();
+    let last = FIRST + mapped - 1;
+    for (port, rates) in [(FIRST, &mut figures.first), (last, &mut figures.last)] {
+        // The first ones fill caches.
+        host.connect(port, options.connections / 10)?;
+        rates.push(host.connect(port, options.connections)?);
+    }
+    for number in 0..options.adds {
+        let took = candidate.add_one(number)?;
+        figures.add.extend(took.map(|took: Duration| took.as_secs_f64() * 1000.0));
+    }
+    Ok(figures)
+}
+
+fn table(candidates: &[Candidate], figures: &[Vec<Figures>]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["", "mapped", "first port, conn/s", "last port, conn/s", "ADD, ms"]);
+    for (candidate, figures) in candidates.iter().zip(figures) {
+        for (mapped, figures) in SIZES.iter().zip(figures) {
+            let cell = |values: &[f64], digits: usize| match values {
+                [] => "-".to_owned(),
+                _ => {
+                    let [low, middle, high] = [0.1, 0.5, 0.9].map(|part| quantile(values, part));
+                    format!("{middle:.digits$} ({low:.digits$} - {high:.digits$})")
+                }
+            };
+            table.add_row([
+                candidate.name.clone(),
+                mapped.to_string(),
+                cell(&figures.first, 0),
+                cell(&figures.last, 0),
+                cell(&figures.add, 1),
+            ]);
+        }
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.trim_fmt()
+}
+
+/// How much dearer the largest size is than the smallest.
+fn growth(candidate: &Candidate, figures: &[Figures]) -> String {
+    let (Some(small), Some(large)) = (figures.first(), figures.last()) else { return String::new() };
+    let median = |values: &[f64]| quantile(values, 0.5);
+    let connect = median(&small.last) / median(&large.last);
+    let add = median(&large.add) / median(&small.add);
+    let add = if add.is_nan() { "-".to_owned() } else { format!("{add:.2}x") };
+    let [small, large] = [SIZES[0], SIZES[SIZES.len() - 1]];
+    format!(
+        "{}: from {small} to {large} mapped ports a connection to the last costs {connect:.2}x, an ADD {add}",
+        candidate.name
+    )
+}

@@ -61,15 +61,20 @@ pub(super) struct Cell {
 
 impl Cell {
     pub fn styled(text: impl Into<String>, style: Style) -> Self {
-        Self { text: text.into(), style }
+        Self { text: plain(&text.into()), style }
     }
+}
+
+/// Text that comes from pods, runtimes and files, without what a terminal would obey.
+pub(super) fn plain(text: &str) -> String {
+    text.chars().map(|it| if it.is_control() { char::REPLACEMENT_CHARACTER } else { it }).collect()
 }
 
 /// An empty text is shown as a dash, so that columns can be cut out by their number.
 impl<T: Into<String>> From<T> for Cell {
     fn from(text: T) -> Self {
         let text = text.into();
-        Self { text: if text.is_empty() { "-".to_owned() } else { text }, style: Style::new() }
+        Self::styled(if text.is_empty() { "-".to_owned() } else { text }, Style::new())
     }
 }
 

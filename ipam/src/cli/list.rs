@@ -1,6 +1,7 @@
 //! `ipam list`.
 
 use std::net::IpAddr;
+use std::path::Path;
 
 use clap::ValueEnum;
 use jiff::Timestamp;
@@ -8,6 +9,7 @@ use jiff::Timestamp;
 use super::contract::{Cooling, Entry, Lease, LeaseOrigin, Reserved};
 use super::exit::{Exit, Stop};
 use super::format::{Cell, Column, Format, Output};
+use super::networks::Configured;
 use super::palette;
 use super::select::Filter;
 use super::terminal::Terminal;
@@ -66,7 +68,7 @@ enum Row<'a> {
 }
 
 impl List {
-    pub fn run(&self, ledger: &Ledger, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
+    pub fn run(&self, ledger: &Ledger, conf_dir: &Path, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
         let view = if self.wants(State::Cooling) {
             View::of(ledger, "ipam list")?
         } else {
@@ -85,6 +87,9 @@ impl List {
             let dir = ledger.dir().display();
             let some = if view.leases().is_empty() { "no leases in" } else { "nothing that fits in" };
             terminal.note(&format!("{some} {dir}"))?;
+            if view.leases().is_empty() {
+                note_elsewhere(ledger, conf_dir, terminal)?;
+            }
         }
         if self.quiet {
             let text: String = rows.iter().map(|row| format!("{}\n", row.address())).collect();
@@ -125,6 +130,18 @@ impl List {
         };
         self.wants(State::Reserved) && !self.filter.is_about_pods() && cidr.is_ok_and(overlaps)
     }
+}
+
+/// Whoever finds nothing may have looked in the wrong place.
+fn note_elsewhere(ledger: &Ledger, conf_dir: &Path, terminal: &mut Terminal<'_>) -> Result<(), Stop> {
+    let mut elsewhere = Configured::ours(conf_dir).ledgers;
+    elsewhere.retain(|dir| dir != ledger.dir());
+    elsewhere.dedup();
+    for dir in elsewhere {
+        let (dir, conf_dir) = (dir.display(), conf_dir.display());
+        terminal.note(&format!("note: a config in {conf_dir} keeps its ledger elsewhere: ipam list --dir {dir}"))?;
+    }
+    Ok(())
 }
 
 /// One row for each address, in the order of addresses.

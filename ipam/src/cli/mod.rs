@@ -188,7 +188,7 @@ fn run(cli: &Cli, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
         None => ledger,
     };
     match &cli.command {
-        Command::List(list) => list.run(&ledger, terminal),
+        Command::List(list) => list.run(&ledger, &cli.conf_dir, terminal),
         Command::Show(show) => show.run(&ledger, terminal),
         Command::Pools(pools) => pools.run(&ledger, &cli.conf_dir, terminal),
         Command::History(history) => history.run(&ledger, terminal),

@@ -8,6 +8,7 @@ use cni_spec::NetConf;
 use serde_json::{Map, Value};
 
 use super::exit::with_causes;
+use crate::Ledger;
 use crate::config::Config;
 use crate::operation::{KnownPool, Terms};
 
@@ -21,6 +22,8 @@ const ENDINGS: [&str; 3] = ["conf", "conflist", "json"];
 #[derive(Debug, Default)]
 pub(super) struct Configured {
     pub networks: Vec<Terms>,
+    /// Where the ledgers are that these configs name.
+    pub ledgers: Vec<PathBuf>,
     /// What cannot be read, and why.
     pub problems: Vec<(PathBuf, String)>,
 }
@@ -62,6 +65,8 @@ impl Configured {
                 let conf = conf.map_err(|error| with_causes(&error))?;
                 let config = Config::from_net_conf(&conf).map_err(|error| with_causes(&error))?;
                 self.networks.push(config.terms);
+                let ledger = Ledger::from_config(&conf).map_err(|error| with_causes(&error))?;
+                self.ledgers.push(ledger.dir().to_owned());
             }
         }
         Ok(())

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::deed::Doing;
 use super::exit::{Exit, Stop};
+use super::format::plain;
 use super::select::Filter;
 use super::terminal::Terminal;
 use super::view::View;
@@ -114,7 +115,7 @@ fn release(
 
 pub(super) fn describe(lease: &Record) -> String {
     let addresses: Vec<String> = lease.ips().map(|ip| ip.to_string()).collect();
-    let pod = lease.pod.to_string();
+    let pod = plain(&lease.pod.to_string());
     let pod = if pod.is_empty() { pod } else { format!("pod {pod}, ") };
     let attachment = &lease.attachment;
     let (container, ifname, network) = (&attachment.container_id, &attachment.ifname, &attachment.network);

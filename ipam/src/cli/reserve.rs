@@ -5,6 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::deed::Doing;
 use super::exit::{Exit, Stop};
+use super::format::plain;
 use super::release::describe;
 use super::terminal::Terminal;
 use super::time::{moment, parse_length, parse_moment};
@@ -59,7 +60,7 @@ pub(super) struct Unreserve {
 impl Reserve {
     pub fn run(&self, ledger: &Ledger, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
         let reservation = self.reservation(Timestamp::now())?;
-        let (cidr, reason) = (reservation.cidr, &reservation.reason);
+        let (cidr, reason) = (reservation.cidr, plain(&reservation.reason));
         let view = View::of(ledger, "ipam reserve")?;
         let held = holders(&view, cidr);
         for lease in &held {
@@ -119,7 +120,7 @@ impl Unreserve {
             let text = format!("{} is not reserved; see what is with: ipam list --state reserved", self.cidr);
             return Err(Stop::new(Exit::NotFound, text));
         };
-        let what = format!("{}: {} (by {})", found.cidr, found.reason, found.owner);
+        let what = plain(&format!("{}: {} (by {})", found.cidr, found.reason, found.owner));
         if self.doing.dry_run {
             terminal.print(&format!("would unreserve {what}\n"))?;
             return Ok(Exit::Done);
@@ -153,7 +154,7 @@ fn add(ledger: &Ledger, reservation: &Reservation) -> Result<(), Stop> {
     match clash {
         None => Ok(()),
         Some(other) => {
-            let (cidr, reason, owner) = (other.cidr, other.reason, other.owner);
+            let (cidr, reason, owner) = (other.cidr, plain(&other.reason), plain(&other.owner));
             let text = format!("{cidr} is reserved already: {reason} (by {owner}); first: ipam unreserve {cidr}");
             Err(Stop::new(Exit::Refused, text))
         }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::contract::{Cooling, Lease, Reserved};
 use super::exit::{Exit, Stop};
-use super::format::Output;
+use super::format::{Output, plain};
 use super::list::origin;
 use super::select;
 use super::terminal::Terminal;
@@ -154,7 +154,7 @@ fn paragraph(shown: &Shown, now: Timestamp) -> String {
     }
     lines.into_iter().fold(String::new(), |mut text, (name, value)| {
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "{:<11}{value}", format!("{name}:"));
+        let _ = writeln!(text, "{:<11}{}", format!("{name}:"), plain(&value));
         text
     })
 }

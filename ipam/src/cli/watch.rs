@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::contract::Lease;
 use super::exit::{Exit, Stop};
-use super::format::Format;
+use super::format::{Format, plain};
 use super::list::short;
 use super::palette;
 use super::select::Filter;
@@ -90,7 +90,7 @@ impl Watch {
             Ok(Line::Deed(_)) => return Ok(()),
             Err(_) => {
                 return terminal
-                    .note(&format!("note: left out a line of the history that cannot be understood: {line}"));
+                    .note(&format!("note: left out a line of the history that cannot be understood: {}", plain(line)));
             }
         };
         if !self.filter.takes(&event.lease) {
@@ -121,7 +121,7 @@ fn row(event: &Event, happened: &Happened, colour: bool) -> String {
         (false, _) => anstyle::Style::new(),
     };
     let pod = event.lease.pod.to_string();
-    let pod = if pod.is_empty() { "-".to_owned() } else { pod };
+    let pod = if pod.is_empty() { "-".to_owned() } else { plain(&pod) };
     let attachment = &event.lease.attachment;
     let container = short(attachment.container_id.as_str());
     format!(

@@ -256,3 +256,43 @@ fn a_reader_that_has_enough_is_no_failure() {
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
 }
+
+#[test]
+fn a_pod_cannot_command_the_terminal() {
+    sandbox::private_host(|| {
+        let place = Place::new();
+        let mut request = place.request("red", "c1");
+        request.args = "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=\u{1b}[2J\u{7}evil\nline".parse().unwrap();
+        place.ipam("red", &json!({ "podCIDR": "10.1.2.0/24" })).lease(&request).unwrap();
+        for arguments in [
+            vec!["list"],
+            vec!["list", "-o", "wide"],
+            vec!["show", "10.1.2.2"],
+            vec!["history"],
+            vec!["watch", "--all", "--for", "0s"],
+            vec!["verify"],
+            vec!["release", "10.1.2.2", "--dry-run", "--force"],
+            vec!["map", "-o", "svg"],
+        ] {
+            let printed = place.cli(&arguments);
+            let text = format!("{}{}", printed.stdout, printed.stderr);
+            let obeyed = text.chars().any(|it| it.is_control() && it != '\n');
+            assert!(!obeyed && !text.contains("\nline"), "{arguments:?}: {text:?}");
+        }
+        assert_eq!(place.document(&["list"])["items"][0]["pod"]["name"], "\u{1b}[2J\u{7}evil\nline");
+    });
+}
+
+#[test]
+fn an_empty_list_tells_of_ledgers_elsewhere() {
+    sandbox::private_host(|| {
+        let place = populated();
+        let conf_dir = place.data_dir().with_file_name("net.d");
+        std::fs::create_dir_all(&conf_dir).unwrap();
+        let conf = place.json("red", &json!({ "podCIDR": "10.1.2.0/24" }));
+        std::fs::write(conf_dir.join("10-red.conf"), conf.to_string()).unwrap();
+        let listed = ipam(&["list", "--conf-dir", conf_dir.to_str().unwrap()]);
+        assert_eq!(listed.code, 0);
+        assert!(listed.stderr.contains(&format!("ipam list --dir {}", place.data_dir().display())), "{listed:?}");
+    });
+}

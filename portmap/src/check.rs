@@ -30,7 +30,7 @@ pub fn attachment(attachment: &Attachment, config: Option<&Config>) -> Result<()
         }
     }
     if let Some(config) = config {
-        all.extend(localhost::difference(config)?);
+        all.extend(localhost::differences(config)?);
     }
     if all.is_empty() { Ok(()) } else { Err(Error::Differs(all)) }
 }

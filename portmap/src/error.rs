@@ -229,9 +229,6 @@ pub enum Flaw {
     /// Nothing that a node can have as its address.
     #[error("must be a unicast address")]
     NotUnicast,
-    /// `::1`.
-    #[error("the kernel does not let a pod answer to ::1; 127.0.0.1 can be mapped")]
-    LoopbackV6,
     /// The same again.
     #[error("the same address, protocol and port as in runtimeConfig.portMappings[{first}]")]
     Duplicate {

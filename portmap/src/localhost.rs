@@ -1,10 +1,15 @@
-//! `route_localnet`: whether the pod's interface on the host takes answers to 127.0.0.1.
+//! Answers to 127.0.0.1 and ::1: the pod's interface on the host must take them.
 //!
-//! The guard chain of [`crate::ruleset`] keeps neighbours out while it is set. It goes with the table, so the
-//! sysctl goes before.
+//! In IPv4 the sysctl `route_localnet` of the interface does that. It would let every neighbour on it reach what listens
+//! on 127.0.0.1, so the guard chain of [`crate::ruleset`] keeps them out while it is set. The guard goes with the table,
+//! so the sysctl goes before.
+//!
+//! In IPv6 a local route does it: `ip route add local ::1 dev INTERFACE table local`. Nobody else comes in by it, because
+//! the kernel drops what claims to be for ::1, or from there, before it looks at routes (ip6_rcv_core of
+//! net/ipv6/ip6_input.c); only the answers, whose destination is translated back to ::1 after that, get so far.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 use kernel::rtnl::{self, RouteFilter, Rtnl};
@@ -17,108 +22,168 @@ use crate::error::Error;
 use crate::firewall::Firewall;
 use crate::ruleset::{Entry, HAIRPIN};
 
-/// Lets answers to 127.0.0.1 in by the interface that leads to the pod. Nothing is done where the pod is not a
+/// Who made the local route: podwire, as of its other routes (rtnetlink(7), rtm_protocol).
+const PROTOCOL: u8 = 112;
+
+const LOOPBACK_V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+
+/// The interface that a pod is a neighbour on.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Interface {
+    index: u32,
+    name: String,
+}
+
+/// Lets answers to 127.0.0.1 and ::1 in by the interface that leads to the pod. Nothing is done where the pod is not a
 /// neighbour: where there is no route to it, or one by way of a router.
 ///
 /// # Errors
-/// When the route cannot be looked up or the sysctl not be set.
+/// When the route cannot be looked up, or the sysctl or the local route not be set.
 pub fn allow(config: &Config) -> Result<(), Error> {
-    let Some(key) = key_for(config)? else { return Ok(()) };
-    sysctl::set(&key, "1").map(drop).map_err(|source| Error::Localnet { key, source })
+    for (rtnl, family, interface) in wanted(config)? {
+        interface.set(&rtnl, family, true)?;
+    }
+    Ok(())
 }
 
 /// What CHECK has to say about it.
 ///
 /// # Errors
-/// When the route cannot be looked up or the sysctl not be read.
-pub fn difference(config: &Config) -> Result<Option<Difference>, Error> {
-    let Some(key) = key_for(config)? else { return Ok(None) };
-    let found = sysctl::get(&key).map_err(|source| Error::Localnet { key: key.clone(), source })?;
-    Ok((found != "1").then(|| Difference::new(format!("sysctl {key}"), Some("1".to_owned()), Some(found))))
+/// When the route cannot be looked up, or the sysctl or the local route not be read.
+pub fn differences(config: &Config) -> Result<Vec<Difference>, Error> {
+    let mut all = Vec::new();
+    for (rtnl, family, interface) in wanted(config)? {
+        match family {
+            Family::Ip => {
+                let key = interface.key();
+                let found = sysctl::get(&key).map_err(|source| Error::Localnet { key: key.clone(), source })?;
+                if found != "1" {
+                    all.push(Difference::new(format!("sysctl {key}"), Some("1".to_owned()), Some(found)));
+                }
+            }
+            Family::Ip6 => {
+                let there = rtnl.has_local_route(LOOPBACK_V6, interface.index).map_err(Error::Route)?;
+                if !there {
+                    let route = format!("local {LOOPBACK_V6} dev {}", interface.name);
+                    all.push(Difference::new("ip -6 route, table local", Some(route), None));
+                }
+            }
+        }
+    }
+    Ok(all)
 }
 
 /// Takes it back on interfaces that led to the pods of the hairpin elements in `gone`, and to no other pod that needs it.
 /// A pod's own veth goes anyway; a bridge stays, and must not stay open.
 ///
 /// # Errors
-/// When routes, elements or the sysctl cannot be read, or it cannot be set.
+/// When routes, elements or the sysctl cannot be read, or what was set cannot be taken back.
 pub fn withdraw(firewall: &mut Firewall, gone: &[Entry]) -> Result<(), Error> {
     let hairpins = gone.iter().filter(|entry| entry.set == HAIRPIN);
-    let pods: Vec<Ipv4Addr> = hairpins.filter_map(|entry| hairpin_pod(&entry.element)).collect();
+    let pods: Vec<IpAddr> = hairpins.filter_map(|entry| hairpin_pod(&entry.element)).collect();
     if pods.is_empty() {
         return Ok(());
     }
     let rtnl = Rtnl::open().map_err(Error::Route)?;
-    let mut interfaces = BTreeMap::new();
-    for pod in &pods {
-        interfaces.extend(interface(&rtnl, *pod)?);
-    }
-    for (index, name) in interfaces {
-        let key = key(&name);
-        let set = |value| match sysctl::set(&key, value) {
-            // The interface is gone, and what was open with it.
-            Err(kernel::Error::SysctlRead { source, .. } | kernel::Error::SysctlWrite { source, .. })
-                if source.kind() == std::io::ErrorKind::NotFound =>
+    for family in Family::ALL {
+        let pods: Vec<IpAddr> = pods.iter().copied().filter(|pod| Family::of(*pod) == family).collect();
+        let mut interfaces = BTreeMap::new();
+        for pod in &pods {
+            interfaces.extend(interface(&rtnl, *pod)?.map(|interface| (interface.index, interface)));
+        }
+        for interface in interfaces.into_values() {
+            let index = interface.index;
+            // An ADD claims first and sets it then. Looking again after the change sees the claim of every ADD whose
+            // setting the change may have undone.
+            if !needed(firewall, &rtnl, index, &pods)?
+                && interface.set(&rtnl, family, false)?
+                && needed(firewall, &rtnl, index, &pods)?
             {
-                Ok(false)
+                interface.set(&rtnl, family, true)?;
             }
-            result => result.map_err(|source| Error::Localnet { key: key.clone(), source }),
-        };
-        // An ADD claims first and sets the sysctl then. Looking again after the change sees the claim of every ADD
-        // whose setting the change may have undone.
-        if !needed(firewall, &rtnl, index, &pods)? && set("0")? && needed(firewall, &rtnl, index, &pods)? {
-            set("1")?;
         }
     }
     Ok(())
 }
 
-/// Whether the interface leads to a pod with a hairpin element.
-fn needed(firewall: &mut Firewall, rtnl: &Rtnl, index: u32, gone: &[Ipv4Addr]) -> Result<bool, Error> {
+/// Whether the interface leads to a pod with a hairpin element, of the family of those that are gone.
+fn needed(firewall: &mut Firewall, rtnl: &Rtnl, index: u32, gone: &[IpAddr]) -> Result<bool, Error> {
+    let Some(family) = gone.first().map(|pod| Family::of(*pod)) else { return Ok(false) };
     for pod in gone {
         // The address may be somebody else's by now.
-        let pod = Value::Addr(IpAddr::V4(*pod));
-        if firewall.element(Family::Ip, HAIRPIN, &[pod.clone(), pod])?.is_some() {
+        let pod = Value::Addr(*pod);
+        if firewall.element(family, HAIRPIN, &[pod.clone(), pod])?.is_some() {
             return Ok(true);
         }
     }
-    let filter = RouteFilter { oif: Some(index), family: Some(rtnl::Family::Inet), ..RouteFilter::default() };
+    let of = if family == Family::Ip { rtnl::Family::Inet } else { rtnl::Family::Inet6 };
+    let filter = RouteFilter { oif: Some(index), family: Some(of), ..RouteFilter::default() };
     let mut routes = rtnl.routes(&filter).map_err(Error::Route)?;
     // The usual case, a veth with one pod behind it, is decided without reading everybody's elements.
-    routes.retain(|route| !gone.iter().any(|pod| route.dst == IpNetwork::from(IpAddr::V4(*pod))));
+    let link_local = |route: &rtnl::Route| matches!(route.dst.ip(), IpAddr::V6(v6) if v6.is_unicast_link_local() || v6.is_multicast());
+    routes.retain(|route| !link_local(route) && !gone.iter().any(|pod| route.dst == IpNetwork::from(*pod)));
     if routes.is_empty() {
         return Ok(false);
     }
-    let elements = firewall.elements(Family::Ip, HAIRPIN)?;
-    let behind = |pod: Ipv4Addr| routes.iter().any(|route| route.dst.contains(IpAddr::V4(pod)));
+    let elements = firewall.elements(family, HAIRPIN)?;
+    let behind = |pod: IpAddr| routes.iter().any(|route| route.dst.contains(pod));
     Ok(elements.iter().filter_map(hairpin_pod).any(behind))
 }
 
-fn hairpin_pod(element: &Element) -> Option<Ipv4Addr> {
+fn hairpin_pod(element: &Element) -> Option<IpAddr> {
     match element.key.as_slice() {
-        [Value::Addr(IpAddr::V4(pod)), Value::Addr(_)] => Some(*pod),
+        [Value::Addr(pod), Value::Addr(_)] => Some(*pod),
         _ => None,
     }
 }
 
-/// The sysctl that `config` needs.
-fn key_for(config: &Config) -> Result<Option<String>, Error> {
-    let (Some(pod), true, true) = (config.pod.v4, config.maps(Family::Ip), config.settings.reaches_from_loopback())
-    else {
-        return Ok(None);
-    };
-    let rtnl = Rtnl::open().map_err(Error::Route)?;
-    Ok(interface(&rtnl, pod)?.map(|(_, name)| key(&name)))
+/// Where `config` needs it, by family.
+fn wanted(config: &Config) -> Result<Vec<(Rtnl, Family, Interface)>, Error> {
+    let mut wanted = Vec::new();
+    if !config.settings.reaches_from_loopback() {
+        return Ok(wanted);
+    }
+    for family in Family::ALL.into_iter().filter(|family| config.maps(*family)) {
+        let Some(pod) = config.pod.address(family) else { continue };
+        let rtnl = Rtnl::open().map_err(Error::Route)?;
+        if let Some(interface) = interface(&rtnl, pod)? {
+            wanted.push((rtnl, family, interface));
+        }
+    }
+    Ok(wanted)
 }
 
-/// Index and name of the interface that a pod is a neighbour on.
-fn interface(rtnl: &Rtnl, pod: Ipv4Addr) -> Result<Option<(u32, String)>, Error> {
-    let route = rtnl.route_to(IpAddr::V4(pod)).map_err(Error::Route)?;
+fn interface(rtnl: &Rtnl, pod: IpAddr) -> Result<Option<Interface>, Error> {
+    let route = rtnl.route_to(pod).map_err(Error::Route)?;
     let Some(route) = route.filter(|route| route.gateway.is_none()) else { return Ok(None) };
     let link = rtnl.link_by_index(route.oif).map_err(Error::Route)?;
-    Ok(link.filter(|link| link.name != "lo").map(|link| (link.index, link.name)))
+    let link = link.filter(|link| link.name != "lo");
+    Ok(link.map(|link| Interface { index: link.index, name: link.name }))
 }
 
-fn key(interface: &str) -> String {
-    format!("net/ipv4/conf/{interface}/route_localnet")
+impl Interface {
+    /// Opens or closes it. Says whether that was necessary.
+    fn set(&self, rtnl: &Rtnl, family: Family, open: bool) -> Result<bool, Error> {
+        match (family, open) {
+            (Family::Ip, true) => {
+                let key = self.key();
+                sysctl::set(&key, "1").map_err(|source| Error::Localnet { key, source })
+            }
+            (Family::Ip, false) => match sysctl::set(&self.key(), "0") {
+                // The interface is gone, and what was open with it.
+                Err(kernel::Error::SysctlRead { source, .. } | kernel::Error::SysctlWrite { source, .. })
+                    if source.kind() == std::io::ErrorKind::NotFound =>
+                {
+                    Ok(false)
+                }
+                result => result.map_err(|source| Error::Localnet { key: self.key(), source }),
+            },
+            (Family::Ip6, true) => rtnl.add_local_route(LOOPBACK_V6, self.index, PROTOCOL).map_err(Error::Route),
+            (Family::Ip6, false) => rtnl.delete_local_route(LOOPBACK_V6, self.index, PROTOCOL).map_err(Error::Route),
+        }
+    }
+
+    fn key(&self) -> String {
+        format!("net/ipv4/conf/{}/route_localnet", self.name)
+    }
 }

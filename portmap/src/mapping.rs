@@ -128,8 +128,6 @@ fn host_ip(text: &str) -> Result<HostIp, Flaw> {
     let address = text.parse::<IpAddr>().map_err(|_| Flaw::HostIp)?.to_canonical();
     match address {
         _ if address.is_unspecified() => Ok(HostIp::Wildcard(Family::of(address))),
-        // Linux drops what a pod would answer to ::1 before any rule could see it (ip6_rcv_core).
-        IpAddr::V6(v6) if v6.is_loopback() => Err(Flaw::LoopbackV6),
         IpAddr::V4(v4) if v4.is_broadcast() || v4.is_multicast() => Err(Flaw::NotUnicast),
         IpAddr::V6(v6) if v6.is_multicast() => Err(Flaw::NotUnicast),
         _ => Ok(HostIp::Address(address)),

@@ -30,7 +30,7 @@ pub const WILDCARD: &str = "wildcard";
 pub const HAIRPIN: &str = "hairpin";
 /// Set of pods' ports, as (pod, protocol, port), all of whose clients by host port are masqueraded.
 pub const MASQ_ALL: &str = "masqall";
-/// Set of (protocol, port) of [`WILDCARD`] that 127.0.0.0/8 is none of.
+/// Set of (protocol, port) of [`WILDCARD`] that 127.0.0.0/8, or ::1, is none of.
 pub const NO_LOOPBACK: &str = "noloopback";
 /// Set of attachments that have any element, by [`Owner::key`](crate::owner::Owner::key). No packet is ever looked up
 /// in it: an ADD asks it whether the attachment has anything from an ADD whose DEL was lost, at a cost that does not
@@ -44,8 +44,7 @@ pub const SETS: [&str; 6] = [EXACT, WILDCARD, HAIRPIN, MASQ_ALL, NO_LOOPBACK, OW
 const RAW: i32 = -300;
 
 /// Every address that means this very host (RFC 1122, 3.2.1.3).
-pub(crate) const LOOPBACK: Ipv4Network =
-    Ipv4Network::new_checked(Ipv4Addr::new(127, 0, 0, 0), 8).expect("8 is a prefix length");
+const LOOPBACK: Ipv4Network = Ipv4Network::new_checked(Ipv4Addr::new(127, 0, 0, 0), 8).expect("8 is a prefix length");
 
 /// A table of nf_tables that mappings of a family are in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,7 +138,7 @@ pub fn entries(config: &Config, family: Family) -> Vec<Entry> {
             }
         }
         let is_wildcard = !matches!(mapping.host_ip, HostIp::Address(_));
-        if is_wildcard && family == Family::Ip && !config.settings.reaches_from_loopback() {
+        if is_wildcard && !config.settings.reaches_from_loopback() {
             entries.push(Entry { set: NO_LOOPBACK, element: Element::new([proto.into(), host.into()]) });
         }
     }
@@ -189,43 +188,45 @@ fn chains(realm: &Realm) -> Vec<Chain> {
     let wildcard = Statement::dnat_map([Field::L4proto, Field::ThDport], WILDCARD);
     // Where the answer would not arrive, a client is better refused at once.
     let not_here = [
-        Statement::DaddrIn(LOOPBACK.into()),
+        Statement::DaddrIn(loopback(*family)),
         Statement::lookup([Field::L4proto, Field::ThDport], NO_LOOPBACK),
         Statement::Return,
     ];
-    let not_here = (*family == Family::Ip).then(|| Rule::from(not_here));
-    let hostports = Chain::new("hostports").with_rule([exact]).with_rules(not_here).with_rule([wildcard]);
+    let hostports = Chain::new("hostports").with_rule([exact]).with_rule(not_here).with_rule([wildcard]);
     let local = || conditions.iter().cloned().chain([Statement::FibDaddrTypeLocal, Statement::jump("hostports")]);
     let before = |base: Base| Base { priority: base.priority - i32::from(!conditions.is_empty()), ..base };
     let prerouting = Chain::base("prerouting", before(Base::dstnat())).with_rule(local().collect::<Rule>());
-    let output = Chain::base("output", before(Base::dstnat_output()));
+    let output = Chain::base("output", before(Base::dstnat_output())).with_rule(local().collect::<Rule>());
     let postrouting = Chain::base("postrouting", Base::srcnat())
         .with_rule([Statement::lookup([Field::Saddr, Field::Daddr], HAIRPIN), Statement::Masquerade])
         .with_rule([
             Statement::CtStatusDnat,
             Statement::lookup([Field::Daddr, Field::L4proto, Field::ThDport], MASQ_ALL),
             Statement::Masquerade,
-        ]);
+        ])
+        .with_rule(from_loopback(*family));
     match family {
         Family::Ip => {
-            let output = output.with_rule(local().collect::<Rule>());
-            vec![hostports, prerouting, output, postrouting.with_rule(from_loopback()), guard()]
+            vec![hostports, prerouting, output, postrouting, guard()]
         }
-        Family::Ip6 => {
-            // A pod's answer to ::1 never arrives (ip6_rcv_core drops it), so a client is better refused at once:
-            // then it goes on to 127.0.0.1.
-            let not_loopback = Statement::DaddrNotIn(IpNetwork::from(IpAddr::V6(Ipv6Addr::LOCALHOST)));
-            let rule = [not_loopback].into_iter().chain(local()).collect::<Rule>();
-            vec![hostports, prerouting, output.with_rule(rule), postrouting]
-        }
+        // No guard: the kernel lets ::1 in by no interface but lo, whatever its routes say (ip6_rcv_core).
+        Family::Ip6 => vec![hostports, prerouting, output, postrouting],
     }
 }
 
-/// A pod cannot answer 127.0.0.1. What somebody else translated is left alone, hence the look-up: it holds for
+/// The addresses that mean this very host.
+pub(crate) fn loopback(family: Family) -> IpNetwork {
+    match family {
+        Family::Ip => LOOPBACK.into(),
+        Family::Ip6 => IpNetwork::from(IpAddr::V6(Ipv6Addr::LOCALHOST)),
+    }
+}
+
+/// A pod cannot answer 127.0.0.1, nor ::1. What somebody else translated is left alone, hence the look-up: it holds for
 /// packets to our pods only.
-fn from_loopback() -> [Statement; 4] {
+fn from_loopback(family: Family) -> [Statement; 4] {
     [
-        Statement::SaddrIn(LOOPBACK.into()),
+        Statement::SaddrIn(loopback(family)),
         Statement::lookup([Field::Daddr, Field::Daddr], HAIRPIN),
         Statement::CtStatusDnat,
         Statement::Masquerade,

@@ -8,6 +8,7 @@ mod counters;
 mod delete;
 mod failure;
 mod link;
+mod local;
 mod neighbour;
 mod route;
 mod route_message;

@@ -287,3 +287,25 @@ fn route_to_is_what_iproute2_gets() {
         assert_eq!(resolved("2a00::1"), None);
     });
 }
+
+#[test]
+fn a_local_route_comes_and_goes_by_its_interface() {
+    private_host(|| {
+        let left = link();
+        let right = index_of("right");
+        let rtnl = Rtnl::open().expect("a socket");
+        for own in ["192.0.2.200", "::1"].map(address) {
+            let has = |oif| rtnl.has_local_route(own, oif).expect("readable");
+            assert!(!has(left) && !has(right));
+            assert!(rtnl.add_local_route(own, left, PROTOCOL).expect("possible"));
+            assert!(!rtnl.add_local_route(own, left, PROTOCOL).expect("there already"));
+            assert!(rtnl.add_local_route(own, right, PROTOCOL).expect("another interface"));
+            assert!(has(left) && has(right));
+            assert!(rtnl.delete_local_route(own, left, PROTOCOL).expect("possible"));
+            assert!(!rtnl.delete_local_route(own, left, PROTOCOL).expect("gone already"));
+            assert!(!has(left) && has(right));
+        }
+        assert!(!rtnl.has_local_route(address("::1"), 999).expect("no such interface"));
+        assert!(!rtnl.delete_local_route(address("::1"), 999, PROTOCOL).expect("no such interface"));
+    });
+}

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use nft_model::{Element, Family, Proto, Statement, Value};
 
-use super::{EXACT, Entry, HAIRPIN, LOOPBACK, MASQ_ALL, NO_LOOPBACK, OWNERS, WILDCARD, condition_id};
+use super::{EXACT, Entry, HAIRPIN, MASQ_ALL, NO_LOOPBACK, OWNERS, WILDCARD, condition_id, loopback};
 use crate::config::Config;
 use crate::settings::Mark;
 
@@ -153,7 +153,7 @@ pub fn change(family: Family, seen: &Seen, gone: &[Owned], new: &[(&'static str,
         line(&mut nat, &format!(":{TOP} - [0:0]"));
         top.iter().for_each(|rule| line(&mut nat, rule));
     }
-    for (chain, rule, place) in hooks(family) {
+    for (chain, rule, place) in hooks() {
         if !seen.rules(chain).iter().any(|comments| is_static(comments)) {
             line(&mut nat, &format!("{place} {rule}"));
         }
@@ -192,7 +192,7 @@ pub fn removal(family: Family, seen: &Seen, gone: &[Owned]) -> Option<String> {
     if left > gone.len() {
         return text(&[("nat", nat)]);
     }
-    for (chain, rule, _) in hooks(family) {
+    for (chain, rule, _) in hooks() {
         for _ in seen.rules(chain).iter().filter(|comments| is_static(comments)) {
             line(&mut nat, &format!("-D {chain} {rule}"));
         }
@@ -257,7 +257,7 @@ pub fn rules(config: &Config, family: Family) -> Vec<(&'static str, String)> {
                 translate(config, family, WILDCARD_CHAIN, &entry.element, limited, &mut rules);
             }
             HAIRPIN | MASQ_ALL => masquerade(config, entry, &mut rules),
-            // The owner is in every comment, and 127.0.0.0/8 left out by the rule itself.
+            // The owner is in every comment, and the loopback left out by the rule itself.
             NO_LOOPBACK | OWNERS => {}
             _ => {}
         }
@@ -282,7 +282,7 @@ fn translate(
     let [Value::Addr(pod), Value::Port(pod_port)] = element.data.as_slice() else { return };
     let mut to = address.map_or_else(String::new, |address| format!("-d {} ", IpNetwork::from(address)));
     if no_loopback {
-        to = format!("! -d {LOOPBACK} ");
+        to = format!("! -d {} ", loopback(family));
     }
     let (interface, others) = conditions(config.settings.conditions(family));
     let matched = |source: &str, text: &str| {
@@ -295,12 +295,12 @@ fn translate(
             Mark::Bit(bit) => format!("-j MARK --set-xmark {0:#x}/{0:#x}", 1_u32 << bit),
             Mark::Chain(name) => format!("-j {name}"),
         };
-        let loopback = family == Family::Ip && config.settings.reaches_from_loopback();
+        let from_loopback = config.settings.reaches_from_loopback();
         let sources = match config.settings.masq_all {
             true => vec![String::new()],
             false => {
                 let own = IpNetwork::from(*pod).to_string();
-                [own].into_iter().chain(loopback.then(|| LOOPBACK.to_string())).collect()
+                [own].into_iter().chain(from_loopback.then(|| loopback(family).to_string())).collect()
             }
         };
         rules.extend(sources.iter().map(|source| (chain, format!("{} {jump}", matched(source, "mark")))));
@@ -326,9 +326,9 @@ fn masquerade(config: &Config, entry: &Entry, rules: &mut Vec<(&'static str, Str
         ([Value::Addr(pod), Value::Addr(_)], None) => {
             let network = IpNetwork::from(*pod);
             push(format!("-s {network} -d {network}"), &plain.to_string());
-            if pod.is_ipv4() && config.settings.reaches_from_loopback() {
-                let translated = "-m conntrack --ctstate DNAT";
-                push(format!("-s {LOOPBACK} -d {network} {translated}"), &format!("{LOOPBACK} : {pod}"));
+            if config.settings.reaches_from_loopback() {
+                let (translated, loopback) = ("-m conntrack --ctstate DNAT", loopback(Family::of(*pod)));
+                push(format!("-s {loopback} -d {network} {translated}"), &format!("{loopback} : {pod}"));
             }
         }
         ([Value::Addr(pod), Value::Proto(proto), Value::Port(port)], None) => {
@@ -375,14 +375,12 @@ fn range(network: IpNetwork) -> String {
 
 /// The rules of built-in chains: the chain, the rule, and how it is added. Translations come after those of others,
 /// such as Services; the masquerade before those of others, which may end the chain.
-fn hooks(family: Family) -> [(&'static str, String, &'static str); 3] {
+fn hooks() -> [(&'static str, String, &'static str); 3] {
     let comment = format!("-m comment --comment \"{STATIC}\"");
     let local = format!("-m addrtype --dst-type LOCAL {comment} -j {TOP}");
-    // A pod's answer to ::1 never arrives.
-    let output = if family == Family::Ip6 { format!("! -d ::1/128 {local}") } else { local.clone() };
     [
-        ("PREROUTING", local, "-A PREROUTING"),
-        ("OUTPUT", output, "-A OUTPUT"),
+        ("PREROUTING", local.clone(), "-A PREROUTING"),
+        ("OUTPUT", local, "-A OUTPUT"),
         ("POSTROUTING", format!("{comment} -j {MASQ_CHAIN}"), "-I POSTROUTING 1"),
     ]
 }
@@ -398,7 +396,8 @@ fn guard_hook() -> String {
 
 /// As in nftables: what makes answers to 127.0.0.1 possible must let no neighbour in.
 fn guard_rules() -> Vec<String> {
-    let drop = |end| format!("-A {GUARD} {end} {LOOPBACK} -m comment --comment \"{STATIC}\" -j DROP");
+    let loopback = loopback(Family::Ip);
+    let drop = |end| format!("-A {GUARD} {end} {loopback} -m comment --comment \"{STATIC}\" -j DROP");
     vec![drop("-d"), drop("-s")]
 }
 

@@ -255,16 +255,21 @@ fn route(forward: &Forward, rtnl: &Rtnl, trace: &mut Trace) -> Result<Link, Stop
     Ok(link)
 }
 
-/// Packets to 127.0.0.1 come back only if the pod's interface may have them.
+/// Packets to 127.0.0.1 and ::1 come back only if the pod's interface may have them.
 fn localhost(question: &Question, link: &Link, trace: &mut Trace) -> Result<(), Stopped> {
     if !question.to.ip().is_loopback() {
         return Ok(());
     }
     if question.to.is_ipv6() {
+        let rtnl = Rtnl::open().map_err(Error::Route)?;
+        if rtnl.has_local_route(question.to.ip(), link.index).map_err(Error::Route)? {
+            trace.ok("localhost", format!("{} takes answers to ::1", link.name));
+            return Ok(());
+        }
         return Err(trace.stop(
             "localhost",
-            "the kernel does not route from ::1",
-            "use 127.0.0.1, or another address of the node",
+            format!("there is no route local ::1 dev {} in table local", link.name),
+            "podwire-portmap reconcile, if the config lets the node reach pods at ::1",
         ));
     }
     let key = format!("net/ipv4/conf/{}/route_localnet", link.name);

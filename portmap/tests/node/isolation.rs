@@ -1,7 +1,7 @@
 //! What host ports must not touch, and whom they must not let in.
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use crate::common::backend::Backend;
 use crate::common::net::{self, Host, NEIGHBOUR_V4, NODE_V4, NODE_V6, PATIENCE, forward, from, lan, pod};
@@ -11,6 +11,7 @@ use serde_json::json;
 
 on_each_backend!(
     neighbours_cannot_use_what_lets_the_node_reach_pods_by_127_0_0_1,
+    neighbours_cannot_use_what_lets_the_node_reach_pods_by_the_ipv6_loopback,
     forwarded_traffic_to_the_same_port_goes_where_it_was_sent,
     other_ports_of_the_node_stay_its_own,
     what_others_translate_on_the_loopback_keeps_its_source,
@@ -78,6 +79,43 @@ fn neighbours_cannot_use_what_lets_the_node_reach_pods_by_127_0_0_1(backend: Bac
     }
     assert_eq!(received(&pod, NODE_V4[0]), ["to 127.0.0.1", "from 127.0.0.2", "honest"]);
     assert_eq!(received(&lan, NODE_V4[0]), ["to 127.0.0.1", "from 127.0.0.2", "honest"]);
+}
+
+fn neighbours_cannot_use_what_lets_the_node_reach_pods_by_the_ipv6_loopback(backend: Backend) {
+    forward();
+    let (_lan, pod) = (lan(), pod(2));
+    pod.serve(80);
+    Attachment::new(&pod, &json!([{ "hostPort": 8080, "containerPort": 80 }])).on(backend).add().ok();
+    let loopback = Ipv6Addr::LOCALHOST;
+    assert_eq!(net::tcp(loopback, 8080).map(|(name, _)| name), Ok("pod2".to_owned()));
+    // Root in a pod sends to ::1 by eth0, and from there; the node sees both come in.
+    nft(&["add", "table", "netdev", "seen"]);
+    let ingress = "{ type filter hook ingress device to-pod2 priority 0; }";
+    nft(&["add", "chain", "netdev", "seen", "ingress", ingress]);
+    for end in ["daddr", "saddr"] {
+        nft(&["add", "rule", "netdev", "seen", "ingress", "ip6", end, "::1", "counter"]);
+    }
+    let service = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 10250)).unwrap();
+    service.set_read_timeout(Some(PATIENCE)).unwrap();
+    let send = |source: Ipv6Addr, target: Ipv6Addr, text: &str| {
+        let socket = UdpSocket::bind((source, 0)).unwrap();
+        socket.send_to(text.as_bytes(), (target, 10250)).unwrap();
+    };
+    let sent = pod.netns.run(|| {
+        send(loopback, NODE_V6[0], "from ::1");
+        let ip = |arguments: &str| sandbox::command("ip").args(arguments.split(' ')).status().unwrap().success();
+        let moved =
+            ip("-6 route delete local ::1 dev lo table local") && ip("-6 route add ::1 via fe80::1 dev eth0 onlink");
+        send(pod.v6, loopback, "to ::1");
+        send(pod.v6, NODE_V6[0], "honest");
+        moved
+    });
+    assert!(sent.unwrap());
+    let mut buffer = [0; 64];
+    let length = service.recv(&mut buffer).unwrap();
+    assert_eq!(std::str::from_utf8(&buffer[..length]), Ok("honest"));
+    let seen = nft(&["list", "table", "netdev", "seen"]);
+    assert_eq!(seen.matches("packets 1 ").count(), 2, "{seen}");
 }
 
 fn forwarded_traffic_to_the_same_port_goes_where_it_was_sent(backend: Backend) {

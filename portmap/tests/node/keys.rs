@@ -1,7 +1,7 @@
 //! What the static keys do to packets, and to one another: on each backend.
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::common::backend::Backend;
 use crate::common::net::{self, Host, NEIGHBOUR_V4, NEIGHBOUR_V6, NODE_V4, NODE_V6, forward, from, lan, pod};
@@ -143,6 +143,8 @@ fn localhost_can_be_switched_off(backend: Backend) {
     Attachment::new(&off, &mapping(8080)).with("localhost", json!(false)).on(backend).add().ok();
     Attachment::new(&on, &mapping(8081)).with("name", json!("second")).on(backend).add().ok();
     assert_eq!(net::tcp(Ipv4Addr::LOCALHOST, 8080), REFUSED);
+    assert_eq!(net::tcp(Ipv6Addr::LOCALHOST, 8080), REFUSED);
+    assert_eq!(name(net::tcp(Ipv6Addr::LOCALHOST, 8081)), Ok("pod3".to_owned()));
     assert_eq!(lan.tcp(NODE_V4[0], 8080), from("pod2", NEIGHBOUR_V4));
     assert_eq!(net::tcp(NODE_V4[0], 8080), from("pod2", NODE_V4[0]));
     assert_eq!(name(off.tcp(NODE_V4[0], 8080)), Ok("pod2".to_owned()));
@@ -176,6 +178,7 @@ fn a_mark_changes_nothing_for_packets(backend: Backend) {
         assert_eq!(pod.tcp(NODE_V4[0], 8080), from("pod2", NODE_V4[0]), "{key}={value}");
         assert_eq!(name(pod.tcp(NODE_V6[0], 8080)), Ok("pod2".to_owned()), "{key}={value}");
         assert_eq!(net::tcp(Ipv4Addr::LOCALHOST, 8080), from("pod2", NODE_V4[0]), "{key}={value}");
+        assert_eq!(name(net::tcp(Ipv6Addr::LOCALHOST, 8080)), Ok("pod2".to_owned()), "{key}={value}");
         attachment.check().ok();
         let attachment = attachment.with("masqAll", json!(true));
         attachment.add().ok();

@@ -12,7 +12,7 @@ on_each_backend!(
     tcp_and_udp_reach_the_pod_by_both_families_and_see_the_client,
     one_protocol_is_not_the_other,
     the_node_reaches_the_pod_by_its_own_addresses,
-    a_client_that_tries_the_ipv6_loopback_is_refused_at_once,
+    the_node_reaches_the_pod_by_the_ipv6_loopback,
     host_ip_is_honoured,
     a_loopback_host_ip_is_for_the_node_alone,
     an_exact_mapping_wins_over_a_wildcard_one_whichever_came_first,
@@ -74,12 +74,39 @@ fn the_node_reaches_the_pod_by_its_own_addresses(backend: Backend) {
     }
 }
 
-fn a_client_that_tries_the_ipv6_loopback_is_refused_at_once(backend: Backend) {
+fn the_node_reaches_the_pod_by_the_ipv6_loopback(backend: Backend) {
     forward();
-    let (_lan, pod) = (lan(), pod(2));
+    let (_lan, pod, limited) = (lan(), pod(2), pod(3));
     pod.serve(80);
-    Attachment::new(&pod, &json!([{ "hostPort": 8080, "containerPort": 80 }])).on(backend).add().ok();
-    assert_eq!(net::tcp(std::net::Ipv6Addr::LOCALHOST, 8080), REFUSED);
+    limited.serve(80);
+    let ports = json!([
+        { "hostPort": 8080, "containerPort": 80, "protocol": "tcp" },
+        { "hostPort": 8080, "containerPort": 80, "protocol": "udp" },
+    ]);
+    let attachment = Attachment::new(&pod, &ports).on(backend);
+    attachment.add().ok();
+    let only = json!([{ "hostPort": 8081, "containerPort": 80, "hostIP": "::1" }]);
+    Attachment::new(&limited, &only).on(backend).add().ok();
+    let loopback = std::net::Ipv6Addr::LOCALHOST;
+    let reached = |(name, seen): (String, IpAddr)| (name, NODE_V6.iter().any(|node| seen == *node));
+    // The pod sees an address of the node: it could not answer ::1.
+    assert_eq!(net::tcp(loopback, 8080).map(reached), Ok(("pod2".to_owned(), true)));
+    assert_eq!(net::udp(loopback, 8080).map(reached), Ok(("pod2".to_owned(), true)));
+    assert_eq!(net::tcp(loopback, 8081).map(reached), Ok(("pod3".to_owned(), true)));
+    assert_eq!(net::tcp(NODE_V6[0], 8081), REFUSED);
+    // What listens there itself is still there.
+    net::serve("node", 22);
+    assert_eq!(net::tcp(loopback, 22), from("node", loopback));
+    attachment.check().ok();
+    // The interface stays, as that of a bridge would: the way back does not.
+    attachment.del().ok();
+    assert_eq!(net::tcp(loopback, 8080), REFUSED);
+    let ways = |link: &str| {
+        let routes =
+            sandbox::command("ip").args(["-6", "route", "show", "table", "local", "dev", link]).output().unwrap();
+        String::from_utf8(routes.stdout).unwrap().lines().filter(|line| line.contains("local ::1 ")).count()
+    };
+    assert_eq!((ways(&pod.link), ways(&limited.link)), (0, 1));
 }
 
 fn host_ip_is_honoured(backend: Backend) {

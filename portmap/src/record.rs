@@ -48,8 +48,8 @@ pub struct Record {
     /// The pod's network namespace, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns: Option<Netns>,
-    /// When, in seconds since 1970.
-    pub created: u64,
+    /// When, in milliseconds since 1970.
+    pub created_ms: u64,
     /// The network config of the ADD, `prevResult` and `runtimeConfig` included.
     config: Value,
 }
@@ -84,15 +84,14 @@ impl Record {
     pub fn of(request: &AddRequest) -> Self {
         let PodIdentity { namespace, name, .. } = request.args.pod();
         let pod = Pod { namespace: namespace.map(str::to_owned), name: name.map(str::to_owned) };
-        let created = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let netns = Netns::at(&request.netns);
-        let created = created.map_or(0, |since| since.as_secs());
-        Self::new(&request.attachment, pod, netns, created, request.config.json.clone())
+        Self::new(&request.attachment, pod, netns, request.config.json.clone())
     }
 
-    /// A record of what is known.
+    /// A record of what is known, made now.
     #[must_use]
-    pub fn new(attachment: &Attachment, pod: Pod, netns: Option<Netns>, created: u64, config: Value) -> Self {
+    pub fn new(attachment: &Attachment, pod: Pod, netns: Option<Netns>, config: Value) -> Self {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         Self {
             version: Self::VERSION,
             network: attachment.network.to_string(),
@@ -100,7 +99,7 @@ impl Record {
             ifname: attachment.ifname.to_string(),
             pod,
             netns,
-            created,
+            created_ms: now.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
             config,
         }
     }
@@ -251,7 +250,7 @@ impl Records {
                 Err(source) => errors.push(Error::Record { action: "read", path, source }),
             }
         }
-        records.sort_by_key(|record| (record.created, record.attachment()));
+        records.sort_by_key(|record| (record.created_ms, record.attachment()));
         (records, errors)
     }
 

@@ -141,10 +141,9 @@ fn adopt(outcome: &mut Outcome, network: Option<&str>, known: &[cache::Known], d
         return;
     }
     let pod = known.map(cache::Known::pod).unwrap_or_default();
-    let created = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let sandbox = netns.map_or_else(|| "unknown".to_owned(), |path| path.display().to_string());
     let config = config(&attachment, &sandbox, &outcome.forwards);
-    let record = Record::new(&attachment, pod, netns.and_then(Netns::at), created, config);
+    let record = Record::new(&attachment, pod, netns.and_then(Netns::at), config);
     let result = record.request().and_then(|config| match config {
         Some(config) if !dry_run => add::mappings(&config, &record).map(drop),
         _ => Ok(()),

@@ -4,10 +4,17 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 
+use crate::common::backend::Backend;
 use crate::common::net::{Host, NEIGHBOUR_V4, NEIGHBOUR_V6, NODE_V4, NODE_V6, PATIENCE, forward, lan, pod};
 use crate::common::plugin::Attachment;
 use sandbox::private_host;
 use serde_json::{Value, json};
+
+on_each_backend!(
+    udp_from_before_the_mapping_goes_to_the_pod,
+    a_mapping_for_one_address_takes_its_udp_and_leaves_that_of_the_others,
+    del_cuts_tcp_through_its_ports_and_nothing_else,
+);
 
 /// One client that keeps its port, as a DNS resolver or a QUIC connection does.
 struct Client(UdpSocket);
@@ -42,55 +49,42 @@ fn udp(number: u16, container: u16) -> Value {
     json!([{ "hostPort": number, "containerPort": container, "protocol": "udp" }])
 }
 
-#[test]
-fn udp_from_before_the_mapping_goes_to_the_pod() {
-    private_host(|| {
-        forward();
-        let (lan, pod) = (lan(), pod(2));
-        pod.serve(5353);
-        for (node, family) in [(IpAddr::from(NODE_V4[0]), "ipv4"), (NODE_V6[0].into(), "ipv6")] {
-            // Something has to track flows before there is a mapping.
-            crate::common::plugin::nft(&["add", "table", "inet", "tracks"]);
-            crate::common::plugin::nft(&[
-                "add",
-                "chain",
-                "inet",
-                "tracks",
-                "c",
-                "{ type filter hook input priority 0; }",
-            ]);
-            crate::common::plugin::nft(&["add", "rule", "inet", "tracks", "c", "ct", "state", "new", "accept"]);
-            let client = Client::of(&lan, node, 53);
-            assert_eq!(client.ask(), Err(ErrorKind::ConnectionRefused));
-            assert_eq!(flows(family, &["udp", "dport=53"]).len(), 1);
-            let attachment = Attachment::new(&pod, &udp(53, 5353));
-            attachment.add().ok();
-            assert_eq!(client.ask().as_deref(), Ok("pod2"));
-            attachment.del().ok();
-            assert_eq!(client.ask(), Err(ErrorKind::ConnectionRefused));
-        }
-    });
+fn udp_from_before_the_mapping_goes_to_the_pod(backend: Backend) {
+    forward();
+    let (lan, pod) = (lan(), pod(2));
+    pod.serve(5353);
+    for (node, family) in [(IpAddr::from(NODE_V4[0]), "ipv4"), (NODE_V6[0].into(), "ipv6")] {
+        // Something has to track flows before there is a mapping.
+        crate::common::plugin::nft(&["add", "table", "inet", "tracks"]);
+        crate::common::plugin::nft(&["add", "chain", "inet", "tracks", "c", "{ type filter hook input priority 0; }"]);
+        crate::common::plugin::nft(&["add", "rule", "inet", "tracks", "c", "ct", "state", "new", "accept"]);
+        let client = Client::of(&lan, node, 53);
+        assert_eq!(client.ask(), Err(ErrorKind::ConnectionRefused));
+        assert_eq!(flows(family, &["udp", "dport=53"]).len(), 1);
+        let attachment = Attachment::new(&pod, &udp(53, 5353)).on(backend);
+        attachment.add().ok();
+        assert_eq!(client.ask().as_deref(), Ok("pod2"));
+        attachment.del().ok();
+        assert_eq!(client.ask(), Err(ErrorKind::ConnectionRefused));
+    }
 }
 
-#[test]
-fn a_mapping_for_one_address_takes_its_udp_and_leaves_that_of_the_others() {
-    private_host(|| {
-        forward();
-        let (lan, every, one) = (lan(), pod(2), pod(3));
-        every.serve(5353);
-        one.serve(5353);
-        Attachment::new(&every, &udp(53, 5353)).add().ok();
-        let (first, second) = (Client::of(&lan, NODE_V4[0], 53), Client::of(&lan, NODE_V4[1], 53));
-        assert_eq!((first.ask().as_deref(), second.ask().as_deref()), (Ok("pod2"), Ok("pod2")));
-        let before = flows("ipv4", &["udp", "dst=192.0.2.2"]);
-        let exact = json!([{ "hostPort": 53, "containerPort": 5353, "protocol": "udp", "hostIP": "192.0.2.1" }]);
-        let exact = Attachment::new(&one, &exact);
-        exact.add().ok();
-        assert_eq!((first.ask().as_deref(), second.ask().as_deref()), (Ok("pod3"), Ok("pod2")));
-        assert_eq!(flows("ipv4", &["udp", "dst=192.0.2.2"]).len(), before.len());
-        exact.del().ok();
-        assert_eq!(first.ask().as_deref(), Ok("pod2"));
-    });
+fn a_mapping_for_one_address_takes_its_udp_and_leaves_that_of_the_others(backend: Backend) {
+    forward();
+    let (lan, every, one) = (lan(), pod(2), pod(3));
+    every.serve(5353);
+    one.serve(5353);
+    Attachment::new(&every, &udp(53, 5353)).on(backend).add().ok();
+    let (first, second) = (Client::of(&lan, NODE_V4[0], 53), Client::of(&lan, NODE_V4[1], 53));
+    assert_eq!((first.ask().as_deref(), second.ask().as_deref()), (Ok("pod2"), Ok("pod2")));
+    let before = flows("ipv4", &["udp", "dst=192.0.2.2"]);
+    let exact = json!([{ "hostPort": 53, "containerPort": 5353, "protocol": "udp", "hostIP": "192.0.2.1" }]);
+    let exact = Attachment::new(&one, &exact).on(backend);
+    exact.add().ok();
+    assert_eq!((first.ask().as_deref(), second.ask().as_deref()), (Ok("pod3"), Ok("pod2")));
+    assert_eq!(flows("ipv4", &["udp", "dst=192.0.2.2"]).len(), before.len());
+    exact.del().ok();
+    assert_eq!(first.ask().as_deref(), Ok("pod2"));
 }
 
 #[test]
@@ -175,46 +169,43 @@ fn speak(mut stream: &TcpStream) -> Result<(), ErrorKind> {
     stream.write_all(b"ping").and_then(|()| stream.read_exact(&mut buffer)).map_err(|error| error.kind())
 }
 
-#[test]
-fn del_cuts_tcp_through_its_ports_and_nothing_else() {
-    private_host(|| {
-        forward();
-        let (lan, pod, other) = (lan(), pod(2), pod(3));
-        echo(&pod, 80);
-        echo(&other, 80);
-        let (first, second) =
-            (json!({ "hostPort": 8080, "containerPort": 80 }), json!({ "hostPort": 8081, "containerPort": 80 }));
-        let attachment = Attachment::new(&pod, &json!([first, second]));
-        attachment.add().ok();
-        Attachment::new(&other, &json!([{ "hostPort": 9090, "containerPort": 80 }])).add().ok();
-        let cut: Vec<TcpStream> = vec![
-            connect(&lan, NODE_V4[0], 8080),
-            connect(&lan, NODE_V4[1], 8081),
-            connect(&lan, NODE_V6[0], 8080),
-            connect(&lan, NODE_V6[1], 8081),
-        ];
-        let kept: Vec<TcpStream> = vec![
-            connect(&lan, pod.v4, 80),
-            connect(&lan, pod.v6, 80),
-            connect(&lan, NODE_V4[0], 9090),
-            connect(&lan, NODE_V6[0], 9090),
-        ];
-        for stream in cut.iter().chain(&kept) {
-            speak(stream).unwrap();
-        }
-        attachment.del().ok();
-        for (family, pod) in [("ipv4", "src=10.88.0.2"), ("ipv6", "src=fd88::2")] {
-            assert_eq!(flows(family, &["tcp", pod, "dport=8080"]), Vec::<String>::new());
-            assert_eq!(flows(family, &["tcp", pod, "dport=8081"]), Vec::<String>::new());
-            assert_eq!(flows(family, &["tcp", pod, "dport=80"]).len(), 1);
-        }
-        for stream in &kept {
-            speak(stream).unwrap();
-        }
-        for stream in &cut {
-            assert_eq!(speak(stream), Err(ErrorKind::ConnectionReset));
-        }
-    });
+fn del_cuts_tcp_through_its_ports_and_nothing_else(backend: Backend) {
+    forward();
+    let (lan, pod, other) = (lan(), pod(2), pod(3));
+    echo(&pod, 80);
+    echo(&other, 80);
+    let (first, second) =
+        (json!({ "hostPort": 8080, "containerPort": 80 }), json!({ "hostPort": 8081, "containerPort": 80 }));
+    let attachment = Attachment::new(&pod, &json!([first, second])).on(backend);
+    attachment.add().ok();
+    Attachment::new(&other, &json!([{ "hostPort": 9090, "containerPort": 80 }])).on(backend).add().ok();
+    let cut: Vec<TcpStream> = vec![
+        connect(&lan, NODE_V4[0], 8080),
+        connect(&lan, NODE_V4[1], 8081),
+        connect(&lan, NODE_V6[0], 8080),
+        connect(&lan, NODE_V6[1], 8081),
+    ];
+    let kept: Vec<TcpStream> = vec![
+        connect(&lan, pod.v4, 80),
+        connect(&lan, pod.v6, 80),
+        connect(&lan, NODE_V4[0], 9090),
+        connect(&lan, NODE_V6[0], 9090),
+    ];
+    for stream in cut.iter().chain(&kept) {
+        speak(stream).unwrap();
+    }
+    attachment.del().ok();
+    for (family, pod) in [("ipv4", "src=10.88.0.2"), ("ipv6", "src=fd88::2")] {
+        assert_eq!(flows(family, &["tcp", pod, "dport=8080"]), Vec::<String>::new());
+        assert_eq!(flows(family, &["tcp", pod, "dport=8081"]), Vec::<String>::new());
+        assert_eq!(flows(family, &["tcp", pod, "dport=80"]).len(), 1);
+    }
+    for stream in &kept {
+        speak(stream).unwrap();
+    }
+    for stream in &cut {
+        assert_eq!(speak(stream), Err(ErrorKind::ConnectionReset));
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::common::backend::Backend;
 use crate::common::net::{Host, NODE_V4, NODE_V6, PATIENCE, forward, lan, pod};
 use crate::common::plugin::Attachment;
 use sandbox::private_host;
@@ -166,53 +167,60 @@ fn wait_for(world: &World, n: u64) {
 }
 
 #[test]
-fn every_packet_after_an_add_goes_to_the_new_owner() {
-    private_host(|| {
-        forward();
-        let lan = lan();
-        let world = Arc::new(World::default());
-        serve_at_node(&world);
-        let pods: Vec<Host> = (0..PODS).map(|n| pod(n + 10)).collect();
-        let mut clients = Vec::new();
-        let nodes: [IpAddr; CLIENTS] = [NODE_V4[0].into(), NODE_V6[0].into(), NODE_V4[1].into(), NODE_V6[1].into()];
-        for (index, node) in nodes.into_iter().enumerate() {
-            clients.push(send_datagrams(&lan, node, index, &world));
-        }
-        clients.push(connect(&lan, nodes[0], CLIENTS, &world));
-        clients.push(connect(&lan, nodes[1], CLIENTS + 1, &world));
-        let ports = json!([
-            { "hostPort": PORT, "containerPort": PORT, "protocol": "udp" },
-            { "hostPort": PORT, "containerPort": PORT, "protocol": "tcp" },
-        ]);
-        let mut owned = 0;
-        let mut last: Option<(&Host, Attachment)> = None;
-        for (n, pod) in (0..).zip(&pods) {
-            serve(pod, n, &world);
-            let attachment = Attachment::new(pod, &ports);
-            if let Some((before, held)) = last.take() {
-                world.state.store(2 * n, SeqCst);
-                // Every second one dies without a word, and its port is taken over.
-                if n % 2 == 0 {
-                    held.del().ok();
-                } else {
-                    before.die();
-                }
+fn every_packet_after_an_add_goes_to_the_new_owner_on_nftables() {
+    private_host(|| every_packet_after_an_add_goes_to_the_new_owner(Backend::Nftables.prepared()));
+}
+
+#[test]
+fn every_packet_after_an_add_goes_to_the_new_owner_on_iptables() {
+    private_host(|| every_packet_after_an_add_goes_to_the_new_owner(Backend::IptablesNft.prepared()));
+}
+
+fn every_packet_after_an_add_goes_to_the_new_owner(backend: Backend) {
+    forward();
+    let lan = lan();
+    let world = Arc::new(World::default());
+    serve_at_node(&world);
+    let pods: Vec<Host> = (0..PODS).map(|n| pod(n + 10)).collect();
+    let mut clients = Vec::new();
+    let nodes: [IpAddr; CLIENTS] = [NODE_V4[0].into(), NODE_V6[0].into(), NODE_V4[1].into(), NODE_V6[1].into()];
+    for (index, node) in nodes.into_iter().enumerate() {
+        clients.push(send_datagrams(&lan, node, index, &world));
+    }
+    clients.push(connect(&lan, nodes[0], CLIENTS, &world));
+    clients.push(connect(&lan, nodes[1], CLIENTS + 1, &world));
+    let ports = json!([
+        { "hostPort": PORT, "containerPort": PORT, "protocol": "udp" },
+        { "hostPort": PORT, "containerPort": PORT, "protocol": "tcp" },
+    ]);
+    let mut owned = 0;
+    let mut last: Option<(&Host, Attachment)> = None;
+    for (n, pod) in (0..).zip(&pods) {
+        serve(pod, n, &world);
+        let attachment = Attachment::new(pod, &ports).on(backend);
+        if let Some((before, held)) = last.take() {
+            world.state.store(2 * n, SeqCst);
+            // Every second one dies without a word, and its port is taken over.
+            if n % 2 == 0 {
+                held.del().ok();
+            } else {
+                before.die();
             }
-            attachment.add().ok();
-            world.state.store(2 * n + 1, SeqCst);
-            wait_for(&world, n);
-            owned += 1;
-            last = Some((pod, attachment));
         }
-        world.over.store(true, SeqCst);
-        clients.into_iter().for_each(|client| client.join().unwrap());
-        let count = |counter: &AtomicU64| counter.load(SeqCst);
-        println!(
-            "{owned} of {PODS} owners, {} sent, {} astray, {} at the node",
-            count(&world.sent),
-            count(&world.astray),
-            count(&world.at_node)
-        );
-        assert_eq!((owned, count(&world.astray), count(&world.at_node)), (PODS, 0, 0));
-    });
+        attachment.add().ok();
+        world.state.store(2 * n + 1, SeqCst);
+        wait_for(&world, n);
+        owned += 1;
+        last = Some((pod, attachment));
+    }
+    world.over.store(true, SeqCst);
+    clients.into_iter().for_each(|client| client.join().unwrap());
+    let count = |counter: &AtomicU64| counter.load(SeqCst);
+    println!(
+        "{owned} of {PODS} owners, {} sent, {} astray, {} at the node",
+        count(&world.sent),
+        count(&world.astray),
+        count(&world.at_node)
+    );
+    assert_eq!((owned, count(&world.astray), count(&world.at_node)), (PODS, 0, 0));
 }

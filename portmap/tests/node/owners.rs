@@ -3,10 +3,13 @@
 use std::fs;
 use std::net::{TcpListener, UdpSocket};
 
+use crate::common::backend::Backend;
 use crate::common::net::{Host, NEIGHBOUR_V4, NODE_V4, forward, from, lan, pod};
 use crate::common::plugin::{Answer, Attachment, HELD, gc, ruleset};
 use sandbox::private_host;
 use serde_json::{Value, json};
+
+on_each_backend!(a_dead_holder_is_taken_over_from_whole,);
 
 const RECORDS: &str = "/run/podwire/portmap";
 
@@ -47,25 +50,22 @@ fn a_living_holder_is_named_and_keeps_its_port() {
     });
 }
 
-#[test]
-fn a_dead_holder_is_taken_over_from_whole() {
-    private_host(|| {
-        forward();
-        let (lan, holder, newcomer) = (lan(), pod(2), pod(3));
-        newcomer.serve(80);
-        Attachment::new(&holder, &json!([port(8080), port(8081)])).add().ok();
-        holder.die();
-        let attachment = Attachment::new(&newcomer, &json!([port(8080)]));
-        attachment.add().ok();
-        attachment.check().ok();
-        assert_eq!(lan.tcp(NODE_V4[0], 8080), from("pod3", NEIGHBOUR_V4));
-        // What else it had went too.
-        assert!(!ruleset().contains("pod2"), "{}", ruleset());
-        assert_eq!(records(), ["podnet:pod3:eth0"]);
-        // Its DEL comes late, and takes nothing from the new holder.
-        Attachment::new(&holder, &json!([])).del().ok();
-        assert_eq!(lan.tcp(NODE_V4[0], 8080), from("pod3", NEIGHBOUR_V4));
-    });
+fn a_dead_holder_is_taken_over_from_whole(backend: Backend) {
+    forward();
+    let (lan, holder, newcomer) = (lan(), pod(2), pod(3));
+    newcomer.serve(80);
+    Attachment::new(&holder, &json!([port(8080), port(8081)])).on(backend).add().ok();
+    holder.die();
+    let attachment = Attachment::new(&newcomer, &json!([port(8080)])).on(backend);
+    attachment.add().ok();
+    attachment.check().ok();
+    assert_eq!(lan.tcp(NODE_V4[0], 8080), from("pod3", NEIGHBOUR_V4));
+    // What else it had went too.
+    assert!(!backend.rules().contains("pod2"), "{}", backend.rules());
+    assert_eq!(records(), ["podnet:pod3:eth0"]);
+    // Its DEL comes late, and takes nothing from the new holder.
+    Attachment::new(&holder, &json!([])).del().ok();
+    assert_eq!(lan.tcp(NODE_V4[0], 8080), from("pod3", NEIGHBOUR_V4));
 }
 
 #[test]

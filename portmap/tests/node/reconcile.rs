@@ -2,11 +2,14 @@
 
 use std::thread;
 
+use crate::common::backend::Backend;
 use crate::common::net::{NEIGHBOUR_V4, NEIGHBOUR_V6, NODE_V4, NODE_V6, forward, from, lan, pod};
 use crate::common::plugin::{Attachment, by_hand, nft, ruleset};
 use kernel::sysctl;
 use sandbox::private_host;
 use serde_json::{Value, json};
+
+on_each_backend!(everything_comes_back_after_a_flush,);
 
 const TABLE: &str = "podwire-hostport";
 
@@ -17,47 +20,41 @@ fn reconcile(args: &str) -> String {
     stdout
 }
 
-#[test]
-fn everything_comes_back_after_a_flush() {
-    private_host(|| {
-        forward();
-        let (lan, web, dns) = (lan(), pod(2), pod(3));
-        web.serve(80);
-        dns.serve(5353);
-        let web = Attachment::new(&web, &json!([{ "hostPort": 8080, "containerPort": 80 }]));
-        let ports = json!([{ "hostPort": 53, "containerPort": 5353, "protocol": "udp", "hostIP": "192.0.2.1" }]);
-        let dns = Attachment::new(&dns, &ports).with("snat", json!(false));
-        web.add().ok();
-        dns.add().ok();
-        let before = ruleset();
-        assert_eq!(reconcile(""), "podnet pod2 eth0: as it should be\npodnet pod3 eth0: as it should be\n");
-        nft(&["flush", "ruleset"]);
-        sysctl::set("net/ipv4/conf/to-pod2/route_localnet", "0").unwrap();
-        let planned = reconcile("--dry-run");
-        assert!(
-            planned.starts_with("podnet pod2 eth0: to be restored\n  table ip podwire-hostport: expected"),
-            "{planned}"
-        );
-        assert_eq!(ruleset(), "");
-        let shown = reconcile("");
-        assert!(
-            shown.starts_with(
-                "podnet pod2 eth0: restored 0.0.0.0:8080/tcp -> 10.88.0.2:80, [::]:8080/tcp -> [fd88::2]:80 ("
-            ),
-            "{shown}"
-        );
-        assert_eq!(ruleset(), before);
-        assert_eq!(lan.tcp(NODE_V4[0], 8080), from("pod2", NEIGHBOUR_V4));
-        assert_eq!(lan.tcp(NODE_V6[0], 8080), from("pod2", NEIGHBOUR_V6));
-        assert_eq!(lan.udp(NODE_V4[0], 53), from("pod3", NEIGHBOUR_V4));
-        web.check().ok();
-        dns.check().ok();
-        assert_eq!(reconcile("--quiet"), "");
-        web.del().ok();
-        dns.del().ok();
-        assert_eq!(reconcile(""), "");
-        assert_eq!(ruleset(), "");
-    });
+fn everything_comes_back_after_a_flush(backend: Backend) {
+    forward();
+    let (lan, web, dns) = (lan(), pod(2), pod(3));
+    web.serve(80);
+    dns.serve(5353);
+    let web = Attachment::new(&web, &json!([{ "hostPort": 8080, "containerPort": 80 }])).on(backend);
+    let ports = json!([{ "hostPort": 53, "containerPort": 5353, "protocol": "udp", "hostIP": "192.0.2.1" }]);
+    let dns = Attachment::new(&dns, &ports).with("snat", json!(false)).on(backend);
+    web.add().ok();
+    dns.add().ok();
+    let before = backend.rules();
+    assert_eq!(reconcile(""), "podnet pod2 eth0: as it should be\npodnet pod3 eth0: as it should be\n");
+    backend.flush();
+    sysctl::set("net/ipv4/conf/to-pod2/route_localnet", "0").unwrap();
+    let planned = reconcile("--dry-run");
+    assert!(planned.starts_with("podnet pod2 eth0: to be restored\n  "), "{planned}");
+    assert_eq!(backend.rules(), "");
+    let shown = reconcile("");
+    assert!(
+        shown.starts_with(
+            "podnet pod2 eth0: restored 0.0.0.0:8080/tcp -> 10.88.0.2:80, [::]:8080/tcp -> [fd88::2]:80 ("
+        ),
+        "{shown}"
+    );
+    assert_eq!(backend.rules(), before);
+    assert_eq!(lan.tcp(NODE_V4[0], 8080), from("pod2", NEIGHBOUR_V4));
+    assert_eq!(lan.tcp(NODE_V6[0], 8080), from("pod2", NEIGHBOUR_V6));
+    assert_eq!(lan.udp(NODE_V4[0], 53), from("pod3", NEIGHBOUR_V4));
+    web.check().ok();
+    dns.check().ok();
+    assert_eq!(reconcile("--quiet"), "");
+    web.del().ok();
+    dns.del().ok();
+    assert_eq!(reconcile(""), "");
+    assert_eq!(backend.rules(), "");
 }
 
 #[test]
@@ -135,9 +132,11 @@ fn what_cannot_be_restored_is_told_and_the_rest_is_done() {
         let (code, stdout, stderr) = by_hand("reconcile -o json");
         assert_eq!(code, 1);
         let document: Value = serde_json::from_str(&stdout).unwrap();
-        let done = |index: usize| document["items"][index]["done"].as_str().unwrap().to_owned();
-        assert_eq!([done(0), done(1), done(2)], ["nothing", "failed", "restored"], "{document:#}");
-        assert!(document["items"][1]["details"][0].as_str().unwrap().contains("held by container c9"), "{document:#}");
+        let items = document["items"].as_array().unwrap();
+        let of = |id: &str| items.iter().find(|item| item["containerID"] == id).unwrap();
+        let done = ["c9", "pod2", "pod3"].map(|id| of(id)["done"].as_str().unwrap());
+        assert_eq!(done, ["nothing", "failed", "restored"], "{document:#}");
+        assert!(of("pod2")["details"][0].as_str().unwrap().contains("held by container c9"), "{document:#}");
         assert!(stderr.contains("failed to read /run/podwire/portmap/podnet:c8:eth0"), "{stderr}");
         assert!(ruleset().contains("9090"));
     });

@@ -32,6 +32,20 @@ impl Backend {
         self
     }
 
+    /// Removes every rule, as an administrator does who means to begin anew.
+    pub fn flush(self) {
+        super::plugin::nft(&["flush", "ruleset"]);
+        let programs: &[&str] =
+            if self == Self::IptablesLegacy { &["iptables-legacy", "ip6tables-legacy"] } else { &[] };
+        for (program, table, action) in programs
+            .iter()
+            .flat_map(|program| ["nat", "raw"].map(|table| (program, table)))
+            .flat_map(|(program, table)| ["-F", "-X"].map(|action| (program, table, action)))
+        {
+            assert!(sandbox::command(program).args(["-t", table, action]).status().unwrap().success());
+        }
+    }
+
     /// The key `backend`.
     pub fn key(self) -> Value {
         json!(if self == Self::Nftables { "nftables" } else { "iptables" })

@@ -176,6 +176,7 @@ fn every_packet_after_an_add_goes_to_the_new_owner_on_iptables() {
     private_host(|| every_packet_after_an_add_goes_to_the_new_owner(Backend::IptablesNft.prepared()));
 }
 
+#[expect(clippy::print_stdout, reason = "the figures are the test's result")]
 fn every_packet_after_an_add_goes_to_the_new_owner(backend: Backend) {
     forward();
     let lan = lan();

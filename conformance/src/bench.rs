@@ -68,7 +68,7 @@ pub fn run(args: &BenchArgs) -> Result<String, Error> {
         dirs: args.plugin_dir.iter().map(absolute).collect::<Result<_, _>>()?,
         jobs: 1,
         limit: Duration::from_secs(3600),
-        thorough: false,
+        points: 0,
         program: std::env::current_exe().map_err(Error::OwnPath)?,
     };
     let profiles = [runner::profile(&targets[0], &options)?, runner::profile(&targets[1], &options)?];
@@ -101,8 +101,8 @@ pub fn inside() -> Result<String, Error> {
     sandbox::enter()?;
     let [base, other] = work.targets;
     let [of_base, of_other] = work.profiles;
-    let base = Host::new(base, work.dirs.clone(), of_base, false);
-    let other = Host::new(other, work.dirs, of_other, false).numbered_from(10_000);
+    let base = Host::new(base, work.dirs.clone(), of_base, 0);
+    let other = Host::new(other, work.dirs, of_other, 0).numbered_from(10_000);
     let outcome = measure(&base, &other, work.rounds, work.burst, work.present);
     for host in [&base, &other] {
         host.clean_up();

@@ -83,11 +83,14 @@ struct RunArgs {
     /// How many cases at a time.
     #[arg(long, default_value_t = default_jobs())]
     jobs: usize,
-    /// How long one case may take, in seconds.
-    #[arg(long, default_value_t = 60)]
+    /// How long one case may take, in seconds. Nothing is judged by its speed: this ends what hangs.
+    #[arg(long, default_value_t = 300)]
     timeout: u64,
-    /// Stop the plugin at every system call instead of at a sample of them.
-    #[arg(long)]
+    /// Before how many system calls, at most, a plugin is killed; spread over all those that change something.
+    #[arg(long, default_value_t = 96, value_name = "NUMBER")]
+    points: usize,
+    /// Kill the plugin before every system call that changes something, however many there are.
+    #[arg(long, conflicts_with = "points")]
     thorough: bool,
     /// How to print what came of it.
     #[arg(short, long, value_enum, default_value = "table")]
@@ -173,7 +176,7 @@ fn run(args: &RunArgs) -> Result<ExitCode, Error> {
         dirs: absolute(&args.plugin_dir)?,
         jobs: args.jobs,
         limit: Duration::from_secs(args.timeout),
-        thorough: args.thorough,
+        points: if args.thorough { usize::MAX } else { args.points },
         program: std::env::current_exe().map_err(Error::OwnPath)?,
     };
     let mut reports = Vec::new();

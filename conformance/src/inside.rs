@@ -24,8 +24,8 @@ pub struct Task {
     pub profile: Profile,
     /// The case to ask; without one, the plugin is only tried, which fills the profile.
     pub case: Option<String>,
-    /// Ask at every point instead of at a sample.
-    pub thorough: bool,
+    /// At how many system calls, at most, a plugin is killed.
+    pub points: usize,
 }
 
 /// What it found; it prints this on stdout.
@@ -52,7 +52,7 @@ pub fn run() -> Result<Told, Error> {
     std::io::stdin().read_to_string(&mut text).map_err(Error::Child)?;
     let task: Task = serde_json::from_str(&text).map_err(Error::Encode)?;
     sandbox::enter()?;
-    let host = Host::new(task.target, task.dirs, task.profile, task.thorough);
+    let host = Host::new(task.target, task.dirs, task.profile, task.points);
     if let Err(Finding::Failed(why) | Finding::Skipped(why) | Finding::Trouble(why)) = host.start() {
         return Err(Error::Host(why));
     }
@@ -73,7 +73,9 @@ fn ask(host: &Host, id: &str) -> Result<Told, Error> {
     });
     let calls = host.transcript();
     host.clean_up();
-    let residue = match host.residue() {
+    // What has failed is not waited for.
+    let left = if verdict.is_ok() { host.residue() } else { host.attached_traces() };
+    let residue = match left {
         Ok(lines) => lines,
         Err(Finding::Failed(why) | Finding::Skipped(why) | Finding::Trouble(why)) => vec![why],
     };

@@ -23,8 +23,8 @@ pub struct Options {
     pub jobs: usize,
     /// How long one case may take.
     pub limit: Duration,
-    /// Ask at every point instead of at a sample.
-    pub thorough: bool,
+    /// At how many system calls, at most, a plugin is killed.
+    pub points: usize,
     /// This executable, or one with the same commands.
     pub program: PathBuf,
 }
@@ -118,7 +118,7 @@ fn task(target: &Target, profile: Profile, options: &Options) -> Result<Task, Er
     for index in 0..target.plugins.len() {
         executable(target.plugin_type(index), &dirs)?;
     }
-    Ok(Task { target: target.clone(), dirs, profile, case: None, thorough: options.thorough })
+    Ok(Task { target: target.clone(), dirs, profile, case: None, points: options.points })
 }
 
 /// The same as [`run`] for a target that has been tried.

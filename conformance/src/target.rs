@@ -64,6 +64,9 @@ pub struct Target {
     /// Values that the plugin documents as invalid: code 7 is expected.
     #[serde(default)]
     pub invalid: Option<Object>,
+    /// `ip(8)` lines that make what the plugin's config takes for granted on the host, such as a master interface.
+    #[serde(default)]
+    pub prepare: Vec<String>,
     /// Programs of the target that run beside the plugin, each with its arguments.
     #[serde(default)]
     pub daemons: Vec<Daemon>,
@@ -97,8 +100,10 @@ pub struct Traits {
     pub ipv4: bool,
     /// Pods get an IPv6 address.
     pub ipv6: bool,
-    /// Pods reach pods and the node.
+    /// Pods reach pods.
     pub connects: bool,
+    /// Pods and the node reach each other.
+    pub node: bool,
     /// Pods reach what is outside of the node, with the node's address.
     pub masquerades: bool,
     /// Reasons why data-plane questions cannot be put: shown with each skip.
@@ -107,7 +112,7 @@ pub struct Traits {
 
 impl Default for Traits {
     fn default() -> Self {
-        Self { ipv4: true, ipv6: false, connects: true, masquerades: false, without_packets: None }
+        Self { ipv4: true, ipv6: false, connects: true, node: true, masquerades: false, without_packets: None }
     }
 }
 
@@ -166,6 +171,7 @@ impl Target {
             small_pool: None,
             unsupported: None,
             invalid: None,
+            prepare: Vec::new(),
             daemons: Vec::new(),
             deviations: Vec::new(),
         };

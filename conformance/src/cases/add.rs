@@ -436,12 +436,12 @@ fn address_only(version: &str) -> String {
     crate::host::shape::reshape(&lease, version).to_string()
 }
 
-fn namespace_of_a_process(host: &Host) -> Verdict {
-    let mut pod = host.pod()?;
+/// A process in the pod's namespace.
+pub(super) fn inhabitant(pod: &Pod) -> Verdict<std::process::Child> {
     let mut command = sandbox::command("ip");
     command.args(["netns", "exec", &pod.netns, "sleep", "60"]).stdin(std::process::Stdio::null());
     let child = command.stdout(std::process::Stdio::null()).spawn();
-    let mut child = child.map_err(|error| crate::verdict::Finding::Trouble(format!("cannot start sleep: {error}")))?;
+    let child = child.map_err(|error| crate::verdict::Finding::Trouble(format!("cannot start sleep: {error}")))?;
     super::until("a process in the namespace", || {
         let own = std::fs::metadata(format!("/proc/{}/ns/net", child.id()))
             .map(|meta| std::os::linux::fs::MetadataExt::st_ino(&meta));
@@ -449,6 +449,12 @@ fn namespace_of_a_process(host: &Host) -> Verdict {
             .map(|meta| std::os::linux::fs::MetadataExt::st_ino(&meta));
         Ok(matches!((own, wanted), (Ok(own), Ok(wanted)) if own == wanted))
     })?;
+    Ok(child)
+}
+
+fn namespace_of_a_process(host: &Host) -> Verdict {
+    let mut pod = host.pod()?;
+    let mut child = inhabitant(&pod)?;
     pod.path = format!("/proc/{}/ns/net", child.id());
     let answer = host.call_for("ADD", &pod).run();
     let link = pod.link();

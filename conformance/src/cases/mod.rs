@@ -1,6 +1,7 @@
 //! The questions. Each is a flat function with the sentence of the spec that it holds to.
 
 mod add;
+mod capabilities;
 mod catalogue;
 mod chained;
 mod check;
@@ -125,6 +126,7 @@ const TABLES: &[&[Case]] = &[
     wire::CASES,
     packets::CASES,
     ports::CASES,
+    capabilities::CASES,
 ];
 
 /// Every question.
@@ -171,7 +173,7 @@ pub(crate) fn nothing_is_left(host: &Host) -> Verdict {
 
 /// Waits for a condition.
 pub(crate) fn until(what: &str, condition: impl Fn() -> Verdict<bool>) -> Verdict {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(20);
     while !condition()? {
         ensure!(Instant::now() < deadline, "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(5));

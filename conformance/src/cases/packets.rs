@@ -36,11 +36,11 @@ cases! { "packets":
     "DP-6" since "0.1.0" in "2, Overview" for MAIN => node_to_pod,
         "The node reaches a pod",
         "Interface plugins create a network interface inside the container and ensure it has connectivity.",
-        "A server in a pod is asked from the host, by TCP and UDP, over each family.";
+        "A server in a pod is asked from the host, by TCP and UDP, over each family; it must answer.";
     "DP-7" since "0.1.0" in "2, Overview" for MAIN => pod_to_node,
         "A pod reaches the node",
         "Interface plugins create a network interface inside the container and ensure it has connectivity.",
-        "A server on the host is asked from a pod, by TCP and UDP, at the host's address in another network.";
+        "A server on the host is asked from a pod, by TCP and UDP, at the host's address in another network; it must answer.";
     "DP-8" since "0.1.0" in "1, Plugin configuration objects" for MAIN => |host| pod_to_outside(host, "4"),
         "With ipMasq, a pod reaches what has no route back, over IPv4",
         "ipMasq: If supported by the plugin, sets up an IP masquerade on the host for this network.",
@@ -52,7 +52,7 @@ cases! { "packets":
     "DP-10" since "0.1.0" in "2, Overview" for MAIN => itself,
         "A pod reaches itself at its own address",
         "Interface plugins create a network interface inside the container and ensure it has connectivity.",
-        "A server in a pod is asked from the same pod at each of its addresses.";
+        "A server in a pod is asked from the same pod at each of its addresses; it must answer.";
     "DP-11" since "0.1.0" in "2, DEL" for MAIN => silent_after_del,
         "After DEL nothing answers at the pod's address",
         "Delete the interface defined by CNI_IFNAME inside the container at CNI_NETNS.",
@@ -77,6 +77,10 @@ cases! { "packets":
         "A connection survives that other pods come and go",
         "Plugins must handle being executed concurrently across different containers.",
         "A TCP connection between two pods is open while three others are ADDed and DELeted; data must still go through it.";
+    "DP-17" since "0.1.0" in "2, Overview" for MAIN => full_packets,
+        "A packet as large as the interface's MTU goes through",
+        "Interface plugins create a network interface inside the container and ensure it has connectivity.",
+        "A datagram that fills a packet goes from one pod to another; it must arrive, and `ip -j route get` in the asking pod must know of no smaller MTU on the way.";
 }
 
 const PORT: u16 = 8080;
@@ -88,6 +92,14 @@ pub(super) fn connecting(host: &Host) -> Verdict {
     }
     if !host.target.traits.connects {
         skip!("the target file does not promise that pods are connected");
+    }
+    Ok(())
+}
+
+/// Skips if pods and the node are not there to reach each other.
+fn on_the_node(host: &Host) -> Verdict {
+    if !host.target.traits.node {
+        skip!("the target file does not promise that pods and the node reach each other");
     }
     Ok(())
 }
@@ -150,6 +162,7 @@ fn address_is_kept(host: &Host) -> Verdict {
 }
 
 fn node_to_pod(host: &Host) -> Verdict {
+    on_the_node(host)?;
     let (pod, result) = attached(host)?;
     let _server = Server::start(Some(&pod.path), PORT, "pod")?;
     for to in parsed(&result) {
@@ -204,6 +217,7 @@ impl Drop for Outside {
 }
 
 fn pod_to_node(host: &Host) -> Verdict {
+    on_the_node(host)?;
     let (pod, result) = attached(host)?;
     let _outside = outside()?;
     let _server = Server::start(None, PORT, "node")?;
@@ -250,7 +264,7 @@ fn silent_after_del(host: &Host) -> Verdict {
     }
     host.detach(&two, Some(&result))?;
     for to in parsed(&result) {
-        let patience = std::time::Duration::from_millis(300);
+        let patience = crate::host::net::SILENCE;
         let reply = crate::host::net::ask_for(Some(&one.path), Protocol::Tcp, SocketAddr::new(to, PORT), 10, patience)?;
         ensure!(reply.is_none(), "after DEL {to} still answers: {reply:?}");
     }
@@ -280,7 +294,9 @@ fn reused_address(host: &Host) -> Verdict {
         let _server = Server::start(Some(&pod.path), PORT, "pod")?;
         for to in &addresses {
             // The host and its neighbour learn the address, so that the next holder meets what they remember.
-            reaches(None, Protocol::Tcp, SocketAddr::new(*to, PORT), 10, "pod")?;
+            if host.target.traits.node {
+                reaches(None, Protocol::Tcp, SocketAddr::new(*to, PORT), 10, "pod")?;
+            }
             reaches(Some(&asker), Protocol::Tcp, SocketAddr::new(*to, PORT), 10, "pod")?;
         }
         if addresses.iter().any(|address| seen.contains(address)) {
@@ -297,7 +313,23 @@ fn large_datagram(host: &Host) -> Verdict {
     let _server = Server::start(Some(&two.path), PORT, "two")?;
     for to in parsed(&result) {
         reaches(Some(&one), Protocol::Udp, SocketAddr::new(to, PORT), 9000, "two")?;
-        reaches(None, Protocol::Udp, SocketAddr::new(to, PORT), 9000, "two")?;
+        if host.target.traits.node {
+            reaches(None, Protocol::Udp, SocketAddr::new(to, PORT), 9000, "two")?;
+        }
+    }
+    Ok(())
+}
+
+fn full_packets(host: &Host) -> Verdict {
+    let ((one, _), (two, result)) = (attached(host)?, attached(host)?);
+    let mtu = one.link()?.and_then(|link| link.get("mtu")?.as_u64()).unwrap_or_default();
+    let Some(room) = usize::try_from(mtu).ok().filter(|mtu| *mtu >= 1280) else { fail!("the MTU is {mtu}") };
+    let _server = Server::start(Some(&two.path), PORT, "two")?;
+    for to in parsed(&result) {
+        let headers = if to.is_ipv4() { 20 + 8 } else { 40 + 8 };
+        reaches(Some(&one), Protocol::Udp, SocketAddr::new(to, PORT), room - headers, "two")?;
+        let route = one.ip(&["route", "get", &to.to_string()])?;
+        ensure!(!route.to_string().contains("\"mtu\""), "the way to {to} has a smaller MTU than {mtu}: {route}");
     }
     Ok(())
 }

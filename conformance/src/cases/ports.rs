@@ -1,14 +1,13 @@
 //! portMappings: who reaches the node's port reaches the pod.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::packets::{NODE, Outside, outside};
 use super::{CALLED, cases, nothing_is_left, sorry};
 use crate::host::Host;
-use crate::host::net::{PATIENCE, Protocol, Reply, Server, ask, ask_by, ask_for, inside, parse};
+use crate::host::net::{PATIENCE, Protocol, Reply, SILENCE, Server, ask, ask_by, ask_for, inside, parse};
 use crate::host::pod::Pod;
 use crate::host::shape::{bare_addresses, family};
 use crate::verdict::{Finding, Verdict, ensure, fail, skip};
@@ -42,6 +41,18 @@ cases! { "ports":
         "The pod sees the outside client's own address",
         "portMappings: Pass mapping from ports on the host to ports in the container network namespace.",
         "A client beyond the host asks; the server must have seen its address, not the host's.";
+    "PM-1h" since "0.3.0" in "CONVENTIONS, portMappings" for CALLED => from_another_pod,
+        "A mapped port is reached by another pod at the node's address",
+        "portMappings: Pass mapping from ports on the host to ports in the container network namespace.",
+        "A second pod asks the host's address at hostPort; the first pod's server must answer.";
+    "PM-1i" since "0.3.0" in "CONVENTIONS, portMappings" for CALLED => |host| from_outside(host, Protocol::Udp, 1),
+        "A mapped UDP port is reached from outside over IPv6",
+        "portMappings: Pass mapping from ports on the host to ports in the container network namespace.",
+        "A client beyond the host asks the host's address at hostPort; the pod's server must answer.";
+    "PM-1j" since "0.3.0" in "CONVENTIONS, portMappings" for CALLED => udp_from_the_node,
+        "A mapped UDP port is reached from the node",
+        "portMappings: Pass mapping from ports on the host to ports in the container network namespace.",
+        "The host asks its own address at hostPort by UDP; the pod's server must answer.";
     "PM-2a" since "0.3.0" in "practice: plugins issue 1209" for CALLED => passing_traffic,
         "Traffic through the host to the same port elsewhere is left alone",
         "hostPort: a port on the host.",
@@ -54,6 +65,14 @@ cases! { "ports":
         "hostIP restricts the mapping to that address",
         "hostIP: the address on the host to bind to.",
         "A mapping for the host's address 192.0.2.1; it must answer there, and not at 192.0.2.3, which the host has too.";
+    "PM-2d" since "0.3.0" in "CONVENTIONS, portMappings" for CALLED => one_port_of_two_addresses,
+        "One port of two host addresses leads to two pods",
+        "hostIP: the address on the host to bind to.",
+        "ADD of two pods that map one port of 192.0.2.1 and of 192.0.2.3; a client beyond the host asks both, and each pod must answer.";
+    "PM-2e" since "0.3.0" in "CONVENTIONS, portMappings" for CALLED => host_ip_of_ipv6,
+        "hostIP may be an IPv6 address",
+        "hostIP: the address on the host to bind to.",
+        "A mapping for the host's address 2001:db8:1::1; it must answer there, and not at 192.0.2.1.";
     "PM-3a" since "0.3.0" in "practice: containerd has no JSON tags" for CALLED => |host| spelled(host, json!([{ "HostPort": 30080, "ContainerPort": 8080, "Protocol": "tcp", "HostIP": "" }])),
         "Keys as containerd spells them are understood",
         "portMappings: hostPort, containerPort, protocol, hostIP.",
@@ -118,6 +137,10 @@ cases! { "ports":
         "DEL of one pod leaves the other's ports",
         "Undo any modifications applied in the plugin's ADD functionality.",
         "ADD of two pods with a port each, DEL of one; the other's port must answer.";
+    "PM-5e" since "0.3.0" in "practice: plugins issue 123" for CALLED => no_flow_is_left,
+        "After DEL no UDP flow leads to the pod",
+        "Undo any modifications applied in the plugin's ADD functionality.",
+        "A client beyond the host asks by UDP, DEL; `conntrack -L` must show no entry of the port that leads to the pod.";
     "PM-6" since "0.3.0" in "2, CHECK" for CALLED => check_after_many,
         "CHECK succeeds with mappings of several pods",
         "The plugin must handle CHECK being called immediately after an ADD.",
@@ -181,6 +204,20 @@ fn from_the_node(host: &Host) -> Verdict {
     expect(ask(None, Protocol::Tcp, SocketAddr::new(node(0)?, HOST_PORT), 100)?, "pod", "from the node").map(drop)
 }
 
+fn udp_from_the_node(host: &Host) -> Verdict {
+    let _outside = prepared(host)?;
+    let (_pod, _, _server) = serving(host, "pod", mapping(HOST_PORT, Protocol::Udp))?;
+    expect(ask(None, Protocol::Udp, SocketAddr::new(node(0)?, HOST_PORT), 100)?, "pod", "from the node").map(drop)
+}
+
+fn from_another_pod(host: &Host) -> Verdict {
+    let _outside = prepared(host)?;
+    let (_pod, _, _server) = serving(host, "pod", mapping(HOST_PORT, Protocol::Tcp))?;
+    let (neighbour, _, _other) = serving(host, "neighbour", json!([]))?;
+    let reply = ask(Some(&neighbour.path), Protocol::Tcp, SocketAddr::new(node(0)?, HOST_PORT), 100)?;
+    expect(reply, "pod", "from another pod").map(drop)
+}
+
 fn from_localhost(host: &Host) -> Verdict {
     let _outside = prepared(host)?;
     let (_pod, _, _server) = serving(host, "pod", mapping(HOST_PORT, Protocol::Tcp))?;
@@ -239,8 +276,38 @@ fn host_ip(host: &Host) -> Verdict {
         ask_for(Some(&outside.path), Protocol::Tcp, SocketAddr::new(address, HOST_PORT), 100, patience)
     };
     expect(at(node(0)?, PATIENCE)?, "pod", "at hostIP")?;
-    let other = at(Ipv4Addr::new(192, 0, 2, 3).into(), Duration::from_millis(500))?;
+    let other = at(Ipv4Addr::new(192, 0, 2, 3).into(), SILENCE)?;
     ensure!(other.is_none(), "it also answers at another address: {other:?}");
+    Ok(())
+}
+
+fn one_port_of_two_addresses(host: &Host) -> Verdict {
+    let outside = prepared(host)?;
+    crate::host::exec::tool("ip", &["address", "add", "192.0.2.3/24", "dev", "scafout"])?;
+    let of =
+        |address: &str| json!([{ "hostPort": HOST_PORT, "containerPort": PORT, "protocol": "tcp", "hostIP": address }]);
+    let (_one, _, _first) = serving(host, "one", of(NODE[0]))?;
+    let (_two, _, _second) = serving(host, "two", of("192.0.2.3"))?;
+    for (address, name) in [(node(0)?, "one"), (Ipv4Addr::new(192, 0, 2, 3).into(), "two")] {
+        let reply = ask(Some(&outside.path), Protocol::Tcp, SocketAddr::new(address, HOST_PORT), 100)?;
+        expect(reply, name, &format!("at {address}"))?;
+    }
+    Ok(())
+}
+
+fn host_ip_of_ipv6(host: &Host) -> Verdict {
+    let outside = prepared(host)?;
+    let mappings = json!([{ "hostPort": HOST_PORT, "containerPort": PORT, "protocol": "tcp", "hostIP": NODE[1] }]);
+    let (_pod, result, _server) = serving(host, "pod", mappings)?;
+    if !bare_addresses(&result).iter().any(|address| family(address) == "6") {
+        skip!("the pod has no IPv6 address");
+    }
+    let at = |index: usize, patience| {
+        ask_for(Some(&outside.path), Protocol::Tcp, SocketAddr::new(node(index)?, HOST_PORT), 100, patience)
+    };
+    expect(at(1, PATIENCE)?, "pod", "at hostIP")?;
+    let other = at(0, SILENCE)?;
+    ensure!(other.is_none(), "it also answers over IPv4: {other:?}");
     Ok(())
 }
 
@@ -296,7 +363,7 @@ fn closed_after_del(host: &Host) -> Verdict {
     let to = SocketAddr::new(node(0)?, HOST_PORT);
     expect(ask(Some(&outside.path), Protocol::Tcp, to, 100)?, "pod", "before DEL")?;
     host.detach(&pod, Some(&result))?;
-    let reply = ask_for(Some(&outside.path), Protocol::Tcp, to, 100, Duration::from_millis(500))?;
+    let reply = ask_for(Some(&outside.path), Protocol::Tcp, to, 100, SILENCE)?;
     ensure!(reply.is_none(), "after DEL there is an answer: {reply:?}");
     Ok(())
 }
@@ -323,9 +390,29 @@ fn udp_moves_on(host: &Host) -> Verdict {
     expect(question(), "first", "before DEL")?;
     host.detach(&pod, Some(&result))?;
     // While nobody has the port, the client goes on asking: that entry must not outlive the next ADD either.
-    let _ = ask_by(&socket, to, b"anybody?", Duration::from_millis(100));
+    let _ = ask_by(&socket, to, b"anybody?", SILENCE / 4);
     let (_next, _, _other) = serving(host, "second", mapping(HOST_PORT, Protocol::Udp))?;
     expect(question(), "second", "after DEL and ADD").map(drop)
+}
+
+fn no_flow_is_left(host: &Host) -> Verdict {
+    let outside = prepared(host)?;
+    let (pod, result, _server) = serving(host, "pod", mapping(HOST_PORT, Protocol::Udp))?;
+    let reply = ask(Some(&outside.path), Protocol::Udp, SocketAddr::new(node(0)?, HOST_PORT), 100)?;
+    expect(reply, "pod", "before DEL")?;
+    let port = HOST_PORT.to_string();
+    let flows = || -> Verdict<String> {
+        let output = crate::host::exec::tool("conntrack", &["-L", "-p", "udp", "--orig-port-dst", &port])?;
+        Ok(String::from_utf8_lossy(&output).trim().to_owned())
+    };
+    if flows()?.is_empty() {
+        skip!("the mapping does not go through connection tracking");
+    }
+    host.detach(&pod, Some(&result))?;
+    let left = flows()?;
+    let to_pod = bare_addresses(&result).into_iter().find(|address| left.contains(&format!("src={address} ")));
+    ensure!(to_pod.is_none(), "after DEL there is: {left}");
+    Ok(())
 }
 
 fn other_pods_port(host: &Host) -> Verdict {

@@ -12,19 +12,19 @@ cases! { "runtimes":
     "WIRE-1" since "0.3.0" in "practice: containerd" for ANY => containerd,
         "A pod's life under containerd",
         "The runtime provides parameters via environment variables and configuration.",
-        "ADD with a 64-digit id, /var/run, CNI_ARGS in map order, capabilities left in and annotations; DEL; then a second DEL with an empty CNI_NETNS and no prevResult. All must succeed and nothing be left.";
+        "ADD with a 64-digit id, /var/run, CNI_ARGS in map order, capabilities left in, annotations, and portMappings with keys in capitals; DEL, and a second DEL with an empty CNI_NETNS and no prevResult; all must succeed and nothing be left.";
     "WIRE-2" since "0.4.0" in "practice: CRI-O" for ANY => crio,
         "A pod's life under CRI-O",
         "A runtime may execute CHECK from immediately after a successful ADD.",
-        "ADD with CNI_ARGS in fixed order, CHECK at once and again, DEL. All must succeed and nothing be left.";
+        "ADD with CNI_ARGS in fixed order, CHECK at once and again, DEL; all must succeed and nothing be left.";
     "WIRE-3" since "0.3.0" in "practice: podman" for ANY => podman,
         "A container's life under podman",
         "The runtime provides parameters via environment variables and configuration.",
-        "VERSION with dummies, ADD with IgnoreUnknown and K8S_POD_NAME, DEL. All must succeed and nothing be left.";
+        "VERSION with dummies, ADD with IgnoreUnknown and K8S_POD_NAME, DEL; all must succeed and nothing be left.";
     "WIRE-4" since "0.3.0" in "practice: ctr and nerdctl" for ANY => ctr,
         "A container's life under ctr and nerdctl",
         "Optional environment parameters: CNI_NETNS.",
-        "ADD into /proc/PID/ns/net by a `default-` id with empty CNI_ARGS, the process ends, DEL with an empty CNI_NETNS. All must succeed and nothing be left.";
+        "ADD into /proc/PID/ns/net by a `default-` id with empty CNI_ARGS, the process ends, DEL with an empty CNI_NETNS; all must succeed and nothing be left.";
     "WIRE-5" since "0.3.0" in "3, Deriving runtimeConfig" for ANY => foreign_capabilities,
         "Capability arguments that the plugin does not know are ignored",
         "any capability supported by the plugin configuration and provided by the runtime should be inserted in the runtimeConfig.",
@@ -45,10 +45,10 @@ cases! { "runtimes":
         "CHECK with the cached result, which has been through JSON again",
         "The previous result provided is always the final result of the add operation.",
         "ADD, CHECK with the result's keys sorted and empty fields filled in as libcni's cache does; it must succeed.";
-    "WIRE-10" since "0.3.0" in "practice: a pod has several attachments" for CALLED => two_attachments_go_one_by_one,
-        "Two attachments of a pod go one by one",
-        "It may be added to a specific network more than once only if each addition is done with a different interface name.",
-        "ADD of two containers in turns with DEL of each, in the other order; nothing must be left.";
+    "WIRE-10" since "0.3.0" in "3, Lifecycle & Ordering" for CALLED => two_attachments_go_one_by_one,
+        "Two attachments go one by one",
+        "Plugins must handle being executed concurrently across different containers.",
+        "ADD of two containers, DEL of the first, DEL of the second; nothing must be left.";
 }
 
 fn life(host: &Host, pod: &Pod, change: fn(Call<'_>) -> Call<'_>) -> Verdict<Value> {
@@ -68,15 +68,21 @@ fn extra(call: Call<'_>) -> Call<'_> {
     call.capability("cgroupPath", json!("/kubepods/burstable/pod0a1b"))
 }
 
+/// Its type for port mappings has no JSON tags.
+fn as_containerd_spells() -> Value {
+    json!([{ "HostPort": 31000, "ContainerPort": 80, "Protocol": "tcp", "HostIP": "" }])
+}
+
 fn containerd(host: &Host) -> Verdict {
     let mut pod = super::busy_pod_called(host, &"5c1f0e9a".repeat(8))?;
     pod.path = format!("/var{}", pod.path);
+    let pod = &mut super::remembered(host, pod.with("portMappings", as_containerd_spells()));
     pod.args = "K8S_POD_UID=0a1b;IgnoreUnknown=1;K8S_POD_NAMESPACE=ns;K8S_POD_NAME=p;K8S_POD_INFRA_CONTAINER_ID=5c1f"
         .to_owned();
-    let result = life(host, &pod, extra)?;
-    host.detach_with(&pod, Some(&result), extra)?;
+    let result = life(host, pod, extra)?;
+    host.detach_with(pod, Some(&result), extra)?;
     pod.remove_namespace()?;
-    host.detach_with(&pod, None, |call| extra(call).env("CNI_NETNS", "").without_key("prevResult"))?;
+    host.detach_with(pod, None, |call| extra(call).env("CNI_NETNS", "").without_key("prevResult"))?;
     nothing_is_left(host)
 }
 
@@ -102,8 +108,16 @@ fn podman(host: &Host) -> Verdict {
 }
 
 fn ctr(host: &Host) -> Verdict {
-    let pod = super::busy_pod_called(host, "default-c1")?;
-    let result = host.attach(&pod)?;
+    let mut pod = super::busy_pod_called(host, "default-c1")?;
+    let mut child = super::add::inhabitant(&pod)?;
+    pod.path = format!("/proc/{}/ns/net", child.id());
+    if pod.scaffold.is_some() {
+        pod.scaffold_is_at(&pod.path.clone());
+    }
+    let result = host.attach(&pod);
+    let _ = child.kill();
+    let _ = child.wait();
+    let result = result?;
     pod.remove_namespace()?;
     host.detach_with(&pod, Some(&result), |call| call.env("CNI_NETNS", ""))?;
     nothing_is_left(host)

@@ -18,6 +18,7 @@ impl Host {
         // A node has addresses of its own, from which it asks its pods.
         super::exec::tool("ip", &["address", "replace", "198.18.0.1/32", "dev", "lo"])?;
         super::exec::tool("ip", &["address", "replace", "2001:db8:ffff::1/128", "dev", "lo"])?;
+        super::pod::tool_batch(&[], &self.target.prepare)?;
         for daemon in &self.target.daemons {
             let path = self.dirs.iter().map(|dir| dir.join(&daemon.program)).find(|path| path.is_file());
             let path = path.ok_or_else(|| trouble("find", daemon.program.clone()))?;
@@ -27,7 +28,7 @@ impl Host {
             if let Ok(mut daemons) = self.daemons.lock() {
                 daemons.push(child);
             }
-            let deadline = Instant::now() + Duration::from_secs(5);
+            let deadline = Instant::now() + Duration::from_secs(20);
             while !daemon.ready.exists() {
                 if Instant::now() > deadline {
                     return Err(trouble("wait for", format!("{}", daemon.ready.display())));

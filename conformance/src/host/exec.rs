@@ -134,7 +134,7 @@ pub fn tool(program: &str, args: &[&str]) -> Verdict<Vec<u8>> {
 pub fn tool_with_input(program: &str, args: &[&str], input: &[u8]) -> Verdict<Vec<u8>> {
     let mut command = sandbox::command(program);
     command.args(args);
-    let finished = run(&mut command, input, Duration::from_secs(20))?;
+    let finished = run(&mut command, input, Duration::from_secs(60))?;
     if finished.status.success() {
         return Ok(finished.stdout);
     }

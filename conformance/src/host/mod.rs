@@ -53,8 +53,8 @@ pub struct Host {
     pub profile: Profile,
     /// The environment of plugins besides CNI_*.
     pub environment: BTreeMap<String, OsString>,
-    /// Ask at every point instead of at a sample.
-    pub thorough: bool,
+    /// At how many system calls, at most, a plugin is killed.
+    pub points: usize,
     pods: Mutex<Vec<Pod>>,
     number: AtomicUsize,
     calls: Mutex<Vec<String>>,
@@ -65,7 +65,7 @@ pub struct Host {
 impl Host {
     /// The host that this process has just entered.
     #[must_use]
-    pub fn new(target: Target, dirs: Vec<PathBuf>, profile: Profile, thorough: bool) -> Self {
+    pub fn new(target: Target, dirs: Vec<PathBuf>, profile: Profile, points: usize) -> Self {
         let command = sandbox::command("true");
         let path = command.get_envs().find(|(key, _)| *key == "PATH").and_then(|(_, value)| value);
         let environment = [
@@ -78,7 +78,7 @@ impl Host {
             dirs,
             profile,
             environment: environment.into(),
-            thorough,
+            points,
             pods: Mutex::default(),
             number: AtomicUsize::new(1),
             calls: Mutex::default(),
@@ -271,9 +271,9 @@ impl Host {
     /// Waits for processes that plugins left behind: a plugin may finish its work after it has answered, but not for ever.
     ///
     /// # Errors
-    /// Failed if one is still there after 5 seconds.
+    /// Failed if one is still there after 20 seconds.
     pub fn settle(&self) -> Verdict {
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + Duration::from_secs(20);
         let known: Vec<u32> =
             self.daemons.lock().map(|all| all.iter().map(std::process::Child::id).collect()).unwrap_or_default();
         processes::wait_for_orphans(&known, deadline)
@@ -284,14 +284,13 @@ impl Host {
     /// # Errors
     /// Trouble if a tool fails.
     pub fn residue(&self) -> Verdict<Vec<String>> {
-        self.settle()?;
-        let deadline = Instant::now() + Duration::from_secs(3);
+        let deadline = Instant::now() + Duration::from_secs(10);
         loop {
-            let mut extra = residue::beyond(&residue::observe()?, &self.profile.frame);
-            // The interfaces that the suite itself makes are called so.
-            extra.retain(|line| !line.contains("scaf"));
-            // The kernel takes namespaces down in the background.
-            if extra.is_empty() || Instant::now() > deadline {
+            let extra = self.attached_traces()?;
+            // The kernel takes namespaces down in the background, and with them what was paired with their interfaces.
+            // Rules and files do not go by themselves.
+            let may_go = |line: &String| ["link ", "address ", "route "].iter().any(|kind| line.starts_with(kind));
+            if !extra.iter().any(may_go) || Instant::now() > deadline {
                 return Ok(extra);
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -305,6 +304,7 @@ impl Host {
     pub fn attached_traces(&self) -> Verdict<Vec<String>> {
         self.settle()?;
         let mut extra = residue::beyond(&residue::observe()?, &self.profile.frame);
+        // The interfaces that the suite itself makes are called so.
         extra.retain(|line| !line.contains("scaf"));
         Ok(extra)
     }

@@ -13,8 +13,11 @@ use nix::sched::{CloneFlags, setns};
 
 use crate::verdict::{Finding, Verdict};
 
-/// How long a question may stay unanswered.
-pub const PATIENCE: Duration = Duration::from_secs(2);
+/// How long an answer that must come is waited for. The second and third SYN go out after 1 and 3 s.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long an answer that must not come is waited for.
+pub const SILENCE: Duration = Duration::from_secs(1);
 
 /// Runs `body` on a thread inside the namespace at `path`; `None` stays on the host.
 ///

@@ -1,7 +1,6 @@
 //! What a runtime provides for a pod: an id, a network namespace, an interface name. For chained plugins also the
 //! interface that a main plugin would have made.
 
-use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -98,6 +97,13 @@ impl Pod {
         self.scaffold.as_ref().map(|result| shape::reshape(result, version))
     }
 
+    /// Names the scaffold's namespace by another path.
+    pub fn scaffold_is_at(&mut self, path: &str) {
+        if let Some(sandbox) = self.scaffold.as_mut().and_then(|result| result.pointer_mut("/interfaces/1/sandbox")) {
+            *sandbox = json!(path);
+        }
+    }
+
     /// The same container with another interface name, in the same namespace.
     #[must_use]
     pub fn second_interface(&self, ifname: &str) -> Self {
@@ -142,7 +148,7 @@ impl Pod {
     /// # Errors
     /// Trouble if ip(8) fails.
     pub fn remove_namespace(&self) -> Verdict {
-        if Path::new(&self.path).exists() && fs::metadata(format!("/run/netns/{}", self.netns)).is_ok() {
+        if Path::new("/run/netns").join(&self.netns).exists() {
             tool("ip", &["netns", "delete", &self.netns])?;
         }
         Ok(())
@@ -154,7 +160,7 @@ pub(crate) fn without_detection(netns: Option<&str>, name: &str) -> Verdict {
     super::net::inside(netns, || observe::write(&format!("/proc/sys/net/ipv6/conf/{name}/accept_dad"), "0"))
 }
 
-fn tool_batch(args: &[&str], lines: &[String]) -> Verdict {
+pub(super) fn tool_batch(args: &[&str], lines: &[String]) -> Verdict {
     let mut all = args.to_vec();
     all.extend(["-batch", "-"]);
     super::exec::tool_with_input("ip", &all, lines.join("\n").as_bytes()).map(drop)

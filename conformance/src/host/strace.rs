@@ -7,10 +7,11 @@ use super::call::Call;
 use super::exec;
 use crate::verdict::{Finding, Verdict};
 
-/// The system calls by which a program changes something that outlives it: files and netlink messages.
-const CHANGING: &str = "sendto,sendmsg,sendmmsg,write,pwrite64,writev,openat,mkdir,mkdirat,rename,renameat,renameat2,unlink,\
-                        unlinkat,rmdir,link,linkat,symlink,symlinkat,ftruncate,truncate,fallocate,mount,umount2,flock,\
-                        ioctl,setns,fsync,fdatasync,execve,exit_group";
+/// The system calls by which a program changes something that outlives it: files, netlink messages, mounts, and its own
+/// end, before which all is done and nothing is said. Locks go with their holder, namespaces that are entered too.
+const CHANGING: &str = "sendto,sendmsg,sendmmsg,write,pwrite64,pwritev,writev,openat,mkdir,mkdirat,rename,renameat,\
+                        renameat2,unlink,unlinkat,rmdir,link,linkat,symlink,symlinkat,ftruncate,truncate,fallocate,mount,\
+                        umount2,setsockopt,ioctl,exit_group";
 
 const LOG: &str = "/run/cni-conformance/strace.log";
 
@@ -23,13 +24,13 @@ pub struct Point {
     pub number: usize,
 }
 
-/// Makes the call under strace, and lists where it could be killed. Calls that cannot change anything are left out:
-/// files opened for reading, failed calls.
+/// Makes the call under strace, and lists where it could be killed. Calls that cannot change anything are left out: what
+/// failed, files opened for reading, what goes to pipes or the program's own streams, netlink questions.
 ///
 /// # Errors
 /// Trouble if strace does not work here.
 pub fn points(call: &Call<'_>) -> Verdict<Vec<Point>> {
-    let wrapper = wrapper(&["-o", LOG, "-f", "-qq", "-e", &format!("trace={CHANGING}"), "-s", "0"]);
+    let wrapper = wrapper(&["-o", LOG, "-f", "-qq", "-yy", "-e", &format!("trace={CHANGING}"), "-s", "16"]);
     let finished = exec::run(&mut call.wrapped(&wrapper)?, &call.input(), super::call::CALL_LIMIT)?;
     let log = fs::read_to_string(LOG).map_err(|error| Finding::Trouble(format!("strace wrote no log: {error}")))?;
     if log.is_empty() {
@@ -76,12 +77,32 @@ fn points_of(log: &str) -> Vec<Point> {
     order
 }
 
-/// Whether a traced line can have changed anything.
+/// Whether a traced line can have changed anything that others see.
 fn changes(name: &str, arguments: &str) -> bool {
+    let to = |what: &str| arguments.split(',').next().is_some_and(|target| target.contains(what));
     match name {
+        "exit_group" => true,
+        _ if arguments.contains(") = -1 ") => false,
         "openat" => arguments.contains("O_CREAT") || arguments.contains("O_TRUNC"),
-        "execve" | "ioctl" => !arguments.contains("= -1"),
+        // Interfaces and rules of old are changed through sockets.
+        "ioctl" => arguments.contains("SIOCS") || arguments.contains("SIOCBR") || arguments.contains("TUNSET"),
+        "setsockopt" => arguments.contains("IPT_SO_SET") || arguments.contains("IP6T_SO_SET"),
+        "write" | "writev" | "pwrite64" | "pwritev" => {
+            !(to("<pipe:") || to("<anon_inode:") || to("</dev/") || to("<socket:") || to("<UNIX"))
+        }
+        "sendto" | "sendmsg" | "sendmmsg" => to("NETLINK") && !is_question(arguments),
         _ => true,
+    }
+}
+
+/// Whether the first netlink message only asks. strace names a type unless the socket is in another namespace: rtnetlink's
+/// types come in fours, the third of which is GET (rtnetlink(7)).
+fn is_question(arguments: &str) -> bool {
+    let Some((_, rest)) = arguments.split_once("nlmsg_type=") else { return false };
+    let name = rest.split([',', ' ']).next().unwrap_or_default();
+    match name.strip_prefix("0x").and_then(|digits| u32::from_str_radix(digits, 16).ok()) {
+        Some(number) => (16..256).contains(&number) && number % 4 == 2,
+        None => name.contains("_GET"),
     }
 }
 
@@ -91,10 +112,21 @@ mod tests {
 
     #[test]
     fn only_changes_are_points_but_every_call_counts() {
-        let log = "10 openat(AT_FDCWD, \"a\", O_RDONLY) = 3\n10 openat(AT_FDCWD, \"b\", O_WRONLY|O_CREAT, 0644) = 4\n\
-                   11 write(4, \"\"..., 2) = 2\n10 write(4, \"\"..., 2 <unfinished ...>\n10 <... write resumed>) = 2\n";
+        let log = "10 openat(AT_FDCWD, \"a\", O_RDONLY) = 3</a>\n10 openat(AT_FDCWD, \"b\", O_WRONLY|O_CREAT, 0644) = 4</b>\n\
+                   11 write(4</b>, \"\"..., 2) = 2\n10 write(4</b>, \"\"..., 2 <unfinished ...>\n10 <... write resumed>) = 2\n\
+                   10 write(5<pipe:[7]>, \"\"..., 2) = 2\n10 mkdir(\"/run\", 0777) = -1 EEXIST (File exists)\n";
         let found = points_of(log);
         let expected = [("openat", 2), ("write", 1)];
         assert_eq!(found.iter().map(|point| (point.name.as_str(), point.number)).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn netlink_questions_are_no_changes() {
+        let question =
+            "3<NETLINK:[ROUTE:9]>, [{nlmsg_len=40, nlmsg_type=RTM_GETLINK, nlmsg_flags=NLM_F_REQUEST}], 40) = 40";
+        assert!(!changes("sendto", question));
+        assert!(changes("sendto", &question.replace("GETLINK", "NEWLINK")));
+        assert!(!changes("sendto", &question.replace("RTM_GETLINK", "0x12 /* NLMSG_??? */")));
+        assert!(changes("sendto", &question.replace("RTM_GETLINK", "0x10 /* NLMSG_??? */")));
     }
 }

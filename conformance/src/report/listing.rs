@@ -46,11 +46,13 @@ pub fn list_json(cases: &[&Case]) -> Result<String, Error> {
 #[must_use]
 pub fn explain(case: &Case) -> String {
     let kinds: Vec<_> = case.kinds.iter().map(|kind| kind.word()).collect();
+    let (done, seen) = case.does.split_once("; ").unwrap_or((case.does, ""));
     let fields = [
         ("spec", format!("\"{}\"", case.sentence)),
         ("where", format!("{}, since {}", case.section, case.since)),
         ("asked of", format!("{} plugins", kinds.join(", "))),
-        ("done", case.does.to_owned()),
+        ("done", done.to_owned()),
+        ("observed", seen.to_owned()),
         ("run it", format!("cni-conformance run --filter {} TARGET -v", case.id)),
     ];
     let mut text = format!("{}: {}\n", case.id, case.title);

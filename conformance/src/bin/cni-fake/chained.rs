@@ -74,6 +74,12 @@ fn elements(request: &Request, prev: &Value) -> Result<Vec<(String, String, Stri
             };
         }
         let address = address.filter(|_| !request.has("PM-2c"));
+        let skipped = address.is_some_and(|text| {
+            (request.has("PM-2d") && text == "192.0.2.3") || (request.has("PM-2e") && text.contains(':'))
+        });
+        if skipped {
+            continue;
+        }
         found.extend(of_each_family(prev, address, &lower, host, own));
     }
     Ok(found)
@@ -131,7 +137,16 @@ fn frame(request: &Request) -> String {
         if !without_pre {
             all.push_str(&format!("add rule {table} pre {local}jump lead\n"));
         }
-        if request.has("PM-1b") || request.has("PM-2b") && !six {
+        if request.has("PM-1h") {
+            all.push_str(&format!("insert rule {table} pre iifname \"scaf*\" iifname != \"scafout\" return\n"));
+        }
+        if request.has("PM-1i") && six {
+            all.push_str(&format!("insert rule {table} pre meta l4proto udp return\n"));
+        }
+        if request.has("PM-1j") && !six {
+            all.push_str(&format!("add rule {table} out meta l4proto udp return\n"));
+        }
+        if (request.has("PM-1b") || request.has("PM-2b")) && !six {
             let (from, to) = if request.has("PM-1b") { ("udp", "return") } else { ("tcp", "redirect to :9") };
             let port = if request.has("PM-1b") { String::new() } else { "dport 30081 ".to_owned() };
             let port = if port.is_empty() { "dport 1-65535 ".to_owned() } else { port };
@@ -219,23 +234,43 @@ fn apply(request: &Request, elements: &[(String, String, String)], device: &str)
             all.push_str(&format!("add element {family} fake-ports {map} {{ {element} }}\n"));
         }
         nft(&all)?;
-        flush(elements);
+        if !request.has("PM-5c") {
+            flush(elements);
+        }
         let path = format!("/proc/sys/net/ipv4/conf/{device}/route_localnet");
         std::fs::write(&path, "1").map_err(|error| Failure::new(101, &format!("{path}: {error}")))?;
     }
-    if request.capability("bandwidth").is_some() && !device.is_empty() {
-        run(
-            "tc",
-            &["qdisc", "replace", "dev", device, "root", "tbf", "rate", "8mbit", "burst", "100kb", "latency", "25ms"],
-            "",
-        )?;
-    }
+    shape(request, device)?;
     if request.has("ADD-6") {
         run(
             "nsenter",
             &[&format!("--net={}", request.netns), "ip", "address", "flush", "dev", &request.ifname, "scope", "global"],
             "",
         )?;
+    }
+    Ok(())
+}
+
+/// A token bucket at each end of the pair.
+fn shape(request: &Request, device: &str) -> Result<(), Failure> {
+    let Some(limits) = request.capability("bandwidth").filter(|_| !device.is_empty()) else { return Ok(()) };
+    if limits.get("ingressRate").is_some_and(|rate| !rate.is_u64()) && !request.has("CAP-2c") {
+        return Err(Failure::new(7, "ingressRate is no number"));
+    }
+    let (into, out) = match request.fault.as_str() {
+        "CAP-2a" => ("8gbit", "8mbit"),
+        "CAP-2b" => ("8mbit", "8gbit"),
+        _ => ("8mbit", "8mbit"),
+    };
+    let bucket =
+        |dev: &str, rate: &str| format!("tc qdisc replace dev {dev} root tbf rate {rate} burst 100kb latency 25ms");
+    let run = |line: String| match line.split(' ').collect::<Vec<_>>().split_first() {
+        Some((program, args)) => run(program, args, "").map(drop),
+        None => Ok(()),
+    };
+    run(bucket(device, into))?;
+    if limits.get("egressRate").is_some() {
+        run(format!("nsenter --net={} {}", request.netns, bucket(&request.ifname, out)))?;
     }
     Ok(())
 }
@@ -307,7 +342,7 @@ fn undo(request: &Request, known: &Value) -> Result<(), Failure> {
             all.push_str(&format!("delete element {family} fake-ports {map} {{ {key} }}\n"));
         }
         nft(&all)?;
-        if !request.has("PM-5c") {
+        if !request.has("PM-5e") {
             flush(&elements);
         }
     }
@@ -315,6 +350,8 @@ fn undo(request: &Request, known: &Value) -> Result<(), Failure> {
     if !device.is_empty() {
         // There may be none.
         let _ = run("tc", &["qdisc", "delete", "dev", device, "root"], "");
+        let enter = format!("--net={}", request.netns);
+        let _ = run("nsenter", &[&enter, "tc", "qdisc", "delete", "dev", &request.ifname, "root"], "");
     }
     Ok(())
 }

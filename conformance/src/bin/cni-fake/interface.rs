@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -31,7 +32,14 @@ pub fn host_name(request: &Request) -> String {
 pub fn macs(request: &Request) -> (String, String) {
     let number = hash(&[&request.name, &request.key()]) & 0xffff_ffff;
     let tail: Vec<_> = number.to_be_bytes().iter().skip(4).map(|byte| format!("{byte:02x}")).collect();
-    (format!("02:fa:{}", tail.join(":")), format!("06:fa:{}", tail.join(":")))
+    let given = request.capability("mac").and_then(Value::as_str).filter(|mac| is_mac(mac) && !request.has("CAP-1a"));
+    let mac = given.map_or_else(|| format!("02:fa:{}", tail.join(":")), str::to_owned);
+    (mac, format!("06:fa:{}", tail.join(":")))
+}
+
+fn is_mac(text: &str) -> bool {
+    let pairs: Vec<_> = text.split(':').collect();
+    pairs.len() == 6 && pairs.iter().all(|pair| pair.len() == 2 && u8::from_str_radix(pair, 16).is_ok())
 }
 
 pub fn text<'a>(value: &'a Value, key: &str) -> &'a str {
@@ -76,20 +84,31 @@ fn add(request: &Request) -> Result<Value, Failure> {
         nft(&masquerade(request, &["10.99.99.99".to_owned()], true))?;
     }
     checked?;
+    if request.has("STA-3") && store.records().contains_key("not ready") {
+        return Err(Failure::new(11, "STATUS has said no"));
+    }
     if Path::new(&request.netns).starts_with("/proc/self/ns/uts") && request.has("ADD-12b") {
         return Ok(shaped(request, json!({ "ips": [{ "address": "10.0.0.1/24" }], "interfaces": [] })));
     }
     if matches!(request.netns.as_str(), "/run/not-a-namespace" | "/run/netns/not-there") {
         return Ok(shaped(request, json!({ "ips": [{ "address": "10.0.0.1/24" }], "interfaces": [] })));
     }
+    let mac = request.capability("mac").and_then(Value::as_str);
+    if mac.is_some_and(|mac| !is_mac(mac)) && !request.has("CAP-1b") {
+        return Err(Failure::new(7, "mac is no hardware address"));
+    }
     taken(request)?;
+    if request.has("KILL-3") && std::fs::create_dir(LOCK).is_err() {
+        return Err(Failure::new(11, "somebody else is at work"));
+    }
     if request.has("IO-13a") && store.records().values().any(|record| record.as_array().is_some_and(Vec::is_empty)) {
         return Err(Failure::new(11, "somebody else is at work"));
     }
-    store.change(|records| {
-        records.insert(request.key(), json!([]));
-        Ok(())
-    })?;
+    // What is noted first can be found again, whatever happens then.
+    if !request.has("KILL-1") {
+        note(request, &store, &[])?;
+    }
+    let raced = request.has("IO-14") && is_raced(request, &store);
     let leased = lease(request);
     let leased = match leased {
         Ok(leased) => leased,
@@ -98,12 +117,46 @@ fn add(request: &Request) -> Result<Value, Failure> {
             return Err(failure);
         }
     };
+    if request.has("KILL-1") {
+        build(request, &leased)?;
+        note(request, &store, &addresses(&leased))?;
+    } else {
+        note(request, &store, &addresses(&leased))?;
+        build(request, &leased)?;
+        // A DEL may have come in between; the next must find what is made now.
+        note(request, &store, &addresses(&leased))?;
+    }
+    if raced {
+        nft("add table ip fake-raced\n")?;
+    }
+    let answer = shaped(request, answer(request, leased)?);
+    if request.has("KILL-3") {
+        // It may be somebody else's by now.
+        let _ = std::fs::remove_dir(LOCK);
+    }
+    Ok(answer)
+}
+
+/// A lock that outlives its holder, where the suite does not look.
+const LOCK: &str = "/run/netns/.cni-fake";
+
+fn note(request: &Request, store: &Store, own: &[String]) -> Result<(), Failure> {
     store.change(|records| {
-        records.insert(request.key(), json!(addresses(&leased)));
+        records.insert(request.key(), json!(own));
         Ok(())
-    })?;
-    build(request, &leased)?;
-    Ok(shaped(request, answer(request, leased)?))
+    })
+}
+
+/// Whether a DEL of the same attachment comes while it is being made.
+fn is_raced(request: &Request, store: &Store) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < deadline {
+        if store.records().contains_key(&format!("raced {}", request.id)) {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    false
 }
 
 fn taken(request: &Request) -> Result<(), Failure> {
@@ -127,17 +180,12 @@ fn taken(request: &Request) -> Result<(), Failure> {
 fn answer(request: &Request, leased: Value) -> Result<Value, Failure> {
     let (mac, host_mac) = macs(request);
     let mut result = leased;
-    let mtu = if request.has("ADD-5f") {
-        1234
-    } else if request.has("DP-14") {
-        1280
-    } else {
-        1500
-    };
+    let mtu = if request.has("ADD-5f") { 1234 } else { 1500 };
     let mac = if request.has("ADD-5e") { "02:00:00:00:00:99".to_owned() } else { mac };
     let mac = if request.has("RES-11") { mac.replace(':', "-") } else { mac };
+    let host_mtu = if request.has("DP-17") { 1400 } else { mtu };
     let mut interfaces = json!([
-        { "name": host_name(request), "mac": host_mac, "mtu": mtu },
+        { "name": host_name(request), "mac": host_mac, "mtu": host_mtu },
         { "name": request.ifname, "mac": mac, "mtu": mtu, "sandbox": request.netns },
     ]);
     let mut index = 1;
@@ -170,6 +218,9 @@ fn answer(request: &Request, leased: Value) -> Result<Value, Failure> {
     if let Some(dns) = request.field(&["dns"]).filter(|_| !request.has("IPAM-6b")) {
         result["dns"] = dns.clone();
     }
+    if let Some(dns) = request.capability("dns").filter(|_| !request.has("CAP-3")) {
+        result["dns"] = json!({ "nameservers": dns["servers"], "search": dns["searches"], "options": dns["options"] });
+    }
     Ok(result)
 }
 
@@ -178,6 +229,17 @@ fn del(request: &Request) -> Answer {
     let there = Path::new(&request.netns).exists();
     let known = store.records().get(&request.key()).cloned();
     refuse_del(request, there, known.is_some())?;
+    let half = known.as_ref().is_none_or(|own| own.as_array().is_some_and(Vec::is_empty));
+    if request.has("IO-14") && half && there {
+        let raced = format!("raced {}", request.id);
+        return store.change(|records| Ok(records.insert(raced, json!(true)))).map(|_| None);
+    }
+    if request.has("KILL-2") {
+        store.forget(&request.key())?;
+    }
+    if known.is_none() && (request.has("KILL-1") || request.has("KILL-2")) {
+        return forward(request, "DEL").map(|()| None);
+    }
     let missing = |case: &str| request.has(case) && !there && !request.netns.is_empty();
     let blind = (request.has("DEL-5c") && request.netns.is_empty() && request.config.contains_key("prevResult"))
         || (request.has("DEL-5d") && request.netns.is_empty() && !request.config.contains_key("prevResult"))
@@ -221,29 +283,28 @@ fn refuse_del(request: &Request, there: bool, known: bool) -> Result<(), Failure
         () if request.has("DEL-5a") => request.env.get("CNI_NETNS").is_some_and(String::is_empty),
         () if request.has("DEL-10") || request.has("IO-13c") => busy_elsewhere(request),
         () if request.has("IO-13d") => request.id == "suite-container-2",
-        () if request.has("IO-14") => !known && there,
-        () if request.has("KILL-3") => known && store_is_half(request),
         () if request.has("GC-13") => !known && gone && prev.is_some(),
         () => false,
     };
     if refused { Err(Failure::new(101, "not without everything in place")) } else { Ok(()) }
 }
 
-/// Whether another call of the same kind is running: it does not wait for it, but gives up.
+/// Whether another call of the same kind is running: it does not wait for it, but gives up. The first of all stays until
+/// somebody has met it, so that this does not depend on who is quick.
 fn busy_elsewhere(request: &Request) -> bool {
     let name = if request.has("DEL-10") { format!("busy-{}", request.id) } else { "busy".to_owned() };
-    let path = format!("/run/cni-fake/{name}");
-    let busy = std::fs::create_dir(&path).is_err();
-    std::thread::sleep(std::time::Duration::from_millis(60));
-    if !busy {
-        let _ = std::fs::remove_dir(&path);
+    let (busy, met) = (format!("/run/netns/.{name}"), format!("/run/netns/.{name}.met"));
+    if std::fs::create_dir(&busy).is_err() {
+        let _ = std::fs::create_dir(&met);
+        return true;
     }
-    busy
-}
-
-/// Whether an ADD got no further than its first note.
-fn store_is_half(request: &Request) -> bool {
-    Store::of(request, "main").records().get(&request.key()).and_then(Value::as_array).is_some_and(Vec::is_empty)
+    let deadline = Instant::now() + Duration::from_secs(3);
+    while !Path::new(&met).exists() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let _ = std::fs::create_dir(&met);
+    let _ = std::fs::remove_dir(&busy);
+    false
 }
 
 fn remove(request: &Request, own: &[String], blind: bool) -> Result<(), Failure> {
@@ -303,6 +364,13 @@ fn gc(request: &Request) -> Answer {
     }
 }
 
+fn store_not_ready(request: &Request) -> Result<(), Failure> {
+    Store::of(request, "main").change(|records| {
+        records.insert("not ready".to_owned(), json!(true));
+        Ok(())
+    })
+}
+
 fn status(request: &Request) -> Answer {
     if request.has("STA-1a") {
         return Err(Failure::new(50, "not today"));
@@ -317,7 +385,7 @@ fn status(request: &Request) -> Answer {
         Err(_) if request.has("STA-4b") => Ok(None),
         Err(failure) => {
             if request.has("STA-3") {
-                nft("add table ip fake-broken\n")?;
+                store_not_ready(request)?;
             }
             Err(failure)
         }

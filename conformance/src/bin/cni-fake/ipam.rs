@@ -31,7 +31,9 @@ impl Pool {
             request.field(&["ipam", key]).and_then(Value::as_str).unwrap_or(default).to_owned()
         };
         let size = request.field(&["ipam", "size"]).and_then(Value::as_u64).unwrap_or(200);
-        Self { v4: text("v4", "10.110.0"), v6: text("v6", "fd00:110:"), size }
+        let given = request.capability("ipRanges").and_then(|ranges| ranges.pointer("/0/0/subnet")?.as_str());
+        let given = given.and_then(|subnet| subnet.strip_suffix(".0/24")).filter(|_| !request.has("CAP-4"));
+        Self { v4: given.map_or_else(|| text("v4", "10.110.0"), str::to_owned), v6: text("v6", "fd00:110:"), size }
     }
 
     fn lease(&self, request: &Request, number: u64) -> Value {
@@ -97,7 +99,11 @@ fn add(request: &Request, store: &Store) -> Result<Value, Failure> {
         return Err(Failure::new(101, "there is no namespace"));
     }
     let wanted = pool.wanted(request)?;
-    let number = store.change(|records| choose(request, &pool, records, wanted))?;
+    let chosen = store.change(|records| choose(request, &pool, records, wanted));
+    if request.has("IPA-4") && chosen.is_err() {
+        store.change(|records| Ok(records.insert("full".to_owned(), json!(0))))?;
+    }
+    let number = chosen?;
     if request.has("CHK-13") || request.has("CHK-4a") {
         std::fs::write(format!("/run/cni-fake/{}.ever", request.name), "").ok();
     }
@@ -135,20 +141,10 @@ fn choose(request: &Request, pool: &Pool, records: &mut Records, wanted: Option<
             Ok(2)
         }
         None => {
-            if request.has("IPA-4") {
-                records.insert("full".to_owned(), json!(0));
-            }
             records.insert("next".to_owned(), json!(next));
             Err(Failure::new(11, "no addresses are left"))
         }
     }
-    .and_then(|number| {
-        if request.has("IPA-4") && records.contains_key("full") {
-            Err(Failure::new(11, "full for ever"))
-        } else {
-            Ok(number)
-        }
-    })
 }
 
 fn del(request: &Request, store: &Store) -> Answer {

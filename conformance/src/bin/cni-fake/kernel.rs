@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::interface::{addresses, host_name, macs, text};
 use crate::protocol::{Failure, Request};
+use crate::store::Store;
 use crate::tools::{ip_batch, ip_json, nft, run};
 
 /// Everything in the kernel.
@@ -11,15 +12,17 @@ pub fn build(request: &Request, leased: &Value) -> Result<(), Failure> {
     let (host, name) = (host_name(request), &request.ifname);
     let (mac, host_mac) = macs(request);
     let own = addresses(leased);
-    let mtu = if request.has("DP-14") { " mtu 1280" } else { "" };
     ip_batch(
         None,
         &[format!(
-            "link add {host} address {host_mac}{mtu} type veth peer name {name} address {mac}{mtu} netns {}",
+            "link add {host} address {host_mac} type veth peer name {name} address {mac} netns {}",
             request.netns
         )],
     )?;
     let mut outer = vec![format!("link set {host} up")];
+    if request.has("DP-17") {
+        outer.push(format!("link set {host} mtu 1400"));
+    }
     let mut inner = vec![format!("link set {name} up")];
     for address in &own {
         let six = address.contains(':');
@@ -31,7 +34,8 @@ pub fn build(request: &Request, leased: &Value) -> Result<(), Failure> {
         if !unreachable {
             outer.push(format!("route replace {address}/{prefix} dev {host}"));
         }
-        outer.push(format!("neighbour replace {address} lladdr {mac} dev {host} nud permanent"));
+        let known = if request.has("DP-13") { first_holder(request, address, &mac)? } else { mac.clone() };
+        outer.push(format!("neighbour replace {address} lladdr {known} dev {host} nud permanent"));
     }
     for route in leased["routes"].as_array().into_iter().flatten() {
         let dst = text(route, "dst");
@@ -54,6 +58,14 @@ pub fn build(request: &Request, leased: &Value) -> Result<(), Failure> {
         forget_others(request, &host)?;
     }
     Ok(())
+}
+
+/// The hardware address that the first holder of an address had.
+fn first_holder(request: &Request, address: &str, mac: &str) -> Result<String, Failure> {
+    Store::of(request, "main").change(|records| {
+        let known = records.entry(format!("first {address}")).or_insert_with(|| mac.into());
+        Ok(known.as_str().unwrap_or(mac).to_owned())
+    })
 }
 
 /// Takes the routes of everybody else away.
@@ -118,6 +130,13 @@ pub fn masquerade(request: &Request, own: &[String], add: bool) -> String {
             if !add {
                 text.push_str(&format!("delete element {table} pods {{ {address} }}\n"));
             }
+        }
+        if request.has("DP-14") && !six {
+            // Before fragments are put together, at priority -400.
+            text.push_str(&format!(
+                "add chain {table} whole {{ type filter hook prerouting priority -450; }}\nflush chain {table} whole\n\
+                 add rule {table} whole ip frag-off & 0x3fff != 0 drop\n"
+            ));
         }
         for case in [("DP-2", "udp", false), ("DP-4", "udp", true), ("DP-7", "udp", false)] {
             if request.has(case.0) && case.2 == six {

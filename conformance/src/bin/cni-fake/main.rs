@@ -48,13 +48,32 @@ fn main() -> ExitCode {
     let request = Request::new(role, fault);
     request.misbehave_at_once();
     let mut stdin = Vec::new();
-    if request.reads_stdin() && std::io::stdin().read_to_end(&mut stdin).is_err() {
+    let read = match request.reads_stdin() {
+        true if request.has("ROB-2") => read_once(&mut stdin),
+        true => std::io::stdin().read_to_end(&mut stdin),
+        false => Ok(0),
+    };
+    if read.is_err() {
         return ExitCode::from(5);
     }
+    let leaves = request.has("ROB-9");
     let (code, text) = protocol::serve(request, &stdin);
     // Nobody may be reading; then the exit code is all there is to say.
     match std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush()) {
         Ok(()) => ExitCode::from(code),
-        Err(_) => ExitCode::from(5),
+        Err(_) => {
+            if leaves {
+                let _ = tools::nft("add table ip fake-unread\n");
+            }
+            ExitCode::from(5)
+        }
     }
+}
+
+/// Takes what one read(2) gives for everything.
+fn read_once(stdin: &mut Vec<u8>) -> std::io::Result<usize> {
+    stdin.resize(1 << 20, 0);
+    let count = std::io::stdin().read(stdin)?;
+    stdin.truncate(count);
+    Ok(count)
 }

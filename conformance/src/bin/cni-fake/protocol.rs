@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
@@ -403,25 +402,11 @@ fn operate(request: &Request) -> Answer {
         return Ok(Some(version(request)?));
     }
     declared(request)?;
-    if request.has("ROB-2") && request.command == "ADD" {
-        slow()?;
-    }
     match request.role {
         Role::Main => interface::operate(request),
         Role::Ipam => ipam::operate(request),
         Role::Chained => chained::operate(request),
     }
-}
-
-/// A reader that gives up after the first piece would have seen an incomplete config; this one looks at the time.
-fn slow() -> Result<(), Failure> {
-    let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let started: u64 =
-        text.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(19)?.parse().ok()).unwrap_or_default();
-    let uptime = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
-    let now: f64 = uptime.split(' ').next().and_then(|text| text.parse().ok()).unwrap_or_default();
-    let age = Duration::from_secs_f64((now - Duration::from_millis(started * 10).as_secs_f64()).max(0.0));
-    if age > Duration::from_millis(20) { Err(Failure::new(5, "the config came too slowly")) } else { Ok(()) }
 }
 
 fn version(request: &Request) -> Result<Value, Failure> {
@@ -450,6 +435,7 @@ fn declared(request: &Request) -> Result<(), Failure> {
         "IO-9a" => has(&["args"]),
         "IO-9b" => has(&["capabilities", "org.example.other"]),
         "WIRE-5" => has(&["runtimeConfig", "aliases"]),
+        "CAP-5" => request.field(&["runtimeConfig"]).and_then(Value::as_object).is_some_and(Map::is_empty),
         _ => false,
     };
     if refused {

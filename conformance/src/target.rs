@@ -58,6 +58,10 @@ pub struct Target {
     /// Keys merged into the first plugin's config so that its pool is small (at most 16 addresses).
     #[serde(default)]
     pub small_pool: Option<Object>,
+    /// Keys merged into the first plugin's config where it must be told that a later plugin will change the interface's
+    /// hardware address.
+    #[serde(default)]
+    pub changing_mac: Option<Object>,
     /// Fields that the plugin documents as unsupported: code 2 is expected.
     #[serde(default)]
     pub unsupported: Option<Object>,
@@ -169,6 +173,7 @@ impl Target {
             traits: Traits { ipv6: mentions_ipv6(&plugins), ..Traits::default() },
             plugins,
             small_pool: None,
+            changing_mac: None,
             unsupported: None,
             invalid: None,
             prepare: Vec::new(),

@@ -221,10 +221,9 @@ impl Records {
         };
         let removed = remove(&path).and_then(|()| remove(&unfinished(&path)));
         removed.map_err(|source| Error::Record { action: "remove", path, source })?;
-        // Those that others use are not empty.
-        if fs::remove_dir(&self.folder).is_ok()
-            && let Some(parent) = self.folder.parent()
-        {
+        // Those that others use are not empty. An ADD or DEL that was killed may have left only the outer one.
+        let _ = fs::remove_dir(&self.folder);
+        if let Some(parent) = self.folder.parent() {
             let _ = fs::remove_dir(parent);
         }
         Ok(())

@@ -241,10 +241,18 @@ impl Host {
     /// # Errors
     /// Failed if a plugin does not end; skipped below 0.4.0.
     pub fn check_answers(&self, pod: &Pod, result: &Value) -> Verdict<Vec<Answer>> {
+        self.check_answers_with(pod, result, &Object::new())
+    }
+
+    /// The same, with keys merged into every plugin's config.
+    ///
+    /// # Errors
+    /// As [`check_answers`](Self::check_answers).
+    pub fn check_answers_with(&self, pod: &Pod, result: &Value, patch: &Object) -> Verdict<Vec<Answer>> {
         self.needs("0.4.0")?;
         let mut answers = Vec::new();
         for index in 0..self.target.plugins.len() {
-            let answer = Call::new(self, "CHECK", index).pod(pod).prev(result).run()?;
+            let answer = Call::new(self, "CHECK", index).pod(pod).prev(result).merge(patch).run()?;
             let succeeded = answer.succeeded();
             answers.push(answer);
             if !succeeded {

@@ -55,6 +55,9 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
+    /// A target of ours lists a known deviation.
+    #[error("{0:?} lists deviations: ours are to have none")]
+    Deviates(PathBuf),
     /// The machine's own network is not as it was.
     #[error("the machine's own network changed:\n{0}")]
     MachineChanged(String),

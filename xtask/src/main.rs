@@ -5,6 +5,7 @@
 
 mod bench;
 mod build;
+mod conformance;
 mod demo;
 mod dist;
 mod error;
@@ -44,7 +45,9 @@ enum Command {
     /// Pack what is installed on a node: static executables, manual pages, completions, conflists, unit files, checksums.
     #[command(after_help = dist::EXAMPLES)]
     Dist,
-    /// Run everything: formatting, lints, dependency policy, unit and namespace tests, the demo in all shapes.
+    /// Put the conformance suite to our plugins and the reference ones, and write docs/standing.html.
+    Standing,
+    /// Run everything: formatting, lints, dependency policy, unit and namespace tests, conformance, the demo in all shapes.
     Test(test::Options),
 }
 
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Command::Demo { options } => demo::run(&options),
         Command::Bench(bench) => bench::run(&bench),
         Command::Dist => dist::run().map(|archive| say(&archive.display().to_string())),
+        Command::Standing => conformance::standing(),
         Command::Test(options) => test::run(&options),
     };
     match outcome {

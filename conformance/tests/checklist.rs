@@ -1,0 +1,78 @@
+//! Every statement of the spec's checklist is a question, or is listed as one that nobody can ask, with the reason.
+
+use std::collections::BTreeSet;
+
+use cni_conformance::cases::{self, UNTESTABLE};
+
+/// The checklist: each family of statements with its highest number.
+///
+/// IO: invocation, streams, errors. CFG: the format of configs. RT: duties of runtimes. The others are named after the
+/// operation, IPAM after delegation.
+const CHECKLIST: [(&str, u32); 10] = [
+    ("IO", 14),
+    ("ADD", 10),
+    ("DEL", 7),
+    ("CHK", 9),
+    ("GC", 10),
+    ("STA", 6),
+    ("VER", 4),
+    ("IPAM", 6),
+    ("CFG", 4),
+    ("RT", 15),
+];
+
+/// Statements that are asked under other names.
+const ELSEWHERE: [(&str, &[&str]); 2] = [
+    ("ADD-2", &["IO-2a", "IO-2d", "RES-1", "RES-7"]),
+    ("IPAM-3", &["DEL-6a", "DEL-6b", "CHK-7a", "CHK-7b", "GC-4a", "GC-4b", "STA-4a", "STA-4b"]),
+];
+
+/// Whether the question belongs to this statement: GC-1a to GC-1, GC-10 not.
+fn is_of(case: &str, statement: &str) -> bool {
+    let rest = case.strip_prefix(statement);
+    rest.is_some_and(|rest| rest.is_empty() || rest.chars().all(|letter| letter.is_ascii_lowercase()))
+}
+
+#[test]
+fn the_checklist_is_complete() {
+    let mut missing = Vec::new();
+    for (family, highest) in CHECKLIST {
+        for number in 1..=highest {
+            let statement = format!("{family}-{number}");
+            let elsewhere = ELSEWHERE.iter().find(|(id, _)| *id == statement).map_or(&[][..], |(_, ids)| ids);
+            let asked = cases::all().any(|case| is_of(case.id, &statement))
+                || (!elsewhere.is_empty() && elsewhere.iter().all(|id| cases::find(id).is_some()));
+            let listed = UNTESTABLE.iter().any(|known| known.id == statement);
+            if !asked && !listed {
+                missing.push(statement);
+            } else {
+                assert!(!(asked && listed), "{statement} is asked, and listed as untestable");
+            }
+        }
+    }
+    assert!(missing.is_empty(), "neither asked nor listed as untestable: {missing:?}");
+}
+
+#[test]
+fn every_question_says_what_it_is() {
+    let mut ids = BTreeSet::new();
+    for case in cases::all() {
+        assert!(ids.insert(case.id), "{} is there twice", case.id);
+        for (name, text) in
+            [("title", case.title), ("section", case.section), ("sentence", case.sentence), ("does", case.does)]
+        {
+            assert!(text.len() > 1, "{} has no {name}", case.id);
+        }
+        assert!(case.does.contains("; "), "{} does not say how it is observed: {}", case.id, case.does);
+        assert!(!case.kinds.is_empty(), "{} is for nobody", case.id);
+        assert!(cni_conformance::host::shape::VERSIONS.contains(&case.since), "{}: {}", case.id, case.since);
+    }
+    assert!(ids.len() >= 150, "{}", ids.len());
+}
+
+#[test]
+fn the_readme_counts_right() {
+    let readme = include_str!("../README.md");
+    let count = cases::all().count();
+    assert!(readme.contains(&format!("Puts {count} questions")), "there are {count} questions");
+}

@@ -1,7 +1,5 @@
 //! What programs read must be what they expect, whatever plugins say.
 
-#![expect(clippy::expect_used, reason = "tests fail by panicking, in their helpers too")]
-
 use cni_conformance::cases;
 use cni_conformance::report;
 use cni_conformance::runner::{Report, Row};

@@ -45,6 +45,8 @@ enum Command {
     /// Pack what is installed on a node: static executables, manual pages, completions, conflists, unit files, checksums.
     #[command(after_help = dist::EXAMPLES)]
     Dist,
+    /// Put the conformance suite to our plugins, none of which may have a known deviation.
+    Conformance,
     /// Put the conformance suite to our plugins and the reference ones, and write docs/standing.html.
     Standing,
     /// Run everything: formatting, lints, dependency policy, unit and namespace tests, conformance, the demo in all shapes.
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         Command::Demo { options } => demo::run(&options),
         Command::Bench(bench) => bench::run(&bench),
         Command::Dist => dist::run().map(|archive| say(&archive.display().to_string())),
+        Command::Conformance => build::executables().and_then(|folder| conformance::ours(&folder)),
         Command::Standing => conformance::standing(),
         Command::Test(options) => test::run(&options),
     };

@@ -40,6 +40,26 @@ pub fn mixed(family: Family) -> Result<bool, Error> {
     Ok(has_rules(nft?) && has_rules(legacy?))
 }
 
+/// Whether the backend that a config chooses can be used, for STATUS. Returns what is wrong without being in the way.
+///
+/// # Errors
+/// [`Error::NoBackend`], or [`Error::Iptables`] if there is no program to write IPv4 rules.
+pub fn ready(settings: &Settings) -> Result<Vec<Error>, Error> {
+    if choose(settings)? == Backend::Nftables {
+        return Ok(Vec::new());
+    }
+    Tool::find(Family::Ip, None).map_err(Error::Iptables)?;
+    let mut remarks: Vec<Error> = Tool::find(Family::Ip6, None).map_err(Error::Iptables).err().into_iter().collect();
+    for family in Family::ALL {
+        match mixed(family) {
+            Ok(true) => remarks.push(Error::MixedFlavours { family }),
+            Ok(false) => {}
+            Err(error) => remarks.push(error),
+        }
+    }
+    Ok(remarks)
+}
+
 /// What a person sees who asks which backend this node gets.
 #[must_use]
 pub fn explain() -> Vec<String> {
@@ -59,8 +79,7 @@ pub fn explain() -> Vec<String> {
             Err(error) => lines.push(format!("{name}: {error}")),
         }
         match mixed(family) {
-            Ok(true) => lines
-                .push(format!("{name}: both nft and legacy have rules in table nat; each program shows its own only")),
+            Ok(true) => lines.push(Error::MixedFlavours { family }.to_string()),
             Ok(false) => {}
             Err(error) => lines.push(format!("{name}: {}", chain(&error))),
         }

@@ -103,6 +103,14 @@ pub enum Error {
         /// The chain's name.
         chain: &'static str,
     },
+    /// Both flavours of iptables are in use.
+    #[error(
+        "both nft and legacy have {family} rules in table nat of iptables: packets meet both, each program shows its own only"
+    )]
+    MixedFlavours {
+        /// IPv4 or IPv6.
+        family: Family,
+    },
     /// Neither backend can be used.
     #[error("neither nftables nor iptables can be used: the kernel has no nf_tables")]
     NoBackend(#[source] kernel::Error),
@@ -196,7 +204,7 @@ pub enum Error {
     #[error("{} steps failed, the rest was done", .0.len())]
     Several(Vec<Error>),
     /// STATUS: no ADD would be served.
-    #[error("the kernel's nf_tables cannot be used")]
+    #[error("no host port can be mapped")]
     NotAvailable(#[source] Box<Error>),
 }
 
@@ -311,6 +319,7 @@ impl From<Error> for CniError {
             | Error::Record { .. }
             | Error::Lock { .. }
             | Error::NoBackend(_)
+            | Error::MixedFlavours { .. }
             | Error::Iptables(_) => Self::from_source(ErrorCode::Io, &error),
             Error::Busy(_) | Error::Locked { .. } => Self::from_source(ErrorCode::TryAgainLater, &error),
             Error::ForeignTable { family, ref table, .. } => {

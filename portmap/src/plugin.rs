@@ -69,6 +69,7 @@ impl Plugin for Portmap {
         let settings = Settings::of(&request.config)?;
         Policy::of(&request.config)?;
         let unavailable = |error| Error::NotAvailable(Box::new(error));
+        go_on("STATUS", backend::ready(&settings).map_err(unavailable)?);
         let mut firewall = Firewall::of(&settings).map_err(unavailable)?;
         for family in Family::ALL {
             if let Presence::Foreign(comment) = firewall.presence(family).map_err(unavailable)? {

@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 
 use crate::common::backend::Backend;
 use crate::common::net::{self, NEIGHBOUR_V4, NEIGHBOUR_V6, NODE_V4, NODE_V6, forward, from, lan, pod};
-use crate::common::plugin::{Answer, Attachment, feed, nft, run};
+use crate::common::plugin::{Answer, Attachment, call, feed, nft, run};
 use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
 use sandbox::private_host;
@@ -49,8 +49,49 @@ fn an_iptables_that_is_missing_is_named() {
         assert_eq!((code, msg.as_str()), (5, "iptables cannot be used"));
         assert!(details.contains("there is no program iptables-restore"), "{details}");
         attachment.del().ok();
+        let (code, msg, details) = status(Backend::IptablesNft).failed();
+        assert_eq!((code, msg.as_str()), (50, "no host port can be mapped"));
+        assert!(details.contains("there is no program iptables-restore"), "{details}");
         // It is not needed where nftables is used.
         on_paper(Backend::Nftables).add().ok();
+    });
+}
+
+fn status(backend: Backend) -> Answer {
+    let config =
+        json!({ "cniVersion": "1.1.0", "name": "podnet", "type": "podwire-portmap", "backend": backend.key() });
+    call("STATUS", &[], &config.to_string())
+}
+
+/// What a person sees who runs the plugin.
+fn by_hand() -> String {
+    let mut plugin = sandbox::command(env!("CARGO_BIN_EXE_podwire-portmap"));
+    let output = plugin.env_remove("CNI_COMMAND").output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn the_backend_is_explained_and_a_mix_of_flavours_reported() {
+    private_host(|| {
+        let alone = by_hand();
+        assert!(alone.contains("nftables: the kernel has it; it is used unless a config says otherwise"), "{alone}");
+        let tool = "ip6tables: /usr/sbin/ip6tables-restore writes to nft: ip6tables-restore v";
+        assert!(alone.contains(tool) && alone.contains("(nf_tables)") && !alone.contains("legacy"), "{alone}");
+        for program in ["iptables-legacy-restore", "iptables-nft-restore"] {
+            assert!(!by_hand().contains("both nft and legacy"));
+            feed(program, &["--noflush"], "*nat\n-A PREROUTING -j RETURN\nCOMMIT\n");
+        }
+        let mixed = "both nft and legacy have ip rules in table nat of iptables";
+        assert!(by_hand().contains(mixed), "{}", by_hand());
+        // It keeps nobody from being served.
+        match status(Backend::IptablesNft) {
+            Answer::Ok { stderr, .. } => assert!(stderr.contains(mixed), "{stderr}"),
+            failed @ Answer::Failed { .. } => panic!("{failed:?}"),
+        }
+        Backend::IptablesLegacy.prepared();
+        let tool = "iptables: /usr/local/sbin/iptables-restore writes to legacy";
+        assert!(by_hand().contains(tool), "{}", by_hand());
     });
 }
 

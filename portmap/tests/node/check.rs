@@ -1,10 +1,13 @@
 //! CHECK compares content: every difference is found, and told with what should be there.
 
+use crate::common::backend::Backend;
 use crate::common::net::{forward, lan, pod};
 use crate::common::plugin::{Answer, Attachment, DIFFERS, nft, ruleset};
 use kernel::sysctl;
 use sandbox::private_host;
 use serde_json::json;
+
+on_iptables!(check_tells_every_rule_that_is_not_as_it_was,);
 
 /// The differences that CHECK tells, one a line.
 #[track_caller]
@@ -147,4 +150,41 @@ fn a_mapping_that_is_no_longer_asked_for_is_told() {
         assert_eq!(ruleset(), "");
         without.check().ok();
     });
+}
+
+/// The same on iptables: rules that are missing, and one too many, wherever they are.
+fn check_tells_every_rule_that_is_not_as_it_was(backend: Backend) {
+    forward();
+    let (_lan, pod) = (lan(), pod(2));
+    let attachment = Attachment::new(&pod, &json!([{ "hostPort": 8080, "containerPort": 80 }])).on(backend);
+    attachment.add().ok();
+    assert_eq!(differences(&attachment), Vec::<String>::new());
+    let run = |program: &str, arguments: &str| {
+        let program = format!("{program}{}", &backend.iptables()["iptables".len()..]);
+        assert!(sandbox::command(program).args(arguments.split(' ')).status().unwrap().success());
+    };
+    run("iptables", "-t nat -D PREROUTING 1");
+    run("iptables", "-t nat -D PODWIRE-WILDCARD 1");
+    run("iptables", "-t raw -D PODWIRE-GUARD 2");
+    run("ip6tables", "-t nat -R PODWIRE-MASQ 1 -s fd88::2/128 -j RETURN");
+    let found = differences(&attachment);
+    let missing = |family: &str, table: &str, rule: &str| {
+        let start = format!("{family} table {table} of iptables: expected `{rule}");
+        found.iter().any(|line| line.starts_with(&start) && line.ends_with("found nothing"))
+    };
+    assert!(missing("ip", "nat", "-A PREROUTING -m addrtype --dst-type LOCAL"), "{found:?}");
+    assert!(missing("ip", "nat", "-A PODWIRE-WILDCARD -p tcp -m tcp --dport 8080"), "{found:?}");
+    assert!(missing("ip", "raw", "-A PODWIRE-GUARD -s 127.0.0.0/8"), "{found:?}");
+    assert!(missing("ip6", "nat", "-A PODWIRE-MASQ -s fd88::2/128 -d fd88::2/128"), "{found:?}");
+    assert_eq!(found.len(), 4, "{found:?}");
+    // An ADD puts back what is its own, and the chains that are nobody's.
+    attachment.del().ok();
+    attachment.add().ok();
+    assert_eq!(differences(&attachment), Vec::<String>::new());
+    // A mapping of an ADD that CHECK's config does not have.
+    let other = Attachment::new(&pod, &json!([{ "hostPort": 9090, "containerPort": 80 }])).on(backend);
+    let found = differences(&other);
+    let stray =
+        |line: &String| line.contains("expected nothing, found `-A PODWIRE-WILDCARD -p tcp -m tcp --dport 8080");
+    assert!(found.iter().any(stray), "{found:?}");
 }

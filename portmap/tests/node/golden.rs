@@ -13,7 +13,7 @@ use nft_model::Family;
 use portmap::config::Config;
 use portmap::ruleset;
 
-on_each_backend!(the_kernel_holds_what_was_planned, its_tool_reads_what_was_planned,);
+on_each_backend!(the_kernel_holds_what_was_planned, its_tool_reads_what_was_planned, it_can_be_called_portmap,);
 
 struct Case {
     folder: PathBuf,
@@ -220,4 +220,22 @@ fn its_tool_reads_what_was_planned(backend: Backend) {
             plugin::feed(&restore, &[], "*nat\nCOMMIT\n*raw\nCOMMIT\n");
         }
     }
+}
+
+/// Installed under the name of the reference plugin, with a config and a request as containerd has them.
+fn it_can_be_called_portmap(backend: Backend) {
+    let folder = tempfile::tempdir().unwrap();
+    let portmap = folder.path().join("portmap");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_podwire-portmap"), &portmap).unwrap();
+    let case = Case::all().into_iter().find(|case| case.name() == "containerd").unwrap();
+    let config = case.config_on(backend).replace("podwire-portmap", "portmap");
+    let call = |verb| {
+        let output = plugin::run(sandbox::command(&portmap), verb, &case.environment(), &config);
+        plugin::Answer::of(&output).ok()
+    };
+    call("ADD");
+    assert!(backend.rules().contains("8080"), "{}", backend.rules());
+    call("CHECK");
+    call("DEL");
+    assert_eq!(backend.rules(), "");
 }

@@ -268,7 +268,7 @@ fn status_says_what_is_missing() {
         assert_eq!(call("STATUS", &[], &config.to_string()).ok(), serde_json::Value::Null);
         let output = crate::common::plugin::run(without_capabilities(), "STATUS", &[], &config.to_string());
         let (code, msg, details) = Answer::of(&output).failed();
-        assert_eq!((code, msg.as_str()), (50, "the kernel's nf_tables cannot be used"));
+        assert_eq!((code, msg.as_str()), (50, "no host port can be mapped"));
         assert!(details.contains("nf_tables"), "{details}");
         assert!(details.contains("permitted"), "{details}");
         let mut iptables = config;

@@ -12,6 +12,7 @@ use clap::{Parser, ValueEnum};
 use cni_spec::Environment;
 
 use self::keep::Keep;
+use crate::cluster::{self, Cluster, ClusterError};
 use crate::conflist::{Conflist, ConflistError};
 use crate::demo::{Demo, DemoError, Settings};
 use crate::manifest::{self, ManifestError, Pod};
@@ -51,6 +52,11 @@ struct Options {
     #[arg(long, value_name = "DIR", default_value = "/usr/lib/cni")]
     reference_dir: PathBuf,
 
+    /// Several nodes on one wire with one pod each, and routes between them, instead of one node with many pods.
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(2..=i64::from(cluster::layout::MOST)))]
+    #[arg(conflicts_with_all = ["conflist", "pods", "swap", "keep"])]
+    nodes: Option<u8>,
+
     /// Leave it standing until Enter, Ctrl-C or SIGTERM, and tell how to look around.
     #[arg(long)]
     keep: bool,
@@ -87,6 +93,8 @@ enum CliError {
     Sandbox(#[from] sandbox::SandboxError),
     #[error(transparent)]
     Demo(#[from] DemoError),
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     #[error("cannot print")]
     Print(#[source] io::Error),
     #[error("cannot print as JSON")]
@@ -97,7 +105,11 @@ enum CliError {
 #[must_use]
 pub fn main() -> ExitCode {
     let options = Options::parse();
-    match play(&options) {
+    let played = match options.nodes {
+        Some(nodes) => play_cluster(&options, nodes),
+        None => play(&options),
+    };
+    match played {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -124,19 +136,45 @@ fn play(options: &Options) -> Result<bool, CliError> {
         chain: settings.list.chain(),
         ..Report::default()
     };
-    report.opening(&mut out, pods).map_err(CliError::Print)?;
+    report.opening(&mut out, pods, 1).map_err(CliError::Print)?;
     let mut demo = Demo::set_up(settings)?;
     attached(&mut demo, &mut report, &mut out)?;
     if let Some(keep) = keep {
         keep.wait(&demo, &options.plugin_dir, &mut out).map_err(CliError::Print)?;
     }
     detached(&mut demo, &mut report, &mut out)?;
-    report.verdict(&mut out).map_err(CliError::Print)?;
+    finish(options, &report, &mut out)
+}
+
+/// The verdict; whether every line is ok.
+fn finish(options: &Options, report: &Report, out: &mut dyn Write) -> Result<bool, CliError> {
+    report.verdict(out).map_err(CliError::Print)?;
     if options.output == Format::Json {
-        let text = serde_json::to_string_pretty(&report).map_err(CliError::Json)?;
+        let text = serde_json::to_string_pretty(report).map_err(CliError::Json)?;
         writeln!(io::stdout(), "{text}").map_err(CliError::Print)?;
     }
     Ok(report.failed().next().is_none())
+}
+
+/// The same on several nodes.
+fn play_cluster(options: &Options, nodes: u8) -> Result<bool, CliError> {
+    let Settings { list, plugin_path, environment, .. } = settings(options)?;
+    sandbox::enter()?;
+    let mut out: Box<dyn Write> = match options.output {
+        Format::Text => Box::new(io::stdout()),
+        Format::Json => Box::new(io::sink()),
+    };
+    let (network, cni_version, chain) = (list.name.to_string(), list.version.to_string(), list.chain());
+    let mut report = Report { network, cni_version, chain, ..Report::default() };
+    report.opening(&mut out, usize::from(nodes), usize::from(nodes)).map_err(CliError::Print)?;
+    let mut cluster = Cluster::build(&cluster::Settings { nodes, list, plugin_path, environment })?;
+    cluster.attach()?;
+    writeln!(out).and_then(|()| report.quote(&mut out, &cluster.picture())).map_err(CliError::Print)?;
+    for (title, outcomes) in [("sent, and what came back", cluster.prove()?), ("what is left", cluster.detach()?)] {
+        report.section(&mut out, title, &outcomes).map_err(CliError::Print)?;
+        report.outcomes.extend(outcomes);
+    }
+    finish(options, &report, &mut out)
 }
 
 fn attached(demo: &mut Demo, report: &mut Report, out: &mut dyn Write) -> Result<(), CliError> {

@@ -4,11 +4,12 @@
 //! runtime's parameters of it; [`runtime`] calls the chain as libcni does. [`stage`] is a private world of
 //! network namespaces, [`server`] and [`exchange`] are the two ends of a question asked in it, [`proof`] is
 //! the list of questions and [`residue`] what is left when all is over. [`demo`] plays it from beginning to
-//! end, [`report`] prints it, [`cli`] is its command line.
+//! end, [`cluster`] plays it on several nodes, [`report`] prints it, [`cli`] is its command line.
 //!
 //! What this crate does not do: it runs no containers. A pod is its network namespace, and a server in it.
 
 pub mod cli;
+pub mod cluster;
 pub mod conflist;
 pub mod container;
 pub mod demo;

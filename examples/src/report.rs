@@ -97,8 +97,9 @@ impl Report {
     ///
     /// # Errors
     /// If `out` takes no more.
-    pub fn opening(&self, out: &mut dyn Write, pods: usize) -> io::Result<()> {
-        writeln!(out, "podwire-demo: {pods} pods on one node, network {}, CNI {}", self.network, self.cni_version)?;
+    pub fn opening(&self, out: &mut dyn Write, pods: usize, nodes: usize) -> io::Result<()> {
+        let nodes = if nodes == 1 { "one node".to_owned() } else { format!("{nodes} nodes") };
+        writeln!(out, "podwire-demo: {pods} pods on {nodes}, network {}, CNI {}", self.network, self.cni_version)?;
         writeln!(out, "chain: {}", self.chain.join(" > "))?;
         writeln!(
             out,

@@ -204,14 +204,14 @@ fn make_netns(name: &str, path: &Path) -> Result<NetNs, StageError> {
     netns::create_named(path).map_err(|source| namespace(name, source))
 }
 
-fn set(machine: &Machine, values: &[(&str, &str)]) -> Result<(), StageError> {
+pub(crate) fn set(machine: &Machine, values: &[(&str, &str)]) -> Result<(), StageError> {
     let set_all = || values.iter().try_for_each(|(name, value)| sysctl::set(name, value).map(drop));
     let failed = |source| namespace(&machine.name, source);
     machine.netns.run(set_all).map_err(failed)?.map_err(failed)
 }
 
 /// Runs lines of ip(8) in a namespace; the first that is refused ends it.
-fn ip(machine: &Machine, lines: &[String]) -> Result<(), StageError> {
+pub(crate) fn ip(machine: &Machine, lines: &[String]) -> Result<(), StageError> {
     feed(machine, "ip", &["-batch", "-"], &lines.join("\n"))
 }
 
@@ -238,6 +238,6 @@ fn feed(machine: &Machine, program: &'static str, arguments: &[&str], text: &str
     Err(StageError::Refused { program, name: machine.name.clone(), status: output.status, stderr })
 }
 
-fn namespace(name: &str, source: kernel::Error) -> StageError {
+pub(crate) fn namespace(name: &str, source: kernel::Error) -> StageError {
     StageError::Namespace { name: name.to_owned(), source: Box::new(source) }
 }

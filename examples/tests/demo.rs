@@ -360,3 +360,30 @@ fn exactly_the_lines_that_stand_on_it_fail_when_a_thing_is_broken() {
         all_ok(&end(&mut demo));
     });
 }
+
+#[test]
+fn three_nodes_reach_each_others_pods() {
+    sandbox::private_host(|| {
+        let settings = podwire_examples::cluster::Settings {
+            nodes: 3,
+            list: Conflist::read(&folder("conflists").join("10-podwire.conflist")).unwrap(),
+            plugin_path: plugin_path(),
+            environment: Environment::of_process(),
+        };
+        let mut cluster = podwire_examples::cluster::Cluster::build(&settings).unwrap();
+        cluster.attach().unwrap();
+        let mut outcomes = cluster.prove().unwrap();
+        outcomes.extend(cluster.detach().unwrap());
+        all_ok(&outcomes);
+        let ids: BTreeSet<String> = outcomes.into_iter().map(|outcome| outcome.id).collect();
+        for line in [
+            "node1-node2-pod-pod-tcp4",
+            "node3-node1-pod-pod-mtu-udp6",
+            "node2-node3-pod-hostport-tcp6",
+            "node3-residue",
+        ] {
+            assert!(ids.contains(line), "{ids:?}");
+        }
+        assert_eq!(ids.len(), 3 + 3 * 10 + 3, "{ids:?}");
+    });
+}

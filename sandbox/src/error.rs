@@ -100,6 +100,12 @@ pub enum SandboxError {
     /// The report pipe could not be made or read.
     #[error("cannot use a pipe to the sandboxed process")]
     Pipe(#[source] std::io::Error),
+    /// A machine's thread could not be started.
+    #[error("cannot start a thread for a machine")]
+    Thread(#[source] std::io::Error),
+    /// A machine's thread has ended.
+    #[error("the machine has ended")]
+    MachineEnded,
     /// The child could not be started.
     #[error("cannot start {} in the sandbox", .program.display())]
     Spawn {

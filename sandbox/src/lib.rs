@@ -3,7 +3,7 @@
 //! A test that touches interfaces, routes, rules, `/run` or `/var/lib` wraps its body in
 //! [`private_host`]: the body then runs in a child process with a network, mounts and (for an ordinary
 //! user) a user namespace of its own, so it needs no root and leaves no trace on the machine. A
-//! single-threaded program does the same to itself with [`enter`].
+//! single-threaded program does the same to itself with [`enter`]. A [`Machine`] is one more host beside it.
 //!
 //! Inside: only `lo`, which is up; empty tmpfs on `/run` and `/var/lib`; `/run/netns` made, so that
 //! `ip netns add` works; no mount spreads to the outside; uid 0.
@@ -15,9 +15,11 @@ mod command;
 mod error;
 mod isolate;
 mod loopback;
+mod machine;
 mod private_host;
 
 pub use command::command;
 pub use error::{SandboxError, Step};
 pub use isolate::enter;
+pub use machine::Machine;
 pub use private_host::private_host;

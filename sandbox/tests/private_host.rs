@@ -184,3 +184,23 @@ fn a_program_with_threads_cannot_enter() {
     thread.thread().unpark();
     thread.join().expect("it only waits");
 }
+
+#[test]
+fn a_machine_has_network_and_files_of_its_own() {
+    private_host(|| {
+        let here = fs::read_link("/proc/thread-self/ns/net").unwrap();
+        fs::write("/run/here", "").unwrap();
+        let machine = sandbox::Machine::start().unwrap();
+        let there =
+            machine.run(|| (fs::read_link("/proc/thread-self/ns/net").unwrap(), fs::exists("/run/here").unwrap()));
+        let (network, sees) = there.unwrap();
+        assert!(network != here && !sees);
+        machine.run(|| fs::write("/run/there", "").unwrap()).unwrap();
+        assert!(machine.run(|| fs::exists("/run/there").unwrap()).unwrap() && !fs::exists("/run/there").unwrap());
+        let links = machine.run(|| command("ip").args(["-br", "link"]).output().unwrap()).unwrap();
+        assert_eq!(String::from_utf8_lossy(&links.stdout).lines().count(), 1, "only lo");
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| machine.run(|| panic!("on purpose"))));
+        assert!(panicked.is_err() && machine.run(|| 1).unwrap() == 1, "a panic is the caller's");
+        assert_eq!(fs::read_link("/proc/thread-self/ns/net").unwrap(), here);
+    });
+}

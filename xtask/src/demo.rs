@@ -11,6 +11,7 @@ pub const EXAMPLES: &str = "Examples:
   cargo xtask demo                     attach, prove, tear down
   cargo xtask demo --keep              leave it standing and tell how to look around
   cargo xtask demo --swap portmap      with the reference portmap in place of podwire-portmap
+  cargo xtask demo --nodes 3           on three nodes with a pod each, and routes between them
   cargo xtask demo --help-demo         all options of the demo";
 
 /// Builds the executables and runs the demo with them.

@@ -91,6 +91,7 @@ fn dependency_policy() -> Result<(), Error> {
 /// With our chain, then with each reference plugin in the place of ours.
 fn demos(folder: &Path) -> Result<(), Error> {
     demo::run_with(folder, &[])?;
+    demo::run_with(folder, &["--nodes", "3"])?;
     for swap in SWAPS {
         say(&format!("\n--- with the reference {swap}"));
         demo::run_with(folder, &["--swap", swap])?;

@@ -141,6 +141,15 @@ pub enum Error {
         /// The holder's pod address and port.
         target: String,
     },
+    /// The kernel does not take a part of our rules.
+    #[error("the kernel has no {piece}, which host ports need")]
+    MissingPiece {
+        /// The module, and the setting of the kernel's build.
+        piece: &'static str,
+        /// What was refused.
+        #[source]
+        source: kernel::Error,
+    },
     /// Rules of the reference portmap name a container, and nothing tells its network.
     #[error("nothing tells which network container {0} is on: /var/lib/cni/results has no entry for it")]
     UnknownNetwork(String),
@@ -315,6 +324,7 @@ impl From<Error> for CniError {
             | Error::Localnet { .. }
             | Error::Listeners(_)
             | Error::Flows(_)
+            | Error::MissingPiece { .. }
             | Error::UnknownNetwork(_)
             | Error::Record { .. }
             | Error::Lock { .. }

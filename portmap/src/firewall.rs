@@ -102,6 +102,17 @@ impl Firewall {
         }
     }
 
+    /// Whether an ADD would find all that its rules need.
+    ///
+    /// # Errors
+    /// [`Error::MissingPiece`]; with iptables, a program that is missing.
+    pub fn probe(&mut self, family: Family) -> Result<(), Error> {
+        match self {
+            Self::Nftables(nftables) => nftables.probe(family),
+            Self::Iptables(_) => kernel::iptables::Tool::find(family, None).map(drop).map_err(Error::Iptables),
+        }
+    }
+
     /// Makes what all mappings of a config share anew where it is not as an ADD makes it; other attachments' elements stay.
     ///
     /// # Errors

@@ -77,6 +77,17 @@ pub fn refresh(firewall: &mut Firewall, new: &[Forward]) -> Result<(), Error> {
     Ok(())
 }
 
+/// Whether flows can be ended at all.
+///
+/// # Errors
+/// When the kernel has no ctnetlink (`CONFIG_NF_CT_NETLINK`), or the caller may not use it.
+pub fn available() -> Result<(), Error> {
+    let mut tracking = Conntrack::open().map_err(Error::Flows)?;
+    // Asked for what hardly anybody has.
+    let few = Filter { protocol: Some(Proto::Sctp), original_port: Some(1), ..Filter::of(nft_model::Family::Ip) };
+    tracking.flows(&few).map(drop).map_err(Error::Flows)
+}
+
 /// The flows through a mapping.
 pub fn through(forward: &Forward) -> Filter {
     Filter { reply_src: Some(forward.pod.ip()), reply_port: Some(forward.pod.port()), dnat: true, ..to(forward) }

@@ -40,6 +40,7 @@ pub mod owner;
 mod plugin;
 pub mod pod;
 pub mod policy;
+pub mod probe;
 pub mod reconcile;
 pub mod record;
 pub mod remove;

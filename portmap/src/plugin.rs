@@ -14,7 +14,7 @@ use crate::policy::Policy;
 use crate::record::{Record, Records};
 use crate::ruleset::TABLE;
 use crate::settings::Settings;
-use crate::{add, backend, check, remove};
+use crate::{add, backend, check, flows, remove};
 
 /// The plugin. Who holds what is in the kernel; [`record`](crate::record) keeps what was asked for.
 #[derive(Debug, Clone, Copy, Default)]
@@ -75,7 +75,14 @@ impl Plugin for Portmap {
             if let Presence::Foreign(comment) = firewall.presence(family).map_err(unavailable)? {
                 return Err(unavailable(Error::ForeignTable { family, table: TABLE.to_owned(), comment }));
             }
+            match firewall.probe(family) {
+                // A node may do without IPv6, and its pods with it.
+                Err(error @ Error::MissingPiece { .. }) if family == Family::Ip6 => go_on("STATUS", vec![error]),
+                result => result.map_err(unavailable)?,
+            }
         }
+        // Without it host ports work, and flows are not ended that go astray.
+        go_on("STATUS", flows::available().err().into_iter().collect());
         Ok(())
     }
 }

@@ -17,6 +17,7 @@ const PURE: &[&str] = &[
     "portmap/src/difference.rs",
     "portmap/src/forward.rs",
     "portmap/src/policy.rs",
+    "portmap/src/probe.rs",
     "portmap/src/conditions.rs",
     "portmap/src/ruleset.rs",
     "portmap/src/ruleset",

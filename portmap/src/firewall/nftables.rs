@@ -11,6 +11,7 @@ use crate::claim::{self, Batch, Observed};
 use crate::config::Config;
 use crate::error::Error;
 use crate::owner::Owner;
+use crate::probe;
 use crate::ruleset::{self, Entry, LAYOUT, OWNERS, Realm, SETS};
 
 /// How long a change is tried again that others got in the way of. Being told that the generation moved takes 0.1 ms,
@@ -102,6 +103,33 @@ impl Nftables {
             if if_unchanged { firewall.commit_if_unchanged(&changes, generation) } else { firewall.commit(&changes) }
         })?;
         Ok(claimed)
+    }
+
+    /// Whether the kernel takes our rules. Where a table of ours is there it does; otherwise they are sent in a
+    /// transaction whose last step cannot be, so that nothing is changed.
+    ///
+    /// # Errors
+    /// [`Error::MissingPiece`] with what it does not take.
+    pub fn probe(&mut self, family: Family) -> Result<(), Error> {
+        const NO_SET: &str = "probe";
+        let realm = Realm::common(family);
+        if self.presence(family, &realm.table)? != Presence::Missing {
+            return Ok(());
+        }
+        let frame = ruleset::frame(&realm).map_err(Error::RuleSet)?;
+        let (table, set) = (realm.table.clone(), NO_SET.to_owned());
+        let elements = vec![Element::new([Value::Port(1)])];
+        let impossible = Change::AddElements { family, table, set, elements };
+        match self.nft.commit(&[Change::AddTable(frame), impossible]) {
+            Err(kernel::Error::NftRefused { change, .. }) if change.contains(&format!(" {NO_SET} {{")) => Ok(()),
+            // Somebody else was quicker to make it.
+            Err(kernel::Error::NftRefused { refusal: Refusal::AlreadyExists, .. }) | Ok(()) => Ok(()),
+            Err(source @ kernel::Error::NftRefused { refusal: Refusal::NotFound | Refusal::NotSupported, .. }) => {
+                let piece = probe::missing(&source.to_string());
+                Err(Error::MissingPiece { piece, source })
+            }
+            Err(source) => Err(Error::Commit(source)),
+        }
     }
 
     /// Makes chains and sets of a table of ours anew where they are not as an ADD makes them; elements stay. A table

@@ -265,7 +265,10 @@ fn del_does_not_fail_when_the_firewall_refuses() {
 fn status_says_what_is_missing() {
     private_host(|| {
         let config = json!({ "cniVersion": "1.1.0", "name": "podnet", "type": "podwire-portmap" });
-        assert_eq!(call("STATUS", &[], &config.to_string()).ok(), serde_json::Value::Null);
+        let Answer::Ok { result, stderr } = call("STATUS", &[], &config.to_string()) else { panic!("not ready") };
+        assert_eq!((result, stderr.as_str()), (serde_json::Value::Null, ""));
+        // What was tried out has left nothing.
+        assert_eq!(ruleset(), "");
         let output = crate::common::plugin::run(without_capabilities(), "STATUS", &[], &config.to_string());
         let (code, msg, details) = Answer::of(&output).failed();
         assert_eq!((code, msg.as_str()), (50, "no host port can be mapped"));

@@ -5,13 +5,15 @@ use std::path::Path;
 use std::thread;
 use std::time::Instant;
 
+use kernel::conntrack::{Conntrack, Filter};
 use kernel::netns::NetNs;
+use nft_model::Family;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::unistd::Pid;
 
 use crate::error::Error;
-use crate::program::{command, output, run};
+use crate::program::{command, run};
 
 /// The node's address on the client's network.
 pub const NODE: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 1);
@@ -68,7 +70,10 @@ impl Host {
     /// Forgets all rules, all flows and what plugins keep.
     pub fn clean(&self) -> Result<(), Error> {
         run(command("nft").args(["flush", "ruleset"]))?;
-        output(command("conntrack").arg("-F").stderr(std::process::Stdio::null())).ok();
+        let mut tracking = Conntrack::open().map_err(Error::Kernel)?;
+        for family in Family::ALL {
+            tracking.delete_matching(&Filter::of(family)).map_err(Error::Kernel)?;
+        }
         let records = Path::new("/run/podwire");
         if records.exists() {
             let failed = |source| Error::File { action: "remove", path: records.to_owned(), source };

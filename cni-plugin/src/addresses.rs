@@ -120,7 +120,7 @@ pub fn gc(request: &GcRequest) -> Result<(), Error> {
 /// The IPAM plugin's own.
 pub fn status(ipam_type: &str, request: &StatusRequest) -> Result<(), Error> {
     if ipam_type == OWN_IPAM {
-        return own(&request.config)?.status().map_err(own_error);
+        return Ipam::status_of(&request.config).map_err(own_error);
     }
     Delegate::new(&request.environment)
         .status(ipam_type, &request.config.bytes)

@@ -1,8 +1,9 @@
 //! Which address comes next. Pure: it knows no file, no process, no kernel and no ledger engine.
 //!
 //! The truth is the set of leased addresses. Beside it the ledger keeps two hints, so that neither a /16 that
-//! is nearly full nor a /64 has to be searched: where the last search ended (the cursor), and which addresses
-//! came back when (the releases). Losing a hint costs a walk over the leased addresses, never an address.
+//! is nearly full nor a /64 has to be searched: where the last search ended (the cursor), which addresses
+//! came back when (the releases), and whether there are no others (used up). Losing a hint costs a walk over the
+//! leased addresses, never an address.
 
 use std::net::IpAddr;
 
@@ -36,6 +37,15 @@ pub(crate) trait Occupancy {
 
     /// The address at which the last search ended.
     fn cursor(&self, pool: &PoolKey) -> Result<Option<IpAddr>, Self::Error>;
+
+    /// Whether the address is kept for a pod that may come back.
+    fn is_kept(&self, address: IpAddr) -> Result<bool, Self::Error>;
+
+    /// The kept addresses of a span, ascending; leased ones, too.
+    fn kept(&self, span: Span) -> impl Iterator<Item = Result<IpAddr, Self::Error>>;
+
+    /// Whether a search has shown that the pool, as it is now, has no address but leased, remembered and kept ones.
+    fn is_used_up(&self, pool: &Pool) -> Result<bool, Self::Error>;
 }
 
 /// The clock, and how long a released address rests.
@@ -45,11 +55,18 @@ pub(crate) struct Cooling {
     pub now: u64,
     /// In milliseconds; 0 for none.
     pub period: u64,
+    /// Whether an address that rests is not given even if there is no other.
+    pub strict: bool,
 }
 
 impl Cooling {
     fn is_over(self, released_at: u64) -> bool {
-        self.now.saturating_sub(released_at) >= self.period
+        self.rest_of(released_at) == 0
+    }
+
+    /// How long an address must still rest that was released at a moment, in milliseconds.
+    pub fn rest_of(self, released_at: u64) -> u64 {
+        self.period.saturating_sub(self.now.saturating_sub(released_at))
     }
 }
 
@@ -61,37 +78,71 @@ pub(crate) struct Choice {
     pub cursor: Option<IpAddr>,
     /// Releases that need not be remembered any longer.
     pub forgotten: Vec<IpAddr>,
+    /// Whether a search has just shown that the pool has no address but leased, remembered and kept ones.
+    pub used_up: bool,
 }
 
 impl Choice {
     /// An address that somebody asked for.
     pub fn of(address: IpAddr) -> Self {
-        Self { address, cursor: None, forgotten: Vec::new() }
+        Self { address, cursor: None, forgotten: Vec::new(), used_up: false }
     }
 }
 
 /// The address of the pool that nobody had, or that nobody has had for the longest time. An address that is
-/// cooling down is given only when there is no other, the oldest first. None if all are leased.
+/// cooling down is given only when there is no other, the oldest first, and then one that is kept for somebody. None
+/// if all are leased; the pool is used up then.
 pub(crate) fn allocate<O: Occupancy>(pool: &Pool, occupancy: &O, cooling: Cooling) -> Result<Option<Choice>, O::Error> {
-    let key = pool.key();
-    let ahead = spans_after(pool, occupancy.cursor(&key)?);
-    let cursor = match search(&ahead, occupancy, |released| released.is_none(), PATIENCE)? {
-        Search::Found(address) => {
-            let forgotten = forgettable(pool, occupancy, cooling)?;
-            return Ok(Some(Choice { address, cursor: Some(address), forgotten }));
+    let used_up = occupancy.is_used_up(pool)?;
+    let mut cursor = None;
+    if !used_up {
+        let ahead = spans_after(pool, occupancy.cursor(&pool.key())?);
+        match search(&ahead, occupancy, |released| released.is_none(), PATIENCE)? {
+            Search::Found(address) => {
+                let forgotten = forgettable(pool, occupancy, cooling)?;
+                return Ok(Some(Choice { cursor: Some(address), forgotten, ..Choice::of(address) }));
+            }
+            Search::Tired(at) => cursor = Some(at),
+            Search::Nothing => {}
         }
-        Search::Tired(at) => Some(at),
-        Search::Nothing => None,
-    };
-    if let Some(address) = least_recently_released(pool, occupancy, cooling)? {
+    }
+    let oldest = least_recently_released(pool, occupancy)?;
+    if let Some((_, address)) = oldest.filter(|(at, _)| cooling.is_over(*at)) {
         return Ok(Some(Choice { cursor, ..Choice::of(address) }));
+    }
+    if used_up {
+        return last_resort(pool, occupancy, cooling, oldest);
     }
     // Neither hint helps: the pool is full, or the releases were remembered under another config.
     let rested = |released: Option<u64>| released.is_none_or(|at| cooling.is_over(at));
     if let Search::Found(address) = search(pool.spans(), occupancy, rested, usize::MAX)? {
         return Ok(Some(Choice { cursor: Some(address), ..Choice::of(address) }));
     }
-    Ok(oldest_cooling(pool, occupancy)?.map(Choice::of))
+    let oldest = oldest_cooling(pool, occupancy)?;
+    Ok(last_resort(pool, occupancy, cooling, oldest)?.map(|choice| Choice { used_up: true, ..choice }))
+}
+
+/// What is given when nothing has rested: what cools down for the longest, then what is kept for somebody.
+fn last_resort<O: Occupancy>(
+    pool: &Pool,
+    occupancy: &O,
+    cooling: Cooling,
+    oldest: Option<(u64, IpAddr)>,
+) -> Result<Option<Choice>, O::Error> {
+    if let Some((_, address)) = oldest.filter(|_| !cooling.strict) {
+        return Ok(Some(Choice::of(address)));
+    }
+    for span in pool.spans() {
+        let one = |address| occupancy.leased(Span { first: address, last: address }).next().transpose();
+        for address in occupancy.kept(*span) {
+            let address = address?;
+            let rested = occupancy.released_at(address)?.is_none_or(|at| cooling.is_over(at));
+            if one(address)?.is_none() && (rested || !cooling.strict) {
+                return Ok(Some(Choice::of(address)));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// The pool's spans from the cursor on and round to it again: the cursor itself comes last.
@@ -131,7 +182,7 @@ fn search<O: Occupancy>(
         while let Some(address) = candidate {
             if next_leased == Some(address) {
                 next_leased = leased.next().transpose()?;
-            } else if acceptable(occupancy.released_at(address)?) {
+            } else if acceptable(occupancy.released_at(address)?) && !occupancy.is_kept(address)? {
                 return Ok(Search::Found(address));
             }
             patience = patience.saturating_sub(1);
@@ -144,30 +195,27 @@ fn search<O: Occupancy>(
     Ok(Search::Nothing)
 }
 
-fn least_recently_released<O: Occupancy>(
-    pool: &Pool,
-    occupancy: &O,
-    cooling: Cooling,
-) -> Result<Option<IpAddr>, O::Error> {
+/// The oldest remembered release of the pool that is nobody's, and its moment.
+fn least_recently_released<O: Occupancy>(pool: &Pool, occupancy: &O) -> Result<Option<(u64, IpAddr)>, O::Error> {
     for release in occupancy.oldest_released(&pool.key()) {
         let (at, address) = release?;
-        if !cooling.is_over(at) {
-            return Ok(None);
-        }
-        if pool.leases(address) {
-            return Ok(Some(address));
+        if pool.leases(address) && !occupancy.is_kept(address)? {
+            return Ok(Some((at, address)));
         }
     }
     Ok(None)
 }
 
-fn oldest_cooling<O: Occupancy>(pool: &Pool, occupancy: &O) -> Result<Option<IpAddr>, O::Error> {
+/// The same, whatever pool it was remembered under.
+fn oldest_cooling<O: Occupancy>(pool: &Pool, occupancy: &O) -> Result<Option<(u64, IpAddr)>, O::Error> {
     let mut oldest: Option<(u64, IpAddr)> = None;
     for release in pool.spans().iter().flat_map(|span| occupancy.released(*span)) {
         let release = release?;
-        oldest = Some(oldest.map_or(release, |oldest| oldest.min(release)));
+        if oldest.is_none_or(|oldest| release < oldest) && !occupancy.is_kept(release.1)? {
+            oldest = Some(release);
+        }
     }
-    Ok(oldest.map(|(_, address)| address))
+    Ok(oldest)
 }
 
 /// Releases that a large pool need not remember any longer: a few at a time, so that no call pays for many.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cni_spec::{Attachment, CniError, ErrorCode};
 
-use crate::config::InvalidKey;
+use crate::config::{InvalidKey, may_come};
 use crate::ledger::Holder;
 use crate::refusal::{Claim, Exhausted, Outside};
 use crate::store::StoreError;
@@ -36,6 +36,15 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// `ipam.subnetFile` names a file that cannot be read.
+    #[error("cannot read ipam.subnetFile={:?}", .path.display())]
+    SubnetFile {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// An address was asked for that no pool gives.
     #[error("{0}")]
     Outside(Outside),
@@ -49,7 +58,7 @@ pub enum Error {
     },
     /// All addresses of a pool are leased.
     #[error("{0}")]
-    Exhausted(Exhausted),
+    Exhausted(Box<Exhausted>),
     /// The attachment was deleted after this ADD had begun.
     #[error("{attachment} was deleted while this ADD was under way")]
     Deleted {
@@ -161,6 +170,14 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// An address was asked for that is cooling down, and `ipam.strict` is set.
+    #[error("address {address} was asked for, but rests for another {seconds} s, and ipam.strict=true")]
+    Cooling {
+        /// The address.
+        address: IpAddr,
+        /// How long, rounded up.
+        seconds: u64,
+    },
     /// An address was asked for that a person has set aside.
     #[error("address {address} was asked for, but is reserved: {reason}")]
     Reserved {
@@ -169,6 +186,30 @@ pub enum Error {
         /// The reservation's reason.
         reason: String,
     },
+    /// The ledger's resident owner has refused.
+    #[error("{}", .0.msg)]
+    Owner(CniError),
+    /// The ledger's folder is too deep for a socket in it.
+    #[error("{} is too long a path for a socket in it", .path.display())]
+    SocketPath {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The resident owner's socket cannot be made.
+    #[error("cannot listen at {}", .path.display())]
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The resident owner cannot work.
+    #[error("cannot serve the ledger")]
+    Serve(#[source] io::Error),
+    /// The resident owner's ledger is not there any more.
+    #[error("the ledger's folder was removed; whoever asks now makes a new one")]
+    Removed,
     /// The ledger's owner answered something else than was asked: another version.
     #[error("the ledger's owner gave an answer that does not belong to the question; it may be of another version")]
     Answer,
@@ -209,15 +250,21 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::ConfigShape(inner) => inner.code,
+            Self::ConfigShape(inner) | Self::Owner(inner) => inner.code,
             Self::Config(_) => ErrorCode::InvalidConfig,
             Self::CniArgsIp { .. } => ErrorCode::InvalidEnvironment,
+            Self::SubnetFile { source, .. } if may_come(source) => ErrorCode::TryAgainLater,
             Self::ResolvConf { .. }
+            | Self::SubnetFile { .. }
             | Self::LockFile { .. }
             | Self::Folder { .. }
             | Self::Copy { .. }
             | Self::Reservations { .. }
             | Self::Answer
+            | Self::SocketPath { .. }
+            | Self::Socket { .. }
+            | Self::Serve(_)
+            | Self::Removed
             | Self::Clock(_)
             | Self::Proc { .. } => ErrorCode::Io,
             Self::Outside(_) => code::OUTSIDE,
@@ -226,7 +273,7 @@ impl Error {
             Self::Deleted { .. } => code::DELETED,
             Self::NoLease { .. } | Self::NotInResult { .. } | Self::Misindexed { .. } => code::DIFFERS,
             Self::NotAvailable(_) => ErrorCode::NotAvailable,
-            Self::Busy { .. } | Self::Spool { .. } => ErrorCode::TryAgainLater,
+            Self::Busy { .. } | Self::Spool { .. } | Self::Cooling { .. } => ErrorCode::TryAgainLater,
             Self::Store { source, .. } => match source {
                 StoreError::Locked | StoreError::Newer { .. } => ErrorCode::TryAgainLater,
                 StoreError::Io(_) => ErrorCode::Io,
@@ -237,19 +284,27 @@ impl Error {
     }
 
     /// What can be done about it, where that is not plain from the text.
-    fn next_step(&self) -> Option<&'static str> {
+    fn next_step(&self) -> Option<&str> {
         match self {
+            Self::Exhausted(exhausted) if exhausted.suspects > 0 => {
+                Some("see which leases are of pods that are gone, and end them, with: ipam gc")
+            }
             Self::Exhausted(_) | Self::Taken { .. } => Some("see who holds what with: ipam list"),
             Self::Store { source: StoreError::Newer { .. }, .. } => {
                 Some("a newer podwire wrote the ledger: install that version again, or drain the node and reboot it")
             }
             Self::Reservations { .. } => Some("keep what can be read of it with: ipam repair"),
             Self::Reserved { .. } => Some("end the reservation with: ipam unreserve"),
+            Self::SubnetFile { source, .. } if may_come(source) => {
+                Some("the network's daemon (flannel) writes it when it has got a subnet; see whether it is running")
+            }
             Self::NotAvailable(reason) => reason.next_step(),
+            Self::Owner(inner) => Some(inner.details.as_str()).filter(|details| !details.is_empty()),
             Self::ConfigShape(_)
             | Self::Config(_)
             | Self::CniArgsIp { .. }
             | Self::ResolvConf { .. }
+            | Self::SubnetFile { .. }
             | Self::Outside(_)
             | Self::Deleted { .. }
             | Self::NoLease { .. }
@@ -263,7 +318,12 @@ impl Error {
             | Self::Quarantine { .. }
             | Self::Rebuild(_)
             | Self::Spool { .. }
+            | Self::Cooling { .. }
             | Self::Answer
+            | Self::SocketPath { .. }
+            | Self::Socket { .. }
+            | Self::Serve(_)
+            | Self::Removed
             | Self::Clock(_)
             | Self::Proc { .. } => None,
         }
@@ -272,7 +332,7 @@ impl Error {
 
 impl From<Error> for CniError {
     fn from(error: Error) -> Self {
-        if let Error::ConfigShape(inner) = error {
+        if let Error::ConfigShape(inner) | Error::Owner(inner) = error {
             return inner;
         }
         let mut said = Self::from_source(error.code(), &error);

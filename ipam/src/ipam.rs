@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cni_spec::{Attachment, CniResult, NetConf, NetworkName, ValidAttachments};
+use cni_spec::{Attachment, CniResult, ErrorCode, NetConf, NetworkName, ValidAttachments};
 
 use crate::clock::{self, Moment};
 use crate::config::Config;
@@ -49,19 +49,22 @@ impl Ipam {
     /// busy, 103 it is damaged and the kernel could not be asked what is in use, 104 the attachment was
     /// deleted meanwhile.
     pub fn lease(&self, request: &LeaseRequest) -> Result<Lease, Error> {
+        let pod = Pod::from_args(&request.args);
+        let terms = self.config.terms(pod.namespace.as_deref());
         let wish = Wish {
             attachment: request.attachment.clone(),
             lease_id: LeaseId(clock::unique_name()?),
             netns: request.netns.clone(),
-            pod: Pod::from_args(&request.args),
-            terms: self.config.terms.clone(),
-            wanted: self.config.requested(&request.args)?,
+            pod,
+            wanted: self.config.requested(&terms.pools, &request.args)?,
+            terms: terms.clone(),
+            sticky: self.config.is_sticky(),
             began: self.began.boottime,
         };
         let lease_id = wish.lease_id.clone();
         let by = Cause::of_this_process(format!("ADD {}", request.attachment));
         match self.ledger.ask(by, Operation::Lease(Box::new(wish)))? {
-            Answer::Leased(record) => Ok(leasing::answer(&self.config, &record, record.lease_id == lease_id)),
+            Answer::Leased(record) => Ok(leasing::answer(&self.config, &terms, &record, record.lease_id == lease_id)),
             _ => Err(Error::Answer),
         }
     }
@@ -111,6 +114,18 @@ impl Ipam {
         self.ledger.gc(network, valid)
     }
 
+    /// [`Ipam::status`] of a config that may lack something which is still to come, such as its `subnetFile`.
+    ///
+    /// # Errors
+    /// Code 50 with the reason, 7 if the config is invalid.
+    pub fn status_of(config: &NetConf) -> Result<(), Error> {
+        match Self::from_config(config) {
+            Ok(ipam) => ipam.status(),
+            Err(error) if error.code() == ErrorCode::TryAgainLater => Err(Error::NotAvailable(Box::new(error))),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Whether [`Ipam::lease`] would be served now. Makes no ledger where there is none.
     ///
     /// # Errors
@@ -118,8 +133,8 @@ impl Ipam {
     pub fn status(&self) -> Result<(), Error> {
         let timeout = self.ledger.lock_timeout().min(STATUS_TIMEOUT);
         let ledger = self.ledger.clone().with_lock_timeout(timeout);
-        let by = Cause::of_this_process(format!("STATUS {}", self.config.terms.network));
-        match ledger.ask(by, Operation::Status(Box::new(self.config.terms.clone()))) {
+        let by = Cause::of_this_process(format!("STATUS {}", self.config.network()));
+        match ledger.ask(by, Operation::Status(Box::new(self.config.terms(None)))) {
             Ok(_) => Ok(()),
             Err(reason) => Err(Error::NotAvailable(Box::new(reason))),
         }

@@ -41,6 +41,12 @@ impl Netns {
         Self { path: path.to_owned(), id }
     }
 
+    /// Whether it is known, and not where it was.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.id.is_some() && !Self::at(&self.path).is_same_as(self)
+    }
+
     /// Whether both are the same namespace: by device and inode if both are known, else by path.
     #[must_use]
     pub fn is_same_as(&self, other: &Self) -> bool {

@@ -4,16 +4,15 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use crate::allocate::{Choice, Cooling, Occupancy as _, allocate};
+use crate::allocate::Choice;
+use crate::choosing::Choosing;
 use crate::config::Config;
 use crate::event::EventKind;
 use crate::ledger::{Failure, Session};
 use crate::operation::{KnownPool, Terms, Wish};
 use crate::pool::Pool;
 use crate::record::{Origin, Record, RecordedAddress};
-use crate::refusal::{Claim, Exhausted};
-use crate::reservations::{self, Reservation};
-use crate::span::Span;
+use crate::sticky::{Sticky, StickyPod};
 use crate::store::{Change, Ended, Store};
 use crate::{Error, Lease, LeasedAddress};
 
@@ -35,15 +34,23 @@ pub(crate) fn lease(session: &Session<'_>, wish: &Wish) -> Result<Record, Failur
     } else if store.tombstone(&wish.attachment)?.is_some_and(|deleted| deleted > wish.began) {
         return Err(Error::Deleted { attachment: wish.attachment.clone() }.into());
     }
-    let reserved = reservations::read(session.state_dir, session.now.wall)?;
+    let choosing = Choosing::of(session, terms)?;
+    let pod = StickyPod::of(&wish.attachment, &wish.pod).filter(|_| wish.sticky);
+    let kept = pod.as_ref().map_or(Ok(None), |pod| store.sticky(pod))?;
     let mut change = Change { pools: newly_described(store, terms)?, ..Change::default() };
     let mut addresses = Vec::new();
     for (pool, wanted) in terms.pools.iter().zip(&wish.wanted) {
-        let choice = choose(session, terms, pool, *wanted, &reserved)?;
+        let choice = match (wanted, choosing.had_before(pool, kept.as_ref())?) {
+            (Some(address), _) => choosing.asked_for(pool, *address)?,
+            (None, Some(address)) => Choice::of(address),
+            (None, None) => choosing.next(pool)?,
+        };
         change.cursors.extend(choice.cursor.map(|cursor| (pool.key(), cursor)));
+        change.used_up.extend(choice.used_up.then(|| choosing.mark(pool)));
         change.forgotten.extend(choice.forgotten);
         addresses.push(recorded(pool, choice.address));
     }
+    change.sticky.extend(to_be_kept(pod, kept.as_ref(), &addresses));
     let record = Record {
         lease_id: wish.lease_id.clone(),
         attachment: wish.attachment.clone(),
@@ -77,8 +84,14 @@ fn adoption(session: &Session<'_>, wish: &Wish, record: Record) -> (Record, Chan
 
 /// Whether every pool has an address to give.
 pub(crate) fn available(session: &Session<'_>, terms: &Terms) -> Result<(), Failure> {
-    let reserved = reservations::read(session.state_dir, session.now.wall)?;
-    terms.pools.iter().try_for_each(|pool| choose(session, terms, pool, None, &reserved).map(drop))
+    let choosing = Choosing::of(session, terms)?;
+    terms.pools.iter().try_for_each(|pool| choosing.next(pool).map(drop))
+}
+
+/// The pod's addresses as they are to be remembered, if they are not remembered so already.
+fn to_be_kept(pod: Option<StickyPod>, kept: Option<&Sticky>, addresses: &[RecordedAddress]) -> Option<Sticky> {
+    let new = Sticky { pod: pod?, addresses: addresses.iter().map(|recorded| recorded.address.ip()).collect() };
+    (kept != Some(&new)).then_some(new)
 }
 
 /// Whether a lease that stands already is what this request would get: for the same container (a recovered lease
@@ -86,52 +99,19 @@ pub(crate) fn available(session: &Session<'_>, terms: &Terms) -> Result<(), Fail
 fn is_the_same(record: &Record, wish: &Wish) -> bool {
     let pools = &wish.terms.pools;
     let same_container = record.netns.as_ref().is_none_or(|known| known.is_same_as(&wish.netns));
-    let fits = |((pool, wanted), held): ((&Pool, &Option<IpAddr>), IpAddr)| {
-        pool.leases(held) && wanted.is_none_or(|wanted| wanted == held)
+    let fits = |(pool, wanted): (&Pool, &Option<IpAddr>)| {
+        held_from(record, pool).is_some_and(|held| wanted.is_none_or(|wanted| wanted == held))
     };
-    let held: Vec<IpAddr> = pools.iter().filter_map(|pool| record.ips().find(|ip| pool.leases(*ip))).collect();
-    same_container
-        && record.addresses.len() == pools.len()
-        && held.len() == pools.len()
-        && pools.iter().zip(&wish.wanted).zip(held).all(fits)
+    same_container && record.addresses.len() == pools.len() && pools.iter().zip(&wish.wanted).all(fits)
 }
 
-fn choose(
-    session: &Session<'_>,
-    terms: &Terms,
-    pool: &Pool,
-    wanted: Option<IpAddr>,
-    reserved: &[Reservation],
-) -> Result<Choice, Failure> {
-    let store = session.store;
-    if let Some(address) = wanted {
-        if let Some(Record { attachment, pod, .. }) = store.holder(address)? {
-            return Err(Error::Taken { address, holder: Box::new(Claim { attachment, pod }) }.into());
-        }
-        return match reserved.iter().find(|reservation| reservation.cidr.contains(address)) {
-            None => Ok(Choice::of(address)),
-            Some(Reservation { reason, .. }) => Err(Error::Reserved { address, reason: reason.clone() }.into()),
-        };
-    }
-    let spans: Vec<Span> = reserved.iter().map(|reservation| Span::of(reservation.cidr)).collect();
-    let cooling = Cooling { now: session.now.boottime, period: terms.cooldown };
-    match allocate(&pool.without(&spans), store, cooling)? {
-        Some(choice) => Ok(choice),
-        None => Err(Error::Exhausted(exhausted(store, terms, pool)?).into()),
-    }
-}
-
-fn exhausted(store: &Store, terms: &Terms, pool: &Pool) -> Result<Exhausted, Failure> {
-    let mut own = 0;
-    for record in store.leases_of(&terms.network) {
-        own += record?.ips().filter(|ip| pool.leases(*ip)).count();
-    }
-    let mut all: usize = 0;
-    for address in pool.spans().iter().flat_map(|span| store.leased(*span)) {
-        address?;
-        all += 1;
-    }
-    Ok(Exhausted { pool: pool.to_string(), capacity: pool.capacity(), held_by_others: all.saturating_sub(own) })
+/// The address of a lease that is from a pool. One that was asked for may be from the rest of the pool's subnet, which
+/// may be another pool's too: the record tells.
+fn held_from(record: &Record, pool: &Pool) -> Option<IpAddr> {
+    let name = pool.key().0;
+    let of_pool = record.addresses.iter().find(|held| held.pool == name && pool.gives(held.address.ip()));
+    let address = of_pool.map(|held| held.address.ip());
+    address.or_else(|| record.ips().find(|ip| pool.leases(*ip)))
 }
 
 /// The pools that the ledger knows otherwise, or not yet.
@@ -162,11 +142,11 @@ fn leased(pool: &Pool, address: IpAddr) -> LeasedAddress {
 }
 
 /// Prefix lengths, gateways, routes and resolver settings are the config's, also for an older lease.
-pub(crate) fn answer(config: &Config, record: &Record, fresh: bool) -> Lease {
-    let of_pool = |pool: &Pool| record.ips().find(|ip| pool.leases(*ip)).map(|ip| leased(pool, ip));
+pub(crate) fn answer(config: &Config, terms: &Terms, record: &Record, fresh: bool) -> Lease {
+    let of_pool = |pool: &Pool| held_from(record, pool).map(|ip| leased(pool, ip));
     Lease {
         attachment: record.attachment.clone(),
-        addresses: config.terms.pools.iter().filter_map(of_pool).collect(),
+        addresses: terms.pools.iter().filter_map(of_pool).collect(),
         routes: config.routes.clone(),
         dns: config.dns.clone(),
         lease_id: record.lease_id.clone(),

@@ -60,6 +60,8 @@ pub(crate) struct Terms {
     pub pools: Vec<Pool>,
     /// How long a released address rests, in milliseconds.
     pub cooldown: u64,
+    /// Whether it rests even if there is no other.
+    pub strict: bool,
 }
 
 /// A request for addresses.
@@ -74,6 +76,8 @@ pub(crate) struct Wish {
     pub terms: Terms,
     /// The address that each pool is asked for; none where any will do.
     pub wanted: Vec<Option<IpAddr>>,
+    /// Whether the pod is to get the addresses that it had before, and will get these again.
+    pub sticky: bool,
     /// When the request reached its process, in milliseconds of `CLOCK_BOOTTIME`.
     pub began: u64,
 }

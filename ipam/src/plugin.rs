@@ -38,6 +38,6 @@ impl Plugin for PodwireIpam {
     }
 
     fn status(&self, request: &StatusRequest) -> Result<(), Error> {
-        Ipam::from_config(&request.config)?.status()
+        Ipam::status_of(&request.config)
     }
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::span::{self, Span};
 
@@ -34,9 +35,12 @@ impl Range {
 
 /// Ranges of one family. A lease takes one address from each pool; the ranges of a pool are tried in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Pool {
     ranges: Vec<Range>,
     spans: Vec<Span>,
+    /// What is leased to whoever asks for it by name: the rest of the subnets, too.
+    on_request: Vec<Span>,
 }
 
 impl Pool {
@@ -45,16 +49,29 @@ impl Pool {
         let gateways = ranges.iter().filter_map(|range| range.gateway);
         let kept_out: Vec<Span> =
             gateways.map(|gateway| Span { first: gateway, last: gateway }).chain(excluded.iter().copied()).collect();
-        let spans = ranges.iter().map(|range| range.span).collect();
-        Self { ranges, spans }.without(&kept_out)
+        let spans: Vec<Span> = ranges.iter().map(|range| range.span).collect();
+        let mut on_request: Vec<Span> = Vec::new();
+        for span in ranges.iter().map(|range| Range::whole(range.subnet).span).chain(spans.iter().copied()) {
+            let new = on_request.iter().fold(vec![span], |new, known| cut(&new, *known));
+            on_request.extend(new);
+        }
+        Self { ranges, spans, on_request }.without(&kept_out)
     }
 
     /// The same pool, from which these are not leased either. It keeps its name.
     pub fn without(&self, out: &[Span]) -> Self {
-        let spans = out
-            .iter()
-            .fold(self.spans.clone(), |spans, out| spans.into_iter().flat_map(|span| span.without(*out)).collect());
-        Self { ranges: self.ranges.clone(), spans }
+        let rest = |spans: &Vec<Span>| out.iter().fold(spans.clone(), |spans, out| cut(&spans, *out));
+        Self { ranges: self.ranges.clone(), spans: rest(&self.spans), on_request: rest(&self.on_request) }
+    }
+
+    /// The part of this pool that is in a subnet, as a pool with this one's gateways and prefix lengths; none if
+    /// the subnet is not in this pool's.
+    pub fn part_in(&self, subnet: IpNetwork) -> Option<Self> {
+        let part = Span::of(subnet);
+        let range = self.ranges.iter().find(|range| Span::of(range.subnet).common(part) == Some(part))?;
+        let spans: Vec<Span> = self.on_request.iter().filter_map(|span| span.common(part)).collect();
+        let ranges = vec![Range { span: part, ..range.clone() }];
+        Some(Self { ranges, on_request: spans.clone(), spans })
     }
 
     /// What can be leased, in the order in which it is tried.
@@ -80,9 +97,27 @@ impl Pool {
         self.spans.iter().any(|span| span.contains(address))
     }
 
+    /// Whether the address can be leased to somebody who asks for it.
+    pub fn gives(&self, address: IpAddr) -> bool {
+        self.on_request.iter().any(|span| span.contains(address))
+    }
+
     /// The range that the address belongs to.
     pub fn range_of(&self, address: IpAddr) -> Option<&Range> {
-        self.ranges.iter().find(|range| range.span.contains(address))
+        let dynamic = self.ranges.iter().find(|range| range.span.contains(address));
+        dynamic.or_else(|| self.ranges.iter().find(|range| range.subnet.contains(address)))
+    }
+
+    /// What can be leased, in short: the same for the same spans.
+    pub fn fingerprint(&self) -> [u8; 16] {
+        let mut digest = Sha256::new();
+        for span in &self.spans {
+            digest.update(span.to_string());
+            digest.update(",");
+        }
+        let mut short = [0; 16];
+        short.copy_from_slice(&digest.finalize()[..16]);
+        short
     }
 
     /// The name under which the ledger keeps its hints for this pool. Hints under a name that no config has
@@ -92,6 +127,11 @@ impl Pool {
         let last = self.ranges.iter().map(|range| range.span.last).max();
         PoolKey(first.zip(last).map_or_else(String::new, |(first, last)| format!("{first}-{last}")))
     }
+}
+
+/// What is left of spans without one.
+fn cut(spans: &[Span], out: Span) -> Vec<Span> {
+    spans.iter().flat_map(|span| span.without(out)).collect()
 }
 
 impl fmt::Display for Pool {

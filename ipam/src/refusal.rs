@@ -5,8 +5,9 @@ use std::net::IpAddr;
 
 use cni_spec::Attachment;
 
-use crate::pool::Pool;
+use crate::pool::{Pool, Range};
 use crate::record::Pod;
+use crate::span::same_family;
 
 /// Who holds an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,9 +42,14 @@ impl Outside {
     pub(crate) fn new(address: IpAddr, pools: &[Pool]) -> Self {
         let ranges = || pools.iter().flat_map(Pool::ranges);
         let gateway_of = ranges().find(|range| range.gateway == Some(address));
-        let reason = if let Some(range) = gateway_of {
+        let of_family = |range: &&Range| same_family(range.span.first, address);
+        let reason = if !ranges().any(|range| of_family(&range)) {
+            format!("the network has no {} pool", if address.is_ipv4() { "IPv4" } else { "IPv6" })
+        } else if let Some(range) = gateway_of {
             format!("is the gateway of {}", range.subnet)
-        } else if ranges().any(|range| range.span.contains(address)) {
+        } else if ranges()
+            .any(|range| range.span.contains(address) || Range::whole(range.subnet).span.contains(address))
+        {
             "is excluded from its pool".to_owned()
         } else {
             let pools: Vec<String> = pools.iter().map(ToString::to_string).collect();
@@ -59,23 +65,47 @@ impl fmt::Display for Outside {
     }
 }
 
-/// A pool without a free address.
+/// A pool without a free address, and where its addresses are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exhausted {
     /// The pool's subnets.
     pub pool: String,
-    /// How many addresses the pool can lease; all of them are leased.
+    /// How many addresses the pool can lease.
     pub capacity: u128,
+    /// How many of them are leased.
+    pub leased: usize,
     /// How many of them other networks hold.
     pub held_by_others: usize,
+    /// How many are cooling down; with `strict` only, as they are given otherwise.
+    pub cooling: usize,
+    /// When the first of those has cooled down.
+    pub next_free_seconds: Option<u64>,
+    /// How many a person has set aside.
+    pub reserved: u128,
+    /// How many leases are of pods whose namespace is gone, though not provably so.
+    pub suspects: usize,
 }
 
 impl fmt::Display for Exhausted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no free address in {}: all {} are leased", self.pool, self.capacity)?;
-        match self.held_by_others {
-            0 => Ok(()),
-            others => write!(f, ", {others} of them by other networks"),
+        write!(f, "no free address in {}: ", self.pool)?;
+        if u128::try_from(self.leased) == Ok(self.capacity) {
+            write!(f, "all {} are leased", self.capacity)?;
+        } else {
+            write!(f, "of {}, {} are leased", self.capacity, self.leased)?;
         }
+        if self.held_by_others > 0 {
+            write!(f, ", {} of them by other networks", self.held_by_others)?;
+        }
+        if let Some(seconds) = self.next_free_seconds {
+            write!(f, ", {} cooling down, the next free in {seconds} s", self.cooling)?;
+        }
+        if self.reserved > 0 {
+            write!(f, ", {} reserved", self.reserved)?;
+        }
+        if self.suspects > 0 {
+            write!(f, "; {} leased ones look dead: their namespace is gone", self.suspects)?;
+        }
+        Ok(())
     }
 }

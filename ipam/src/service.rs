@@ -1,5 +1,6 @@
 //! Carrying operations out: the one place for it, whoever holds the database open.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use cni_spec::{Attachment, NetworkName};
@@ -110,6 +111,7 @@ fn check_address(
 }
 
 fn gc(session: &Session<'_>, network: &NetworkName, valid: &[Attachment], asked: u64) -> Result<usize, Failure> {
+    let valid: BTreeSet<&Attachment> = valid.iter().collect();
     let mut ended = Vec::new();
     for record in session.store.leases_of(network) {
         let record = record?;

@@ -26,6 +26,12 @@ impl Span {
         same_family(self.first, other.first) && self.first <= other.last && other.first <= self.last
     }
 
+    /// The addresses of both.
+    pub fn common(self, other: Self) -> Option<Self> {
+        let common = || Self { first: self.first.max(other.first), last: self.last.min(other.last) };
+        self.overlaps(other).then(common)
+    }
+
     /// How many addresses; the whole of IPv6 counts as one less than it is.
     pub fn len(self) -> u128 {
         (bits(self.last) - bits(self.first)).saturating_add(1)

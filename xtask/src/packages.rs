@@ -18,6 +18,7 @@ pub const TEST: &[Needed] = &[
     ("conntrack", "conntrack"),
     ("strace", "strace"),
     ("setpriv", "util-linux"),
+    ("systemd-socket-activate", "systemd"),
     ("/usr/lib/cni/portmap", "containernetworking-plugins"),
 ];
 

@@ -4,7 +4,9 @@ use std::error::Error as _;
 use std::io;
 use std::process::ExitCode;
 
-use crate::{Error, StoreError};
+use cni_spec::ErrorCode;
+
+use crate::{Error, StoreError, code};
 
 /// The documented exit codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +62,8 @@ impl Stop {
 impl From<Error> for Stop {
     fn from(error: Error) -> Self {
         let exit = match &error {
+            Error::Owner(inner) if inner.code == ErrorCode::TryAgainLater => Exit::Busy,
+            Error::Owner(inner) if inner.code == code::DAMAGED => Exit::Damaged,
             Error::Busy { .. } | Error::Store { source: StoreError::Locked, .. } => Exit::Busy,
             Error::Store { source: StoreError::Damaged(_), .. }
             | Error::Quarantine { .. }

@@ -31,6 +31,7 @@ mod repair;
 mod reserve;
 mod schema;
 mod select;
+mod serve;
 mod show;
 mod stats;
 mod status;
@@ -146,6 +147,10 @@ enum Command {
     /// Writes the manual pages, for packages.
     #[command(hide = true, after_help = completion::MAN_EXAMPLES)]
     Man(completion::Man),
+    /// Holds the ledger open and answers plugins and this command over a socket, until SIGTERM. Optional: without it,
+    /// everybody opens the ledger by himself.
+    #[command(after_help = serve::EXAMPLES)]
+    Serve(serve::Serve),
 }
 
 /// Runs the command of this process.
@@ -209,5 +214,6 @@ fn run(cli: &Cli, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
         Command::Schema(schema) => schema.run(terminal),
         Command::Completion(completion) => completion.run(terminal),
         Command::Man(man) => man.run(Cli::command()),
+        Command::Serve(serve) => serve.run(&ledger, terminal),
     }
 }

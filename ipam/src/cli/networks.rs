@@ -64,7 +64,7 @@ impl Configured {
                 let conf = NetConf::from_bytes(Value::Object(plugin).to_string().into_bytes());
                 let conf = conf.map_err(|error| with_causes(&error))?;
                 let config = Config::from_net_conf(&conf).map_err(|error| with_causes(&error))?;
-                self.networks.push(config.terms);
+                self.networks.push(config.all());
                 let ledger = Ledger::from_config(&conf).map_err(|error| with_causes(&error))?;
                 self.ledgers.push(ledger.dir().to_owned());
             }

@@ -4,12 +4,13 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cni_spec::{CniArgs, Dns, NetConf, Route, SpecVersion};
+use cni_spec::{CniArgs, Dns, NetConf, NetworkName, Route, SpecVersion};
 
 use crate::Error;
 use crate::operation::Terms;
 use crate::pool::Pool;
 
+mod annotations;
 mod pools;
 mod problem;
 mod raw;
@@ -17,8 +18,13 @@ mod requested;
 mod reserved;
 mod resolv;
 mod routes;
+mod subnet_file;
 
+use annotations::Wishes;
+use pools::Pools;
 pub use problem::{InvalidKey, Problem};
+use raw::OneOrMany;
+pub(crate) use subnet_file::may_come;
 
 /// How long a released address rests before it is given again, unless there is no other, in
 /// milliseconds.
@@ -27,34 +33,66 @@ const COOLDOWN: u64 = 30_000;
 /// Everything about a network that an ADD needs.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
-    pub terms: Terms,
+    network: NetworkName,
+    pools: Pools,
+    cooldown: u64,
+    strict: bool,
+    sticky: bool,
     pub routes: Vec<Route>,
     pub dns: Dns,
     wanted: Vec<IpAddr>,
+    annotations: Wishes,
 }
 
 impl Config {
     pub fn from_net_conf(config: &NetConf) -> Result<Self, Error> {
         let raw = raw::RawNetConf::read(config).map_err(Error::ConfigShape)?;
         let ipam = &raw.ipam;
-        let pools = pools::pools(&raw).map_err(Error::Config)?;
-        fits_version(&pools, config.cni_version).map_err(Error::Config)?;
+        let from_file = ipam.subnet_file.as_deref().filter(|path| !path.is_empty()).map(subnet_file::read);
+        let from_file = from_file.transpose()?.map(OneOrMany::Many);
+        let pools = pools::pools(&raw, from_file.as_ref()).map_err(Error::Config)?;
+        fits_version(&pools.general, config.cni_version).map_err(Error::Config)?;
         let cooldown = ipam.cooldown_seconds.map_or(COOLDOWN, |seconds| u64::from(seconds).saturating_mul(1000));
         let routes = routes::routes(ipam.routes.as_deref().unwrap_or_default()).map_err(Error::Config)?;
         let dns = ipam.resolv_conf.as_ref().filter(|path| !path.is_empty()).map(|path| read_resolv_conf(path));
         let dns = dns.transpose()?.unwrap_or_default();
         let wanted = requested::of_config(config)?;
-        let terms = Terms { network: config.name.clone(), pools, cooldown };
-        Ok(Self { terms, routes, dns, wanted })
+        let annotations = Wishes::of(config)?;
+        let sticky = annotations.sticky.or(ipam.sticky).unwrap_or(false);
+        let (network, strict) = (config.name.clone(), ipam.strict.unwrap_or(false));
+        Ok(Self { network, pools, cooldown, strict, sticky, routes, dns, wanted, annotations })
     }
 
-    /// The address that each pool is asked for, in the pools' order.
-    pub fn requested(&self, args: &CniArgs) -> Result<Vec<Option<IpAddr>>, Error> {
-        if self.wanted.is_empty() {
-            let wanted = requested::of_args(args)?;
-            return requested::assign(&self.terms.pools, wanted.as_slice());
+    pub fn network(&self) -> &NetworkName {
+        &self.network
+    }
+
+    /// What a pod of this namespace gets a lease from; none for one that has no namespace.
+    pub fn terms(&self, namespace: Option<&str>) -> Terms {
+        let (network, pools) = (self.network.clone(), self.pools.of(namespace));
+        Terms { network, pools, cooldown: self.cooldown, strict: self.strict }
+    }
+
+    /// Everything that the network leases from, whoever the pod is.
+    pub fn all(&self) -> Terms {
+        let of_namespaces = self.pools.of_namespaces.values().flatten();
+        let pools = self.pools.general.iter().chain(of_namespaces).cloned().collect();
+        Terms { pools, ..self.terms(None) }
+    }
+
+    /// Whether a pod is to get the addresses that it had before.
+    pub fn is_sticky(&self) -> bool {
+        self.sticky
+    }
+
+    /// The address that each pool is asked for, in the pools' order: by the config, else by the pod's annotations,
+    /// else by `CNI_ARGS`.
+    pub fn requested(&self, pools: &[Pool], args: &CniArgs) -> Result<Vec<Option<IpAddr>>, Error> {
+        let by_config = [&self.wanted, &self.annotations.ips].into_iter().find(|wanted| !wanted.is_empty());
+        match by_config {
+            Some(wanted) => requested::assign(pools, wanted),
+            None => requested::assign(pools, requested::of_args(args)?.as_slice()),
         }
-        requested::assign(&self.terms.pools, &self.wanted)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Ranges of the config -> pools.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
@@ -11,8 +12,8 @@ use crate::pool::{Pool, Range};
 use crate::span::{Span, same_family};
 
 /// One address is leased from each pool. As in host-local, the ranges that the runtime brings come first, then
-/// the range without a list, then `ranges`.
-pub(super) fn pools(raw: &RawNetConf) -> Result<Vec<Pool>, InvalidKey> {
+/// the range without a list, then `ranges`. `from_file` is what `subnetFile` says.
+pub(super) fn pools(raw: &RawNetConf, from_file: Option<&OneOrMany>) -> Result<Pools, InvalidKey> {
     let ipam = &raw.ipam;
     let excluded = excluded(ipam.exclude.as_deref().unwrap_or_default())?;
     let mut sets: Vec<Set> = Vec::new();
@@ -20,8 +21,12 @@ pub(super) fn pools(raw: &RawNetConf) -> Result<Vec<Pool>, InvalidKey> {
         sets.push(Set::of_ranges(format!("runtimeConfig.ipRanges[{index}]"), ranges)?);
     }
     if let Some(cidrs) = &ipam.pod_cidr {
-        stands_alone(ipam)?;
-        sets.extend(of_pod_cidrs(cidrs)?);
+        stands_alone("ipam.podCIDR", ipam)?;
+        sets.extend(of_cidrs("ipam.podCIDR", cidrs)?);
+    }
+    if let Some(subnets) = from_file {
+        stands_alone("ipam.subnetFile", ipam)?;
+        sets.extend(of_cidrs("ipam.subnetFile", subnets)?);
     }
     if let Some(flat) = ipam.flat_range() {
         sets.push(Set { ranges: vec![Placed::of_range("ipam".to_owned(), &flat)?], path: "ipam".to_owned() });
@@ -33,12 +38,78 @@ pub(super) fn pools(raw: &RawNetConf) -> Result<Vec<Pool>, InvalidKey> {
         return Err(InvalidKey { path: "ipam".to_owned(), value: None, problem: Problem::NoPools });
     }
     no_overlap(&sets)?;
-    sets.into_iter().map(|set| set.into_pool(&excluded)).collect()
+    let all = sets.into_iter().map(|set| set.into_pool(&excluded)).collect::<Result<Vec<_>, _>>()?;
+    separate(all, ipam, &excluded)
 }
 
-/// `podCIDR` is the whole description of the pools.
-fn stands_alone(ipam: &RawIpam) -> Result<(), InvalidKey> {
+/// The pools of a network.
+#[derive(Debug, Clone)]
+pub(crate) struct Pools {
+    /// For everybody who has none of his own.
+    pub general: Vec<Pool>,
+    /// By Kubernetes namespace: one of each family at the most.
+    pub of_namespaces: BTreeMap<String, Vec<Pool>>,
+}
+
+impl Pools {
+    /// Those of a namespace's pods: its own, and of a family of which it has none, everybody's.
+    pub fn of(&self, namespace: Option<&str>) -> Vec<Pool> {
+        let own = namespace.and_then(|namespace| self.of_namespaces.get(namespace));
+        let own = own.map(Vec::as_slice).unwrap_or_default();
+        let of_family = |v4: bool| {
+            let is_of = move |pool: &&Pool| pool.is_ipv4() == v4;
+            let from = if own.iter().any(|pool| is_of(&pool)) { own } else { self.general.as_slice() };
+            from.iter().filter(is_of)
+        };
+        // The order of families is the config's.
+        let v4_first = self.general.first().is_none_or(Pool::is_ipv4);
+        of_family(v4_first).chain(of_family(!v4_first)).cloned().collect()
+    }
+}
+
+/// Takes the namespaces' parts out of everybody's pools.
+fn separate(all: Vec<Pool>, ipam: &RawIpam, excluded: &[Span]) -> Result<Pools, InvalidKey> {
+    let mut of_namespaces = BTreeMap::new();
+    let mut parts: Vec<(String, Span)> = Vec::new();
+    for (namespace, cidrs) in ipam.namespace_pools.iter().flatten() {
+        let path = format!("ipam.namespacePools.{namespace}");
+        let mut own = Vec::new();
+        for set in of_cidrs(&path, cidrs)? {
+            let invalid = |problem| InvalidKey { path: path.clone(), value: set.first_subnet(), problem };
+            if set.ranges.len() > 1 {
+                return Err(invalid(Problem::OneOfEachFamily));
+            }
+            let Some(subnet) = set.ranges.first().map(|placed| placed.range.subnet) else { continue };
+            let taken = parts.iter().find(|(_, span)| span.overlaps(Span::of(subnet)));
+            if let Some((other, _)) = taken {
+                return Err(invalid(Problem::Overlaps(other.clone())));
+            }
+            parts.push((path.clone(), Span::of(subnet)));
+            let part = all.iter().find_map(|pool| pool.part_in(subnet));
+            let pool = part.map_or_else(|| set.into_pool(excluded), Ok)?;
+            if pool.capacity() == 0 {
+                let value = Some(subnet.to_string());
+                return Err(InvalidKey { path, value, problem: Problem::NothingLeft });
+            }
+            own.push(pool);
+        }
+        of_namespaces.insert(namespace.clone(), own);
+    }
+    let out: Vec<Span> = parts.into_iter().map(|(_, span)| span).collect();
+    let general: Vec<Pool> = all.into_iter().map(|pool| pool.without(&out)).collect();
+    match general.iter().find(|pool| pool.capacity() == 0) {
+        None => Ok(Pools { general, of_namespaces }),
+        Some(empty) => {
+            let (path, value) = ("ipam.namespacePools".to_owned(), Some(empty.to_string()));
+            Err(InvalidKey { path, value, problem: Problem::NothingLeft })
+        }
+    }
+}
+
+/// `podCIDR` or `subnetFile` is the whole description of the pools.
+fn stands_alone(key: &str, ipam: &RawIpam) -> Result<(), InvalidKey> {
     let others = [
+        ("ipam.podCIDR", ipam.pod_cidr.is_some() && key != "ipam.podCIDR"),
         ("ipam.ranges", ipam.ranges.is_some()),
         ("ipam.subnet", ipam.subnet.is_some()),
         ("ipam.rangeStart", ipam.range_start.is_some()),
@@ -47,9 +118,7 @@ fn stands_alone(ipam: &RawIpam) -> Result<(), InvalidKey> {
     ];
     match others.into_iter().find(|(_, given)| *given) {
         None => Ok(()),
-        Some((other, _)) => {
-            Err(InvalidKey { path: "ipam.podCIDR".to_owned(), value: None, problem: Problem::Beside(other) })
-        }
+        Some((other, _)) => Err(InvalidKey { path: key.to_owned(), value: None, problem: Problem::Beside(other) }),
     }
 }
 
@@ -78,6 +147,10 @@ impl Set {
             return Err(stranger.invalid(problem));
         }
         Ok(Self { path, ranges })
+    }
+
+    fn first_subnet(&self) -> Option<String> {
+        self.ranges.first().map(|placed| placed.range.subnet.to_string())
     }
 
     fn into_pool(self, excluded: &[Span]) -> Result<Pool, InvalidKey> {
@@ -115,14 +188,16 @@ impl Placed {
     }
 
     fn invalid(&self, problem: Problem) -> InvalidKey {
-        let subnet = if self.path.starts_with("ipam.podCIDR") { "" } else { ".subnet" };
+        let is_cidr =
+            ["ipam.podCIDR", "ipam.subnetFile", "ipam.namespacePools"].iter().any(|key| self.path.starts_with(key));
+        let subnet = if is_cidr { "" } else { ".subnet" };
         InvalidKey { path: format!("{}{subnet}", self.path), value: Some(self.range.subnet.to_string()), problem }
     }
 }
 
 /// One pool for each family, however many subnets of it there are.
-fn of_pod_cidrs(cidrs: &OneOrMany) -> Result<Vec<Set>, InvalidKey> {
-    let path = "ipam.podCIDR".to_owned();
+fn of_cidrs(path: &str, cidrs: &OneOrMany) -> Result<Vec<Set>, InvalidKey> {
+    let path = path.to_owned();
     let cidrs = match cidrs {
         OneOrMany::One(one) => vec![(path.clone(), one)],
         OneOrMany::Many(many) => {

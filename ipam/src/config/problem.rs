@@ -35,7 +35,7 @@ pub enum Problem {
     #[error("is missing")]
     Missing,
     /// Nothing says what to lease from.
-    #[error("has none of podCIDR, ranges and subnet")]
+    #[error("has none of podCIDR, subnetFile, ranges and subnet")]
     NoPools,
     /// An inner list of `ranges` is empty.
     #[error("has no range")]
@@ -76,6 +76,18 @@ pub enum Problem {
     /// A folder relative to nothing in particular.
     #[error("is not an absolute path")]
     NotAbsolute,
+    /// A file that the key names has something else in it.
+    #[error("cannot be used: {0}")]
+    InFile(String),
+    /// Neither `true` nor `false`.
+    #[error("is neither true nor false")]
+    NotABool,
+    /// A number, list or object.
+    #[error("is not a string")]
+    NotText,
+    /// A namespace with two pools of a family.
+    #[error("has more than one subnet of a family")]
+    OneOfEachFamily,
     /// Two wishes, one address.
     #[error("asks for a second address of pool {0}, which gives one")]
     SecondOfPool(String),

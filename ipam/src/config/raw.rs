@@ -1,5 +1,7 @@
 //! The config as it stands in JSON: serde only. host-local's keys keep their names and meaning.
 
+use std::collections::BTreeMap;
+
 use cni_spec::{CniError, NetConf};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -74,10 +76,14 @@ pub(super) struct RawIpam {
     pub gateway: Option<String>,
     #[serde(rename = "podCIDR")]
     pub pod_cidr: Option<OneOrMany>,
+    pub subnet_file: Option<String>,
+    pub namespace_pools: Option<BTreeMap<String, OneOrMany>>,
     pub exclude: Option<Vec<String>>,
     pub routes: Option<Vec<RawRoute>>,
     pub resolv_conf: Option<String>,
     pub cooldown_seconds: Option<u32>,
+    pub strict: Option<bool>,
+    pub sticky: Option<bool>,
 }
 
 impl RawIpam {

@@ -43,7 +43,10 @@ pub(super) fn of_args(args: &CniArgs) -> Result<Option<IpAddr>, Error> {
 pub(super) fn assign(pools: &[Pool], wanted: &[IpAddr]) -> Result<Vec<Option<IpAddr>>, Error> {
     let mut assigned = vec![None; pools.len()];
     for address in wanted {
-        let place = pools.iter().zip(&mut assigned).find(|(pool, _)| pool.leases(*address));
+        let position = |fits: fn(&Pool, IpAddr) -> bool| pools.iter().position(|pool| fits(pool, *address));
+        // Two pools may be parts of one subnet: the one that would give the address by itself comes first.
+        let index = position(Pool::leases).or_else(|| position(Pool::gives));
+        let place = index.and_then(|index| pools.get(index).zip(assigned.get_mut(index)));
         let Some((pool, slot)) = place else {
             return Err(Error::Outside(Outside::new(*address, pools)));
         };
@@ -55,7 +58,7 @@ pub(super) fn assign(pools: &[Pool], wanted: &[IpAddr]) -> Result<Vec<Option<IpA
     Ok(assigned)
 }
 
-fn address(text: &str) -> Option<IpAddr> {
+pub(super) fn address(text: &str) -> Option<IpAddr> {
     let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
     let address: IpAddr = address.parse().ok()?;
     let longest = if address.is_ipv4() { 32 } else { 128 };

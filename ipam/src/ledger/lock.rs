@@ -22,26 +22,55 @@ use crate::Error;
 pub(super) struct Lock(Flock<File>);
 
 impl Lock {
-    /// Waits for the lock, and writes into its file who has it since when and for what.
-    pub fn acquire(path: &Path, purpose: &str, timeout: Duration) -> Result<Self, Error> {
+    /// Waits for the lock, and writes into its file who has it since when and for what. While it waits it asks now and
+    /// then whether there is `another_way`; if so, it returns none.
+    pub fn acquire(
+        path: &Path,
+        purpose: &str,
+        timeout: Duration,
+        another_way: impl Fn() -> bool,
+    ) -> Result<Option<Self>, Error> {
         let failed = |source| Error::LockFile { path: path.to_owned(), source };
         let started = Instant::now();
         loop {
             let file = open(path).map_err(failed)?;
             let left = timeout.saturating_sub(started.elapsed());
-            let Some(lock) = wait(file, left).map_err(failed)? else {
-                let holder = Holder::of(path);
-                return Err(Error::Busy { path: path.to_owned(), waited: timeout, holder });
+            let lock = match wait(file, left, &another_way).map_err(failed)? {
+                Waited::Locked(lock) => lock,
+                Waited::AnotherWay => return Ok(None),
+                Waited::InVain => return Err(busy(path, timeout)),
             };
             // Somebody who tidies up may have removed the file that was waited for.
             if is_still_at(&lock, path).map_err(failed)? {
                 // Where the file system is full, the lock is as good without its holder's name.
                 let text = Holder::of_this_process(purpose).to_json();
                 let _ = lock.set_len(0).and_then(|()| lock.write_all_at(text.as_bytes(), 0));
-                return Ok(Self(lock));
+                return Ok(Some(Self(lock)));
             }
         }
     }
+}
+
+impl Lock {
+    /// Whether it is still the lock of whoever opens this path.
+    pub fn is_at(&self, path: &Path) -> bool {
+        is_still_at(&self.0, path).unwrap_or(true)
+    }
+}
+
+/// The error of those who waited in vain.
+pub(super) fn busy(path: &Path, waited: Duration) -> Error {
+    Error::Busy { path: path.to_owned(), waited, holder: Holder::of(path) }
+}
+
+/// How often a waiting process looks for another way.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// How waiting ended.
+enum Waited {
+    Locked(Flock<File>),
+    AnotherWay,
+    InVain,
 }
 
 impl Drop for Lock {
@@ -68,9 +97,10 @@ fn is_still_at(file: &File, path: &Path) -> io::Result<bool> {
 /// The lock, or none if the time ran out. The kernel has no flock(2) with a deadline, so a thread waits: it is
 /// woken the moment the lock is free, in the order of asking, where polling would be neither. If the deadline
 /// comes first, the thread gives the lock back as soon as it has it, or ends with the process.
-fn wait(file: File, timeout: Duration) -> io::Result<Option<Flock<File>>> {
+fn wait(file: File, timeout: Duration, another_way: &impl Fn() -> bool) -> io::Result<Waited> {
+    let deadline = Instant::now() + timeout;
     let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => return Ok(Some(lock)),
+        Ok(lock) => return Ok(Waited::Locked(lock)),
         Err((file, Errno::EWOULDBLOCK)) => file,
         Err((_, errno)) => return Err(errno.into()),
     };
@@ -80,10 +110,15 @@ fn wait(file: File, timeout: Duration) -> io::Result<Option<Flock<File>>> {
         let _ = sender.send(lock_uninterrupted(file));
     };
     thread::Builder::new().name("ledger-lock".to_owned()).spawn(waiter)?;
-    match receiver.recv_timeout(timeout) {
-        Ok(locked) => locked.map(Some),
-        Err(mpsc::RecvTimeoutError::Timeout) => Ok(None),
-        Err(mpsc::RecvTimeoutError::Disconnected) => Err(io::Error::other("the waiting thread ended")),
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match receiver.recv_timeout(left.min(PAUSE)) {
+            Ok(locked) => return locked.map(Waited::Locked),
+            Err(mpsc::RecvTimeoutError::Timeout) if left.is_zero() => return Ok(Waited::InVain),
+            Err(mpsc::RecvTimeoutError::Timeout) if another_way() => return Ok(Waited::AnotherWay),
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+            Err(mpsc::RecvTimeoutError::Disconnected) => return Err(io::Error::other("the waiting thread ended")),
+        }
     }
 }
 
@@ -101,13 +136,27 @@ fn lock_uninterrupted(mut file: File) -> io::Result<Flock<File>> {
 mod tests {
     use super::*;
 
+    fn acquired(path: &Path, purpose: &str, timeout: Duration) -> Result<Lock, Error> {
+        Lock::acquire(path, purpose, timeout, || false).map(Option::unwrap)
+    }
+
+    #[test]
+    fn another_way_ends_the_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let first = acquired(&path, "first", Duration::ZERO).unwrap();
+        assert!(Lock::acquire(&path, "second", Duration::from_secs(600), || true).unwrap().is_none());
+        drop(first);
+        acquired(&path, "third", Duration::from_secs(60)).unwrap();
+    }
+
     #[test]
     fn a_lock_file_that_was_removed_meanwhile_counts_for_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
-        let first = Lock::acquire(&path, "first", Duration::ZERO).unwrap();
+        let first = acquired(&path, "first", Duration::ZERO).unwrap();
         thread::scope(|scope| {
-            let second = scope.spawn(|| Lock::acquire(&path, "second", Duration::from_secs(60)).unwrap());
+            let second = scope.spawn(|| acquired(&path, "second", Duration::from_secs(60)).unwrap());
             fs::rename(&path, dir.path().join("removed")).unwrap();
             drop(first);
             let second = second.join().unwrap();
@@ -119,12 +168,12 @@ mod tests {
     fn whoever_gives_up_waiting_does_not_keep_the_lock() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
-        let first = Lock::acquire(&path, "first", Duration::ZERO).unwrap();
-        let refused = Lock::acquire(&path, "second", Duration::from_millis(10));
+        let first = acquired(&path, "first", Duration::ZERO).unwrap();
+        let refused = acquired(&path, "second", Duration::from_millis(10));
         let Err(Error::Busy { holder: Holder::Known(held), .. }) = refused else { panic!("{refused:?}") };
         assert_eq!((held.pid, held.purpose.as_str()), (std::process::id(), "first"));
         drop(first);
-        Lock::acquire(&path, "third", Duration::from_secs(60)).unwrap();
+        acquired(&path, "third", Duration::from_secs(60)).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"", "nobody is named when nobody holds it");
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! /run/podwire/ipam/          0700, or ipam.dataDir
+//!   ipam.sock                 where the resident owner listens, if there is one
 //!   lock                      held while the database is open; says by whom
 //!   ledger/                   the database
 //!   ledger.new/               a database being made
@@ -14,7 +15,7 @@
 //! ```
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cni_spec::{Attachment, NetConf, NetworkName, ValidAttachments};
 
@@ -23,20 +24,26 @@ use crate::config::Place;
 use crate::event::{Cause, EventKind};
 use crate::operation::{Answer, Contents, Operation, Request};
 use crate::record::Record;
+use crate::wire::Reply;
 use crate::{Error, LeaseId, Released};
 
+mod client;
 mod copies;
 mod holder;
 mod lock;
 mod peek;
 mod quarantine;
 mod rebuild;
+mod resident;
 mod session;
 mod spool;
 
+use client::Asked;
+pub(crate) use client::socket_in;
 pub use holder::{Held, Holder};
 use lock::Lock;
-pub(crate) use session::{Failure, Session};
+pub(crate) use resident::Resident;
+pub(crate) use session::{Failure, Session, make_folder};
 use session::{Manner, Slot};
 
 /// Where a ledger is and how long to wait for it. Opening it, and closing it again, is every call's own
@@ -117,10 +124,11 @@ impl Ledger {
 
     /// Makes the folder of a ledger that is to be filled before any plugin has made it.
     pub(crate) fn make_dir(&self) -> Result<(), Error> {
-        session::make_folder(&self.dir).map_err(|source| Error::Folder { path: self.dir.clone(), source })
+        make_folder(&self.dir).map_err(|source| Error::Folder { path: self.dir.clone(), source })
     }
 
-    /// Asks the ledger: through its lock, on a database that is opened for this one question.
+    /// Asks the ledger: its resident owner if there is one, else under its lock on a database that is opened for this
+    /// one question.
     ///
     /// # Errors
     /// Those of the operation; 11 if the ledger is busy, 5 if it cannot be read or written, 103 if it is damaged.
@@ -134,15 +142,32 @@ impl Ledger {
         let request = Request { by, asked, deadline: asked.saturating_add(wait), operation };
         let manner = request.operation.manner();
         if manner == Manner::Serve {
-            session::make_folder(&self.dir).map_err(|source| Error::Folder { path: self.dir.clone(), source })?;
+            make_folder(&self.dir).map_err(|source| Error::Folder { path: self.dir.clone(), source })?;
         } else if !self.dir.is_dir() {
             return Ok(Answer::NoLedger);
         }
-        let _lock = Lock::acquire(&self.dir.join("lock"), &request.by.purpose, self.lock_timeout)?;
+        let deadline = Instant::now() + self.lock_timeout;
+        let _lock = loop {
+            match client::ask(&self.dir, &request, deadline) {
+                Asked::Reply(Reply::Answer(answer)) => return Ok(answer),
+                Asked::Reply(Reply::Refused(refused)) => return Err(Error::Owner(refused.into())),
+                Asked::Silent => return Err(lock::busy(&self.lock_file(), self.lock_timeout)),
+                Asked::Nobody => {}
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let (purpose, owner_came) = (&request.by.purpose, || client::is_there(&self.dir));
+            if let Some(lock) = Lock::acquire(&self.lock_file(), purpose, left, owner_came)? {
+                break lock;
+            }
+        };
         match manner {
             Manner::Look => self.look(&request),
             Manner::Serve | Manner::Tend | Manner::Amend => self.visit(&mut Slot::Once, &request),
         }
+    }
+
+    fn lock_file(&self) -> PathBuf {
+        self.dir.join("lock")
     }
 
     /// Ends the attachment's lease; its addresses cool down. An unknown attachment is no error, and neither
@@ -247,4 +272,4 @@ pub(crate) struct Ending<'a> {
 }
 
 /// Whether the kernel has a link that says it is the attachment's.
-pub(crate) use rebuild::{has_link, leases_in_kernel, owner};
+pub(crate) use rebuild::{attachments_with_link, has_link, leases_in_kernel, owner};

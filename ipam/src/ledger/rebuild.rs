@@ -52,8 +52,7 @@ pub(super) fn end_what_is_gone(session: &Session<'_>) -> Result<(), Failure> {
     if recovered.is_empty() {
         return Ok(());
     }
-    let Ok(links) = Rtnl::open().and_then(|rtnl| rtnl.links_of_kind("veth")) else { return Ok(()) };
-    let alive: BTreeSet<Attachment> = links.iter().filter_map(|link| owner(link.alias.as_deref()?)).collect();
+    let Ok(alive) = attachments_with_link() else { return Ok(()) };
     let gone = recovered.into_iter().filter(|record| !alive.contains(&record.attachment));
     let ended: Vec<Ended> = gone.map(|record| Ended { record, released_at: session.now.boottime }).collect();
     if ended.is_empty() {
@@ -64,8 +63,13 @@ pub(super) fn end_what_is_gone(session: &Session<'_>) -> Result<(), Failure> {
 
 /// Whether the kernel has a link for the attachment.
 pub(crate) fn has_link(attachment: &Attachment) -> Result<bool, kernel::Error> {
+    Ok(attachments_with_link()?.contains(attachment))
+}
+
+/// All attachments that the kernel has a link for.
+pub(crate) fn attachments_with_link() -> Result<BTreeSet<Attachment>, kernel::Error> {
     let links = Rtnl::open()?.links_of_kind("veth")?;
-    Ok(links.iter().any(|link| link.alias.as_deref().and_then(owner).as_ref() == Some(attachment)))
+    Ok(links.iter().filter_map(|link| owner(link.alias.as_deref()?)).collect())
 }
 
 /// The attachment in the ifalias `podwire NETWORK CONTAINERID IFNAME`.

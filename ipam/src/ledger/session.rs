@@ -12,6 +12,7 @@ use super::{Ledger, quarantine, rebuild, spool};
 use crate::clock::{self, Moment};
 use crate::event::{Cause, Event, EventKind};
 use crate::operation::{Answer, Operation, Request};
+use crate::sticky::{self, Sticky};
 use crate::store::{Change, Damage, Store, StoreError, sheltered};
 use crate::{Error, history, service};
 
@@ -25,6 +26,7 @@ pub(crate) struct Session<'a> {
     by: &'a Cause,
     copies: &'a Copies,
     events: RefCell<Vec<Event>>,
+    sticky: RefCell<Vec<Sticky>>,
 }
 
 impl Session<'_> {
@@ -41,6 +43,7 @@ impl Session<'_> {
             by: self.by.clone(),
         };
         self.events.borrow_mut().extend(ended.chain(begun).map(event));
+        self.sticky.borrow_mut().extend(change.sticky.iter().cloned());
         Ok(())
     }
 }
@@ -121,7 +124,6 @@ pub(super) enum Slot {
     /// It is closed again.
     Once,
     /// It stays open, if it is sound.
-    #[expect(dead_code, reason = "for an owner that stays")]
     Kept(Option<Opened>),
 }
 
@@ -223,7 +225,7 @@ impl Ledger {
         let events: Vec<Event> = in_kernel.iter().map(event).collect();
         recovered.extend(in_kernel);
         let store = Store::create(&building, boot_id, copies.generation())?;
-        store.commit(&Change { begun: recovered, ..Change::default() })?;
+        store.commit(&Change { begun: recovered, sticky: sticky::read(&self.state_dir), ..Change::default() })?;
         store.flush()?;
         drop(store);
         fs::rename(&building, self.database()).map_err(failed)?;
@@ -254,6 +256,7 @@ impl Opened {
             by,
             copies: &self.copies,
             events: RefCell::default(),
+            sticky: RefCell::default(),
         })
     }
 
@@ -272,6 +275,7 @@ impl Opened {
         let answer = service::carry_out(&session, request)?;
         self.store.flush()?;
         ledger.tell(&session.events.borrow());
+        let _ = sticky::record(&ledger.state_dir, &session.sticky.borrow());
         settle(&self.copies, &self.store, care)?;
         spool::remove(pending);
         Ok(answer)
@@ -283,8 +287,8 @@ impl Opened {
         let session = self.session(ledger, &request.by)?;
         let mut answer = service::carry_out(&session, request)?;
         if let Answer::Contents(contents) = &mut answer {
-            let (ended, _) = spool::due(&ledger.dir, &session)?;
-            contents.leases.retain(|lease| !ended.iter().any(|ended| ended.record.lease_id == lease.lease_id));
+            let due = spool::due(&ledger.dir, &session)?.change;
+            contents.leases.retain(|lease| !due.ended.iter().any(|ended| ended.record.lease_id == lease.lease_id));
         }
         Ok(answer)
     }
@@ -308,7 +312,7 @@ fn is_panic<T>(result: &Result<T, Failure>) -> bool {
 }
 
 /// Only the owner looks into it: the ledger names every pod.
-pub(super) fn make_folder(path: &Path) -> io::Result<()> {
+pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }

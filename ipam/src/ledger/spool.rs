@@ -14,6 +14,7 @@ use super::session::{Failure, Session};
 use crate::LeaseId;
 use crate::clock::Moment;
 use crate::event::EventKind;
+use crate::record::Record;
 use crate::store::{Change, Ended};
 
 /// A release that is still to be carried out.
@@ -55,6 +56,12 @@ impl Pending {
         })
     }
 
+    /// Only the lease that stood when the release was asked for.
+    fn means(&self, lease: &Record) -> bool {
+        self.lease_id.as_ref().is_none_or(|id| *id == lease.lease_id)
+            && lease.created_boottime_ms <= self.asked_boottime_ms
+    }
+
     /// Where it is written: the same wish has the same name, and names of any length and content fit.
     pub fn path(&self, dir: &Path) -> PathBuf {
         let lease = self.lease_id.as_ref().map_or("", |id| id.0.as_str());
@@ -82,38 +89,41 @@ fn folder(dir: &Path) -> PathBuf {
 
 /// Ends the leases whose release is pending. The files stay until that is flushed: see [`remove`].
 pub(super) fn carry_out(dir: &Path, session: &Session<'_>) -> Result<Vec<PathBuf>, Failure> {
-    let (ended, done) = due(dir, session)?;
-    if !ended.is_empty() {
-        session.commit(&Change { ended, ..Change::default() }, EventKind::Released)?;
+    let due = due(dir, session)?;
+    if !due.change.ended.is_empty() || !due.change.tombstones.is_empty() {
+        session.commit(&due.change, EventKind::Released)?;
     }
-    Ok(done)
+    Ok(due.files)
 }
 
-/// The leases whose release is pending, and the files that say so.
-pub(super) fn due(dir: &Path, session: &Session<'_>) -> Result<(Vec<Ended>, Vec<PathBuf>), Failure> {
-    let (mut all, mut files) = (Vec::new(), Vec::new());
+/// What is pending.
+pub(super) struct Due {
+    /// The leases that end; and a tombstone for whatever was to end and is not there, as its ADD may come yet.
+    pub change: Change,
+    /// The files that say so.
+    files: Vec<PathBuf>,
+}
+
+/// The leases whose release is pending.
+pub(super) fn due(dir: &Path, session: &Session<'_>) -> Result<Due, Failure> {
+    let mut due = Due { change: Change::default(), files: Vec::new() };
     for path in written(dir) {
         // What cannot be read as a release, nobody can carry out: it is left for people to look at.
         let Some(pending) = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Pending>(&text).ok()) else {
             continue;
         };
-        all.extend(ended(&pending, session)?);
-        files.push(path);
+        due.files.push(path);
+        let Some(attachment) = pending.attachment().filter(|_| pending.boot_id == session.boot_id) else { continue };
+        match session.store.lease(&attachment)? {
+            Some(record) if pending.means(&record) => {
+                let released_at = if pending.cools_down { pending.asked_boottime_ms } else { 0 };
+                due.change.ended.push(Ended { record, released_at });
+            }
+            None if pending.lease_id.is_none() => due.change.tombstones.push((attachment, pending.asked_boottime_ms)),
+            Some(_) | None => {}
+        }
     }
-    Ok((all, files))
-}
-
-/// Only the lease that stood when the release was asked for.
-fn ended(pending: &Pending, session: &Session<'_>) -> Result<Option<Ended>, Failure> {
-    let Some(attachment) = pending.attachment().filter(|_| pending.boot_id == session.boot_id) else {
-        return Ok(None);
-    };
-    let lease = session.store.lease(&attachment)?.filter(|lease| {
-        pending.lease_id.as_ref().is_none_or(|id| *id == lease.lease_id)
-            && lease.created_boottime_ms <= pending.asked_boottime_ms
-    });
-    let released_at = if pending.cools_down { pending.asked_boottime_ms } else { 0 };
-    Ok(lease.map(|record| Ended { record, released_at }))
+    Ok(due)
 }
 
 /// Pending releases; unfinished files are somebody's work in progress, or nobody's any more.

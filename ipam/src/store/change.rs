@@ -1,15 +1,17 @@
 //! Changes to the ledger: each is one transaction, there whole or not at all.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use cni_spec::Attachment;
 use sled::transaction::{ConflictableTransactionError, TransactionError, TransactionalTree};
 
 use super::error::{Damage, StoreError};
-use super::{Release, Store, generation, keys, malformed};
+use super::{Release, Store, decoded, generation, keys, malformed};
 use crate::operation::KnownPool;
 use crate::pool::PoolKey;
 use crate::record::{Origin, Record};
+use crate::sticky::Sticky;
 
 /// What one transaction does: first what ends, then what begins.
 #[derive(Debug, Default)]
@@ -24,6 +26,10 @@ pub(crate) struct Change {
     pub forgotten: Vec<IpAddr>,
     /// Attachments that were deleted before they were known, and when.
     pub tombstones: Vec<(Attachment, u64)>,
+    /// Pools that have nothing but leased, released and kept addresses, and what they have.
+    pub used_up: Vec<(PoolKey, [u8; 16])>,
+    /// Addresses to be kept for pods.
+    pub sticky: Vec<Sticky>,
     /// Pools that are described otherwise than before.
     pub pools: Vec<KnownPool>,
     /// Tombstones that nobody needs any more.
@@ -50,10 +56,27 @@ type InTransaction<T> = Result<T, ConflictableTransactionError<StoreError>>;
 impl Store {
     /// Carries the change out. It is not safe from the death of this process before [`Store::flush`].
     pub fn commit(&self, change: &Change) -> Result<(), StoreError> {
-        self.db.transaction(|tree| apply(tree, change)).map_err(|error| match error {
+        let stale = self.no_longer_used_up(change)?;
+        let applied = self.db.transaction(|tree| {
+            stale.iter().try_for_each(|key| tree.remove(key).map(drop))?;
+            apply(tree, change)
+        });
+        applied.map_err(|error| match error {
             TransactionError::Abort(ours) => ours,
             TransactionError::Storage(engines) => engines.into(),
         })
+    }
+}
+
+impl Store {
+    /// The marks of pools that may get an address back without remembering it: it is remembered under the pool that
+    /// it was leased from.
+    fn no_longer_used_up(&self, change: &Change) -> Result<Vec<sled::IVec>, StoreError> {
+        let ended = change.ended.iter().flat_map(|ended| &ended.record.addresses);
+        let pools: BTreeSet<Vec<u8>> = ended.map(|address| keys::used_up(&PoolKey(address.pool.clone()))).collect();
+        let Some(only) = pools.first() else { return Ok(Vec::new()) };
+        let marks = self.db.scan_prefix(keys::USED_UP).keys().collect::<Result<Vec<_>, _>>()?;
+        Ok(marks.into_iter().filter(|mark| pools.len() > 1 || **mark != **only).collect())
     }
 }
 
@@ -71,6 +94,12 @@ fn apply(tree: &TransactionalTree, change: &Change) -> InTransaction<()> {
     for (pool, address) in &change.cursors {
         tree.insert(keys::cursor(pool), keys::address(*address))?;
     }
+    for (pool, had) in &change.used_up {
+        tree.insert(keys::used_up(pool), had.as_slice())?;
+    }
+    for sticky in &change.sticky {
+        keep(tree, sticky)?;
+    }
     for pool in &change.pools {
         tree.insert(keys::known_pool(&pool.network, &pool.name), serde_json::json!(pool).to_string().as_bytes())?;
     }
@@ -83,6 +112,24 @@ fn apply(tree: &TransactionalTree, change: &Change) -> InTransaction<()> {
     for attachment in &change.levelled {
         tree.remove(keys::tombstone(attachment))?;
     }
+    Ok(())
+}
+
+/// An address that was kept for another is that one's no more.
+fn keep(tree: &TransactionalTree, sticky: &Sticky) -> InTransaction<()> {
+    let key = keys::sticky(&sticky.pod);
+    if let Some(before) = tree.get(&key)? {
+        let before: Sticky = decoded(&key, &before).map_err(ConflictableTransactionError::Abort)?;
+        for address in before.addresses {
+            if tree.get(keys::kept(address))?.is_some_and(|pod| *pod == key[1..]) {
+                tree.remove(keys::kept(address))?;
+            }
+        }
+    }
+    for address in &sticky.addresses {
+        tree.insert(keys::kept(*address), &key[1..])?;
+    }
+    tree.insert(key, serde_json::json!(sticky).to_string().as_bytes())?;
     Ok(())
 }
 

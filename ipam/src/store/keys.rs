@@ -10,6 +10,9 @@
 //! | `q` pool 0 time family address | the same, in the order of release |
 //! | `c` pool | the pool's cursor |
 //! | `p` network 0 pool | the pool as the network's config described it last |
+//! | `f` pool | what it had, when nothing was left but leased, released and kept addresses |
+//! | `y` network 0 pod namespace 0 pod name 0 ifname | the addresses that the pod is to get again; outlives the boot |
+//! | `s` family address | the end of the key of the pod that it is kept for; outlives the boot |
 //! | `k` network 0 container id 0 ifname | nothing: the lease was read off the kernel; derived from the leases |
 //! | `t` network 0 container id 0 ifname | when an unknown attachment was deleted |
 
@@ -18,6 +21,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use cni_spec::{Attachment, NetworkName};
 
 use crate::pool::PoolKey;
+use crate::sticky::StickyPod;
 
 pub(super) const SCHEMA: &[u8] = b"mschema";
 pub(super) const BOOT: &[u8] = b"mboot";
@@ -30,8 +34,10 @@ pub(super) const RECOVERED: &[u8] = b"k";
 pub(super) const TOMBSTONES: &[u8] = b"t";
 pub(super) const RELEASES: &[u8] = b"r";
 pub(super) const POOLS: &[u8] = b"p";
-/// All kinds that end with the boot: everything but `m`.
-pub(super) const OF_THE_BOOT: [&[u8]; 8] = [b"l", b"a", b"r", b"q", b"c", b"p", b"k", b"t"];
+pub(super) const USED_UP: &[u8] = b"f";
+pub(super) const KEPT: &[u8] = b"s";
+/// All kinds that end with the boot.
+pub(super) const OF_THE_BOOT: [&[u8]; 9] = [b"l", b"a", b"r", b"q", b"c", b"p", b"f", b"k", b"t"];
 
 pub(super) fn lease(attachment: &Attachment) -> Vec<u8> {
     named(b'l', attachment)
@@ -88,6 +94,20 @@ pub(super) fn queue(pool: &PoolKey) -> Vec<u8> {
 
 pub(super) fn cursor(pool: &PoolKey) -> Vec<u8> {
     [b"c", pool.0.as_bytes()].concat()
+}
+
+pub(super) fn used_up(pool: &PoolKey) -> Vec<u8> {
+    [USED_UP, pool.0.as_bytes()].concat()
+}
+
+/// Names of pods come from outside: a zero byte in one must not make two pods one.
+pub(super) fn sticky(pod: &StickyPod) -> Vec<u8> {
+    let parts = [pod.network.as_str(), &pod.namespace, &pod.name, pod.ifname.as_str()];
+    [b"y", parts.map(|part| part.replace('\0', "\u{fffd}")).join("\0").as_bytes()].concat()
+}
+
+pub(super) fn kept(address: IpAddr) -> Vec<u8> {
+    [KEPT, &of_address(address)].concat()
 }
 
 pub(super) fn known_pool(network: &NetworkName, pool: &str) -> Vec<u8> {

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use crate::operation::{KnownPool, Rest, Tombstone};
 use crate::pool::PoolKey;
 use crate::record::Record;
+use crate::sticky::{Sticky, StickyPod};
 
 mod change;
 mod error;
@@ -128,6 +129,21 @@ impl Store {
     pub fn known_pools(&self) -> Result<Vec<KnownPool>, StoreError> {
         let entries = self.db.scan_prefix(keys::POOLS);
         entries.map(|entry| entry.map_err(StoreError::from).and_then(|(key, value)| decoded(&key, &value))).collect()
+    }
+
+    /// The addresses that are kept for a pod, unless they have gone to another.
+    pub fn sticky(&self, pod: &StickyPod) -> Result<Option<Sticky>, StoreError> {
+        let key = keys::sticky(pod);
+        let Some(value) = self.db.get(&key)? else { return Ok(None) };
+        let mut sticky: Sticky = decoded(&key, &value)?;
+        let mut own = Vec::new();
+        for address in sticky.addresses {
+            if self.db.get(keys::kept(address))?.is_some_and(|pod| *pod == key[1..]) {
+                own.push(address);
+            }
+        }
+        sticky.addresses = own;
+        Ok(Some(sticky))
     }
 
     /// All remembered releases, in the order of addresses.

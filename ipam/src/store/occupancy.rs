@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::error::{Damage, StoreError};
 use super::{Release, Store, keys, malformed};
 use crate::allocate::Occupancy;
-use crate::pool::PoolKey;
+use crate::pool::{Pool, PoolKey};
 use crate::span::Span;
 
 impl Occupancy for Store {
@@ -46,5 +46,20 @@ impl Occupancy for Store {
         let key = keys::cursor(pool);
         let Some(value) = self.db.get(&key)? else { return Ok(None) };
         keys::address_in(&value).map(Some).ok_or_else(|| StoreError::Damaged(Damage::Key(pool.0.clone())))
+    }
+
+    fn is_kept(&self, address: IpAddr) -> Result<bool, StoreError> {
+        Ok(self.db.contains_key(keys::kept(address))?)
+    }
+
+    fn kept(&self, span: Span) -> impl Iterator<Item = Result<IpAddr, StoreError>> {
+        self.db.range(keys::kept(span.first)..=keys::kept(span.last)).keys().map(|key| {
+            let key = key?;
+            keys::address_in(&key).ok_or_else(|| malformed(&key))
+        })
+    }
+
+    fn is_used_up(&self, pool: &Pool) -> Result<bool, StoreError> {
+        Ok(self.db.get(keys::used_up(&pool.key()))?.is_some_and(|had| *had == pool.fingerprint()))
     }
 }

@@ -146,7 +146,7 @@ fn the_database_answers_as_its_model() {
     let dir = tempfile::tempdir().unwrap();
     let (store, pool) = (Store::create(dir.path(), BOOT_ID, 0).unwrap(), small_pool());
     let mut memory = Memory::default();
-    let mut cooling = Cooling { now: 1_000_000, period: 30_000 };
+    let mut cooling = Cooling { now: 1_000_000, period: 30_000, strict: false };
     let mut dice: u64 = 0x2545_f491_4f6c_dd1d;
     for _ in 0..400 {
         dice ^= dice << 13;
@@ -158,10 +158,11 @@ fn the_database_answers_as_its_model() {
             let given = allocate(&pool, &store, cooling).unwrap();
             let modelled = allocate(&pool, &memory, cooling).unwrap_or_else(|never| match never {});
             assert_eq!(given, modelled);
-            if let Some(Choice { address, cursor, forgotten }) = given {
+            if let Some(Choice { address, cursor, forgotten, used_up }) = given {
                 let begun = vec![record_of(&format!("c-{address}"), &pool, &[address])];
                 let cursors = cursor.map(|cursor| (pool.key(), cursor)).into_iter().collect();
-                store.commit(&Change { begun, cursors, forgotten, ..Change::default() }).unwrap();
+                let used_up = used_up.then(|| (pool.key(), pool.fingerprint())).into_iter().collect();
+                store.commit(&Change { begun, cursors, forgotten, used_up, ..Change::default() }).unwrap();
                 modelled.iter().for_each(|choice| memory.lease(choice));
             }
         } else if !held.is_empty() {

@@ -73,7 +73,7 @@ fn bad_subnets_are_named() {
             "7 invalid network config: ipam.ranges[0][0].subnet=10: invalid type: integer `10`, expected a string",
         ),
         (json!({ "ranges": [[]] }), "7 invalid network config: ipam.ranges[0] has no range"),
-        (json!({}), "7 invalid network config: ipam has none of podCIDR, ranges and subnet"),
+        (json!({}), "7 invalid network config: ipam has none of podCIDR, subnetFile, ranges and subnet"),
     ];
     all_are_refused(&cases.map(|(ipam, expected)| (with_ipam(&ipam), expected)));
 }
@@ -330,7 +330,7 @@ fn addresses_that_are_asked_for_must_be_leasable() {
         (json!(["10.1.2.1"]), "102 address 10.1.2.1 was asked for, but is the gateway of 10.1.2.0/24"),
         (json!(["10.1.2.70"]), "102 address 10.1.2.70 was asked for, but is excluded from its pool"),
         (json!(["10.9.9.9"]), "102 address 10.9.9.9 was asked for, but is not in 10.1.2.0/24"),
-        (json!(["fd00::7"]), "102 address fd00::7 was asked for, but is not in 10.1.2.0/24"),
+        (json!(["fd00::7"]), "102 address fd00::7 was asked for, but the network has no IPv6 pool"),
         (
             json!(["10.1.2.5", "10.1.2.6"]),
             "7 invalid network config: requested address=\"10.1.2.5, 10.1.2.6\" asks for a second address of pool 10.1.2.0/24, which gives one",

@@ -5,9 +5,15 @@ mod cli;
 mod config;
 mod copies;
 mod crash_points;
+mod crash_table;
+mod direct;
 mod events;
 mod invariants;
 mod leases;
 mod processes;
 mod recovery;
 mod support;
+mod terms;
+
+/// Whether each place has a resident owner.
+const RESIDENT: bool = false;

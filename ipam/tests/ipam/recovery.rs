@@ -211,3 +211,80 @@ fn a_full_file_system_gives_errors_and_no_addresses() {
         nix::mount::umount2(dir, nix::mount::MntFlags::MNT_DETACH).unwrap();
     });
 }
+
+/// Makes a container's lease a minute older: no ADD takes so long.
+fn age(dir: &Path, container: &str) {
+    for entry in std::fs::read_dir(dir.join("leases")).unwrap() {
+        let path = entry.unwrap().path();
+        let mut record: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        if record["attachment"]["containerId"] == container {
+            record["createdBoottimeMs"] = 1.into();
+            std::fs::write(&path, record.to_string()).unwrap();
+        }
+    }
+    std::fs::remove_dir_all(dir.join("ledger")).unwrap();
+}
+
+/// A pool of one address.
+fn narrow() -> Value {
+    let mut conf = conf();
+    conf["ipam"]["podCIDR"] = json!("10.1.2.0/30");
+    conf
+}
+
+#[test]
+fn a_pod_that_is_provably_gone_yields_its_address_when_there_is_no_other() {
+    sandbox::private_host(|| {
+        let (place, conf, dir) = (Place::new(), narrow(), Path::new(Ledger::DEFAULT_DIR));
+        let address = place.run("ADD", "c1", &conf).addresses();
+        let refused = |suffix: &str| {
+            let answer = place.run("ADD", "c2", &conf);
+            let (code, message) = answer.error();
+            let expected = format!("no free address in 10.1.2.0/30: all 1 are leased{suffix}");
+            assert_eq!((code, message), (100, expected.as_str()));
+            let status = place.run("STATUS", "", &conf);
+            assert_eq!(status.error().0, 50);
+            answer.json["details"].as_str().unwrap().to_owned()
+        };
+        age(dir, "c1");
+        assert_eq!(refused(""), "see who holds what with: ipam list", "its namespace is there");
+        std::fs::remove_file(place.netns("c1")).unwrap();
+        pod(1, "podwire n c1 eth0", &["10.1.2.2/32"]);
+        let suspect = "; 1 leased ones look dead: their namespace is gone";
+        assert!(refused(suspect).starts_with("see which leases are of pods that are gone"), "its link is there");
+        remove(1);
+        assert!(place.run("STATUS", "", &conf).success);
+        assert_eq!(place.run("ADD", "c2", &conf).addresses(), address);
+        std::fs::remove_file(place.netns("c2")).unwrap();
+        let answer = place.run("ADD", "c3", &conf);
+        assert_eq!(answer.error().0, 100, "it may be under way still: {answer:?}");
+        let history = std::fs::read_to_string(Path::new(Ledger::DEFAULT_STATE_DIR).join("history.jsonl")).unwrap();
+        let events: Vec<Value> = history.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let named: Vec<_> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
+        assert_eq!(named, ["leased", "reclaimed", "leased"]);
+        assert_eq!(events[1]["lease"]["attachment"]["containerId"], "c1");
+    });
+}
+
+#[test]
+fn a_namespace_that_a_process_lives_in_is_not_gone() {
+    sandbox::private_host(|| {
+        let (place, conf, dir) = (Place::new(), narrow(), Path::new(Ledger::DEFAULT_DIR));
+        let mut process = sandbox::command("unshare");
+        process.args(["--net", "sh", "-c", "echo there; exec cat"]);
+        process.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut living = process.spawn().unwrap();
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(living.stdout.as_mut().unwrap()), &mut line).unwrap();
+        let path = place.netns("c1");
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(format!("/proc/{}/ns/net", living.id()), &path).unwrap();
+        let address = place.run("ADD", "c1", &conf).addresses();
+        age(dir, "c1");
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(place.run("ADD", "c2", &conf).error().0, 100);
+        drop(living.stdin.take());
+        living.wait().unwrap();
+        assert_eq!(place.run("ADD", "c2", &conf).addresses(), address);
+    });
+}

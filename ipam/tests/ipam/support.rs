@@ -1,10 +1,11 @@
 //! What the tests of this crate share.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Mutex;
 
 use cni_spec::{Attachment, CniArgs, NetConf};
 use ipam::{Ipam, LeaseRequest, Ledger, Netns, Record};
@@ -13,14 +14,53 @@ use tempfile::TempDir;
 
 /// A folder for a ledger, and files that stand for network namespaces: only device and inode count.
 pub struct Place {
+    // Before the folder: it ends first.
+    owner: Mutex<Option<Owner>>,
     dir: TempDir,
+}
+
+/// A resident owner; killed when it is dropped.
+pub struct Owner(pub Child);
+
+impl Owner {
+    /// Returns when the owner serves.
+    pub fn of(data_dir: &Path) -> Self {
+        let mut process = sandbox::command(env!("CARGO_BIN_EXE_ipam"));
+        process.arg("serve").arg("--dir").arg(data_dir).stdin(Stdio::null()).stderr(Stdio::piped());
+        let mut child = process.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.starts_with("serving the ledger in "), "{line}");
+        Self(child)
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 impl Place {
     pub fn new() -> Self {
-        let place = Self { dir: tempfile::tempdir().unwrap() };
+        let place = Self { dir: tempfile::tempdir().unwrap(), owner: Mutex::default() };
         std::fs::create_dir(place.dir.path().join("netns")).unwrap();
+        if crate::RESIDENT {
+            *place.owner.lock().unwrap() = Some(Owner::of(&place.data_dir()));
+        }
         place
+    }
+
+    /// Runs something on the ledger's files that nobody has open meanwhile.
+    pub fn undisturbed<T>(&self, work: impl FnOnce() -> T) -> T {
+        let mut owner = self.owner.lock().unwrap();
+        let had_one = owner.take().is_some();
+        let result = work();
+        if had_one {
+            *owner = Some(Owner::of(&self.data_dir()));
+        }
+        result
     }
 
     pub fn data_dir(&self) -> PathBuf {
@@ -86,7 +126,11 @@ impl Place {
 
     /// The plugin's process, with its request on standard input.
     pub fn spawn(&self, command: &str, container: &str, conf: &Value) -> Child {
-        let mut process = sandbox::command(env!("CARGO_BIN_EXE_podwire-ipam"));
+        self.feed(sandbox::command(env!("CARGO_BIN_EXE_podwire-ipam")), command, container, conf)
+    }
+
+    /// Starts whatever starts the plugin, with a request on standard input.
+    pub fn feed(&self, mut process: Command, command: &str, container: &str, conf: &Value) -> Child {
         process.envs([
             ("CNI_COMMAND", command),
             ("CNI_CONTAINERID", container),
@@ -96,8 +140,8 @@ impl Place {
         process.env("CNI_NETNS", self.netns(container));
         process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = process.spawn().unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        stdin.write_all(conf.to_string().as_bytes()).unwrap();
+        // It may be killed before it has read all.
+        let _ = child.stdin.take().unwrap().write_all(conf.to_string().as_bytes());
         child
     }
 

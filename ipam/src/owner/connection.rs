@@ -1,0 +1,101 @@
+//! One visitor: a request and its answer, or an HTTP request for the metrics.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::unistd::geteuid;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::metrics;
+use super::worker::{Counters, Task};
+use crate::clock::Moment;
+use crate::event::Cause;
+use crate::operation::{Answer, Operation, Request};
+use crate::wire::{LONGEST, Question, Reply};
+
+/// How long a visitor may take to say what it wants, and to take the answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The owner's own user and root may ask; the socket's mode says the same, and this holds if that is changed.
+pub(super) fn may_ask(stream: &UnixStream) -> bool {
+    stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == geteuid().as_raw())
+}
+
+/// Answers one line, and the next, until the visitor goes.
+pub(super) async fn serve(stream: UnixStream, queue: mpsc::Sender<Task>, counters: Arc<Counters>) {
+    let peer = stream.peer_cred().ok();
+    let (reader, mut writer) = stream.into_split();
+    let mut reader = BufReader::new(reader);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let mut limited = (&mut reader).take(LONGEST);
+        let Ok(Ok(1..)) = timeout(PATIENCE, limited.read_until(b'\n', &mut line)).await else { return };
+        if line.starts_with(b"GET ") {
+            let response = respond(&line, &queue, &counters).await;
+            // The rest of the request says nothing that matters, and must be read before the answer can be sure to
+            // arrive.
+            let _ = timeout(Duration::from_millis(100), skip_headers(&mut reader)).await;
+            let _ = timeout(PATIENCE, writer.write_all(&response)).await;
+            let _ = writer.shutdown().await;
+            return;
+        }
+        let Some(mut request) = understood(&line) else { return };
+        // Who asks is not for the asker to say.
+        if let Some(peer) = &peer {
+            request.by.uid = peer.uid();
+            request.by.pid = peer.pid().and_then(|pid| u32::try_from(pid).ok()).unwrap_or(request.by.pid);
+        }
+        let Some(reply) = ask(&queue, request).await else { return };
+        let Ok(mut answer) = serde_json::to_vec(&reply) else { return };
+        answer.push(b'\n');
+        let Ok(Ok(())) = timeout(PATIENCE, writer.write_all(&answer)).await else { return };
+    }
+}
+
+/// None for what is no request, or a request of another version: it gets no answer, and its asker goes on without an
+/// owner, which is refused as long as the lock is held.
+fn understood(line: &[u8]) -> Option<Request> {
+    let question: Question = serde_json::from_slice(line).ok()?;
+    question.is_understood().then_some(question.request)
+}
+
+async fn ask(queue: &mpsc::Sender<Task>, request: Request) -> Option<Reply> {
+    let (answer, answered) = oneshot::channel();
+    queue.send(Task { request, answer }).await.ok()?;
+    answered.await.ok()
+}
+
+async fn skip_headers(reader: &mut BufReader<tokio::net::unix::OwnedReadHalf>) {
+    let mut header = Vec::new();
+    while let Ok(1..) = (&mut *reader).take(LONGEST).read_until(b'\n', &mut header).await {
+        if header == b"\r\n" || header == b"\n" {
+            return;
+        }
+        header.clear();
+    }
+}
+
+async fn respond(line: &[u8], queue: &mpsc::Sender<Task>, counters: &Counters) -> Vec<u8> {
+    let path = line.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
+    let (status, body) = match path {
+        b"/metrics" => match look(queue).await {
+            Some(Reply::Answer(Answer::Contents(contents))) => ("200 OK", metrics::text(&contents, counters.read())),
+            _ => ("503 Service Unavailable", "the ledger cannot be read\n".to_owned()),
+        },
+        _ => ("404 Not Found", "there is /metrics\n".to_owned()),
+    };
+    let kind = "text/plain; version=0.0.4; charset=utf-8";
+    let length = body.len();
+    format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")
+        .into_bytes()
+}
+
+async fn look(queue: &mpsc::Sender<Task>) -> Option<Reply> {
+    let asked = Moment::now().ok()?.boottime;
+    let by = Cause::of_this_process("metrics");
+    ask(queue, Request { by, asked, deadline: u64::MAX, operation: Operation::Look }).await
+}

@@ -1,0 +1,104 @@
+//! The one thread that works on the database.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+
+use cni_spec::CniError;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::Error;
+use crate::ledger::Resident;
+use crate::operation::Request;
+use crate::wire::Reply;
+
+/// How many requests may wait. More than that wait in the socket's queue.
+const WAITING: usize = 1024;
+
+/// A request, and where its answer goes.
+pub(super) struct Task {
+    pub request: Request,
+    pub answer: oneshot::Sender<Reply>,
+}
+
+/// What the owner counts.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    answered: AtomicU64,
+    refused: AtomicU64,
+    strangers: AtomicU64,
+}
+
+impl Counters {
+    pub fn strangers(&self) {
+        self.strangers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests that were answered, refused, and of those who may not ask.
+    pub fn read(&self) -> [u64; 3] {
+        [&self.answered, &self.refused, &self.strangers].map(|counter| counter.load(Ordering::Relaxed))
+    }
+}
+
+/// The thread, and the way to it.
+pub(super) struct Worker {
+    queue: mpsc::Sender<Task>,
+    counters: Arc<Counters>,
+    lost: Arc<Notify>,
+    thread: JoinHandle<Option<Error>>,
+}
+
+impl Worker {
+    pub fn start(mut resident: Resident) -> io::Result<Self> {
+        let (queue, mut tasks) = mpsc::channel::<Task>(WAITING);
+        let (counters, lost) = (Arc::<Counters>::default(), Arc::<Notify>::default());
+        let (counted, notify) = (Arc::clone(&counters), Arc::clone(&lost));
+        let work = move || {
+            while let Some(Task { request, answer }) = tasks.blocking_recv() {
+                if let Err(error) = resident.stands() {
+                    notify.notify_one();
+                    return Some(error);
+                }
+                // Whoever asked has gone away: nobody would know of a lease that were made now.
+                if answer.is_closed() || resident.is_late(&request) {
+                    continue;
+                }
+                let reply = match resident.carry_out(&request) {
+                    Ok(answered) => {
+                        counted.answered.fetch_add(1, Ordering::Relaxed);
+                        Reply::Answer(answered)
+                    }
+                    Err(error) => {
+                        counted.refused.fetch_add(1, Ordering::Relaxed);
+                        Reply::Refused(CniError::from(error).into())
+                    }
+                };
+                let _ = answer.send(reply);
+            }
+            None
+        };
+        let thread = thread::Builder::new().name("ledger".to_owned()).spawn(work)?;
+        Ok(Self { queue, counters, lost, thread })
+    }
+
+    pub fn queue(&self) -> mpsc::Sender<Task> {
+        self.queue.clone()
+    }
+
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.counters)
+    }
+
+    /// Returns when the ledger cannot be served any longer.
+    pub async fn lost(&self) -> Error {
+        self.lost.notified().await;
+        Error::Removed
+    }
+
+    /// Waits until the database is closed.
+    pub fn stop(self) {
+        drop(self.queue);
+        let _ = self.thread.join();
+    }
+}

@@ -1,0 +1,15 @@
+//! The library's suites again, with a resident owner at every ledger; and what concerns the owner alone.
+#![cfg(test)]
+
+#[path = "../ipam/events.rs"]
+mod events;
+#[path = "../ipam/leases.rs"]
+mod leases;
+mod owner;
+#[path = "../ipam/support.rs"]
+mod support;
+#[path = "../ipam/terms.rs"]
+mod terms;
+
+/// Whether each place has a resident owner.
+const RESIDENT: bool = true;

@@ -1,0 +1,207 @@
+//! What befalls the ledger besides the kills.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use nix::mount::{MsFlags, mount};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::Dice;
+use crate::worker::Scene;
+
+pub trait Havoc {
+    fn prepare(&mut self, _scene: &mut Scene) {}
+
+    /// Called every now and then; true if everybody is to be ended and started anew.
+    fn strike(&mut self, scene: &Scene, dice: &mut Dice, halfway: bool) -> bool;
+
+    /// Between everybody's end and the new start.
+    fn restart(&mut self, _scene: &Scene) {}
+
+    fn end(&mut self, _scene: &Scene) {}
+}
+
+pub struct None;
+
+impl Havoc for None {
+    fn strike(&mut self, _: &Scene, _: &mut Dice, _: bool) -> bool {
+        false
+    }
+}
+
+/// A resident owner that is killed, stays away for a while, and comes again.
+#[derive(Default)]
+pub struct DyingOwner {
+    owner: Option<Child>,
+}
+
+impl DyingOwner {
+    fn start(scene: &Scene) -> Child {
+        let mut process = sandbox::command(env!("CARGO_BIN_EXE_ipam"));
+        process.args(["serve", "--timeout", "300", "--dir"]).arg(&scene.data_dir);
+        let mut child = process.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.starts_with("serving the ledger in "), "{line}");
+        child
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut owner) = self.owner.take() {
+            owner.kill().unwrap();
+            owner.wait().unwrap();
+        }
+    }
+}
+
+impl Havoc for DyingOwner {
+    fn prepare(&mut self, scene: &mut Scene) {
+        self.owner = Some(Self::start(scene));
+    }
+
+    fn strike(&mut self, scene: &Scene, dice: &mut Dice, _: bool) -> bool {
+        match dice.below(12) {
+            0 => self.kill(),
+            1..4 if self.owner.is_none() => self.owner = Some(Self::start(scene)),
+            _ => {}
+        }
+        false
+    }
+
+    fn end(&mut self, _: &Scene) {
+        self.kill();
+    }
+}
+
+impl Drop for DyingOwner {
+    fn drop(&mut self) {
+        if let Some(owner) = &mut self.owner {
+            let _ = owner.kill();
+            let _ = owner.wait();
+        }
+    }
+}
+
+/// A small file system that somebody fills up, and clears again.
+#[derive(Default)]
+pub struct FullDisk {
+    times: usize,
+}
+
+impl Havoc for FullDisk {
+    fn prepare(&mut self, scene: &mut Scene) {
+        let disk = Path::new("/run/small");
+        fs::create_dir(disk).unwrap();
+        mount(Some("tmpfs"), disk, Some("tmpfs"), MsFlags::empty(), Some("size=4m")).unwrap();
+        scene.data_dir = disk.join("ledger-dir");
+        scene.trouble = true;
+    }
+
+    fn strike(&mut self, _: &Scene, dice: &mut Dice, _: bool) -> bool {
+        let ballast = Path::new("/run/small/ballast");
+        if ballast.exists() {
+            if dice.below(3) == 0 {
+                fs::remove_file(ballast).unwrap();
+            }
+        } else if dice.below(4) == 0 {
+            self.times += usize::from(fs::write(ballast, vec![0; 8 << 20]).is_err());
+        }
+        false
+    }
+
+    fn end(&mut self, _: &Scene) {
+        let _ = fs::remove_file("/run/small/ballast");
+        assert!(self.times > 3, "it was full {} times", self.times);
+    }
+}
+
+/// Whoever has the lock is stopped for longer than the others wait.
+#[derive(Default)]
+pub struct StoppedHolder {
+    times: usize,
+}
+
+impl Havoc for StoppedHolder {
+    fn prepare(&mut self, scene: &mut Scene) {
+        scene.lock_timeout = 1;
+        scene.trouble = true;
+    }
+
+    fn strike(&mut self, scene: &Scene, dice: &mut Dice, _: bool) -> bool {
+        if dice.below(20) != 0 {
+            return false;
+        }
+        let text = fs::read(scene.data_dir.join("lock")).unwrap_or_default();
+        let Ok(held) = serde_json::from_slice::<serde_json::Value>(&text) else { return false };
+        let pid = Pid::from_raw(i32::try_from(held["pid"].as_i64().unwrap()).unwrap());
+        if kill(pid, Signal::SIGSTOP).is_ok() {
+            // For longer than anybody waits: the test is what becomes of them.
+            thread::sleep(Duration::from_millis(1300));
+            kill(pid, Signal::SIGCONT).unwrap();
+            self.times += 1;
+        }
+        false
+    }
+
+    fn end(&mut self, _: &Scene) {
+        assert!(self.times > 3, "{} holders were stopped", self.times);
+    }
+}
+
+/// What somebody leaves who is killed while the engine writes a snapshot.
+#[derive(Default)]
+pub struct Snapshots {
+    times: usize,
+}
+
+impl Havoc for Snapshots {
+    fn strike(&mut self, scene: &Scene, dice: &mut Dice, _: bool) -> bool {
+        let Ok(lock) = fs::File::open(scene.data_dir.join("lock")) else { return false };
+        if dice.below(4) == 0 && scene.data_dir.join("ledger").is_dir() {
+            lock.lock().unwrap();
+            let name = format!("snap.{:016X}.generating", u64::MAX - dice.below(100));
+            fs::write(scene.data_dir.join("ledger").join(name), "half a snapshot").unwrap();
+            self.times += 1;
+        }
+        false
+    }
+
+    fn end(&mut self, _: &Scene) {
+        assert!(self.times > 3, "{} snapshots were planted", self.times);
+    }
+}
+
+/// The machine is booted: every pod is gone, and the ledger, on a disk, is still there.
+#[derive(Default)]
+pub struct Reboot {
+    done: bool,
+}
+
+impl Havoc for Reboot {
+    fn strike(&mut self, _: &Scene, _: &mut Dice, halfway: bool) -> bool {
+        halfway && !std::mem::replace(&mut self.done, halfway)
+    }
+
+    fn restart(&mut self, scene: &Scene) {
+        let boot_id = scene.place.join("boot_id");
+        fs::write(&boot_id, "00000000-1111-2222-3333-444444444444\n").unwrap();
+        let nothing: Option<&str> = Option::None;
+        mount(Some(&boot_id), "/proc/sys/kernel/random/boot_id", nothing, MsFlags::MS_BIND, nothing).unwrap();
+        for folder in ["claims", "journals", "netns"] {
+            fs::remove_dir_all(scene.place.join(folder)).unwrap();
+            fs::create_dir(scene.place.join(folder)).unwrap();
+        }
+        assert!(ipam::Ledger::at(&scene.data_dir).leases("after the boot").unwrap().unwrap_or_default().is_empty());
+    }
+
+    fn end(&mut self, scene: &Scene) {
+        assert!(self.done);
+        let text = fs::read_to_string(scene.data_dir.join("history.jsonl")).unwrap();
+        assert!(text.contains("\"event\":\"voided\""), "the history says what became of the old leases");
+    }
+}

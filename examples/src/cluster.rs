@@ -114,8 +114,9 @@ impl Cluster {
         let threads: Vec<i32> = threads.map(|thread| thread.map(nix::unistd::Pid::as_raw)).collect::<Result<_, _>>()?;
         stage::ip(&client, &layout::wire(&threads)).map_err(DemoError::from)?;
         let nodes = hosts.into_iter().map(|(number, host)| Node::build(settings, number, host));
-        let cluster = Self { client, nodes: nodes.collect::<Result<_, _>>()? };
+        let mut cluster = Self { client, nodes: nodes.collect::<Result<_, _>>()? };
         cluster.wait_until_ready()?;
+        cluster.nodes.iter_mut().try_for_each(Node::remember)?;
         Ok(cluster)
     }
 
@@ -205,14 +206,24 @@ impl Node {
         let servers = Servers::start(&machine.name, &machine.netns, &listen);
         let servers = vec![servers.map_err(|source| DemoError::from(stage::StageError::from(source)))?];
         let runtime = Runtime::new(settings.plugin_path.clone(), "/var/lib/cni".into(), settings.environment.clone());
-        let before = on(&host, number, snapshot::take)?.map_err(DemoError::from)?;
         let list = list_of(&settings.list, number)?;
-        Ok(Self { machine, runtime: Arc::new(runtime), list, before, pod: None, servers, host })
+        Ok(Self { machine, runtime: Arc::new(runtime), list, before: BTreeSet::new(), pod: None, servers, host })
     }
 
     /// Does the work on this node.
     fn on<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, ClusterError> {
         self.host.run(work).map_err(|source| ClusterError::Node { node: self.machine.name.clone(), source })
+    }
+
+    /// Remembers what the node is like without pods, once its own addresses are in force.
+    fn remember(&mut self) -> Result<(), ClusterError> {
+        let deadline = Instant::now() + READY;
+        loop {
+            self.before = self.on(snapshot::take)?.map_err(DemoError::from)?;
+            if !self.before.iter().any(|line| line.contains(" tentative")) || Instant::now() > deadline {
+                return Ok(());
+            }
+        }
     }
 
     fn attach(&mut self) -> Result<(), ClusterError> {

@@ -87,7 +87,7 @@ fn claim_family(owner: &Owner, dead: &[String], observed: &Observed, batch: &mut
 }
 
 /// Whether a key of the set is for one owner alone. Those of the other sets follow from who the owner is.
-fn is_claim(set: &str) -> bool {
+pub(crate) fn is_claim(set: &str) -> bool {
     [EXACT, WILDCARD].contains(&set)
 }
 
@@ -105,7 +105,7 @@ fn push(batch: &mut Batch, frame: &Table, set: &str, stale: Vec<Vec<Value>>, new
     Ok(())
 }
 
-fn held(family: Family, element: &Element) -> Error {
+pub(crate) fn held(family: Family, element: &Element) -> Error {
     Error::Held {
         port: port_text(family, &element.key),
         holder: Box::new(Holder::of(element.comment.as_deref())),

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::owner::Owner;
 use crate::ruleset::{self, Entry, Realm, TABLE};
 use crate::settings::{Backend, Settings};
-use crate::{backend, difference};
+use crate::{backend, claim, difference};
 
 /// One backend, in the calling thread's network namespace.
 pub enum Firewall {
@@ -96,10 +96,49 @@ impl Firewall {
     /// # Errors
     /// [`Error::Held`] when a port is somebody else's; [`Error::Busy`] when others were quicker for seconds.
     pub fn claim(&mut self, config: &Config, dead: &[String]) -> Result<Claimed, Error> {
-        match self {
+        let mut other = self.other()?;
+        let stale = match &mut other {
+            Some(other) => other.heed(config, dead)?,
+            None => Vec::new(),
+        };
+        let mut claimed = match self {
             Self::Nftables(nftables) => nftables.claim(config, dead),
             Self::Iptables(iptables) => iptables.claim(config, dead),
+        }?;
+        if let Some(mut other) = other {
+            for family in stale {
+                let may_go = |mark: &str| mark == config.owner.comment() || dead.iter().any(|dead| dead == mark);
+                claimed.lost.extend(other.release(family, &may_go)?);
+            }
         }
+        Ok(claimed)
+    }
+
+    /// The backend that is not this one, if it has anything of ours: networks of one node may use both.
+    fn other(&self) -> Result<Option<Self>, Error> {
+        match self {
+            Self::Nftables(_) if Iptables.is_in_use()? => Ok(Some(Self::Iptables(Iptables))),
+            Self::Nftables(_) => Ok(None),
+            Self::Iptables(_) => Ok(Nftables::open_if_there()?.map(Self::Nftables)),
+        }
+    }
+
+    /// Looks here for what is to be claimed in the other backend. Says in which families there is something of the
+    /// attachment's own, or of `dead`, under one of its keys.
+    fn heed(&mut self, config: &Config, dead: &[String]) -> Result<Vec<Family>, Error> {
+        let mut stale = Vec::new();
+        for family in Family::ALL.into_iter().filter(|family| config.maps(*family)) {
+            for entry in ruleset::entries(config, family).iter().filter(|entry| claim::is_claim(entry.set)) {
+                let Some(there) = self.element(family, entry.set, &entry.element.key)? else { continue };
+                let mark = there.comment.as_deref().unwrap_or_default();
+                if mark != config.owner.comment() && !dead.iter().any(|dead| dead == mark) {
+                    return Err(claim::held(family, &there));
+                }
+                stale.push(family);
+            }
+        }
+        stale.dedup();
+        Ok(stale)
     }
 
     /// Whether an ADD would find all that its rules need.

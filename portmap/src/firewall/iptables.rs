@@ -40,6 +40,22 @@ struct Change {
 }
 
 impl Iptables {
+    /// Whether there is anything of ours, as far as our first chain tells.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell.
+    pub fn is_in_use(self) -> Result<bool, Error> {
+        for family in Family::ALL {
+            for flavour in Flavour::ALL {
+                let marks = marks(family, flavour, "nat", &[rules::TOP]).map_err(Error::Iptables)?;
+                if !marks.is_empty() {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
     /// What is there under the name of our first chain, in either flavour.
     ///
     /// # Errors
@@ -179,7 +195,7 @@ fn plan(config: &Config, dead: &[String], family: Family) -> Result<Change, Erro
     let tool = Tool::find(family, None).map_err(Error::Iptables)?;
     let seen = see(family, tool.flavour())?;
     if seen.is_foreign() {
-        return Err(Error::ForeignChain { family, chain: "PODWIRE-HOSTPORT" });
+        return Err(Error::ForeignChain { family, chain: rules::TOP });
     }
     let condition = rules::condition(config, family);
     let there = seen.owned();

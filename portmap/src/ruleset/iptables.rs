@@ -18,7 +18,8 @@ use crate::settings::Mark;
 /// The comment of every rule that is no attachment's.
 pub const STATIC: &str = "podwire-hostport";
 
-const TOP: &str = "PODWIRE-HOSTPORT";
+/// The chain that everything begins with.
+pub const TOP: &str = "PODWIRE-HOSTPORT";
 const EXACT_CHAIN: &str = "PODWIRE-EXACT";
 const WILDCARD_CHAIN: &str = "PODWIRE-WILDCARD";
 const MASQ_CHAIN: &str = "PODWIRE-MASQ";

@@ -18,6 +18,7 @@ on_each_backend!(
     a_mark_changes_nothing_for_packets,
     several_host_ips_protocols_and_ports_lead_to_several_pods,
     what_another_backend_left_is_removed,
+    a_port_that_is_held_in_another_backend_is_held,
 );
 
 const REFUSED: net::Answer = Err(ErrorKind::ConnectionRefused);
@@ -224,6 +225,33 @@ fn several_host_ips_protocols_and_ports_lead_to_several_pods(backend: Backend) {
     other.del().ok();
     assert_eq!(lan.tcp(b, 53), REFUSED);
     assert_eq!(name(lan.tcp(a, 53)), Ok("pod2".to_owned()));
+}
+
+/// Networks of one node may use different backends.
+fn a_port_that_is_held_in_another_backend_is_held(backend: Backend) {
+    forward();
+    let (lan, one, two) = (lan(), pod(2), pod(3));
+    one.serve(80);
+    two.serve(80);
+    let other = if backend == Backend::Nftables { Backend::IptablesNft } else { Backend::Nftables };
+    let first = Attachment::new(&one, &mapping(8080)).on(other);
+    first.add().ok();
+    let second = Attachment::new(&two, &mapping(8080)).with("name", json!("second")).on(backend);
+    let (code, msg, _) = second.add().failed();
+    assert_eq!(code, crate::common::plugin::HELD);
+    assert!(msg.contains("container pod2 (eth0) of network podnet"), "{msg}");
+    assert_eq!(lan.tcp(NODE_V4[0], 8080), from("pod2", NEIGHBOUR_V4));
+    // What is its own, from before its config changed, moves with it.
+    let first = first.on(backend);
+    first.add().ok();
+    assert!(!other.rules().contains("pod2"), "{}", other.rules());
+    assert_eq!(lan.tcp(NODE_V4[0], 8080), from("pod2", NEIGHBOUR_V4));
+    assert_eq!(lan.tcp(NODE_V6[0], 8080), from("pod2", NEIGHBOUR_V6));
+    assert_eq!(net::tcp(Ipv4Addr::LOCALHOST, 8080), from("pod2", NODE_V4[0]));
+    first.check().ok();
+    first.del().ok();
+    second.add().ok();
+    assert_eq!(lan.tcp(NODE_V4[0], 8080), from("pod3", NEIGHBOUR_V4));
 }
 
 /// The config, or what the node has, may have changed between ADD and DEL.

@@ -161,8 +161,8 @@ fn legend(svg: &mut String, chart: &Chart, total: &Cell, y: usize) {
     if chart.cells.iter().any(|cell| cell.kind() == Kind::Gateway) {
         parts.push((Kind::Gateway, "gateway".to_owned()));
     }
-    for (index, (kind, text)) in parts.iter().enumerate() {
-        let x = MARGIN + LABEL + index * 100;
+    let mut x = MARGIN + LABEL;
+    for (kind, text) in &parts {
         let (box_y, text_x) = (y - 11, x + 20);
         let fill = fill(*kind);
         let _ = writeln!(
@@ -170,6 +170,8 @@ fn legend(svg: &mut String, chart: &Chart, total: &Cell, y: usize) {
             "<rect x=\"{x}\" y=\"{box_y}\" width=\"13\" height=\"13\" rx=\"3\" fill=\"{fill}\" stroke=\"#e2e8f0\"/>\
              <text class=\"legend\" x=\"{text_x}\" y=\"{y}\">{text}</text>"
         );
+        // Some 7 pixels a letter, and room between.
+        x = text_x + text.len() * 7 + 20;
     }
 }
 

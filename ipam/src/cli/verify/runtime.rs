@@ -14,7 +14,7 @@ pub(in crate::cli) const DIRS: [&str; 2] = ["/var/lib/cni/results", "/var/lib/cn
 /// The results of ADDs.
 #[derive(Debug, Default)]
 pub(in crate::cli) struct Cache {
-    /// Whether there is a cache at all.
+    /// Whether there is a cache at all. An empty one witnesses nothing: the runtime may keep its own elsewhere.
     pub exists: bool,
     pub entries: Vec<Cached>,
     /// What cannot be understood, and why.
@@ -40,8 +40,8 @@ impl Cache {
         let mut cache = Self::default();
         for dir in dirs {
             let Ok(entries) = fs::read_dir(dir) else { continue };
-            cache.exists = true;
             for path in entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_file()) {
+                cache.exists = true;
                 match read(&path) {
                     Ok(Some(entry)) => cache.entries.push(entry),
                     Ok(None) => {}

@@ -67,7 +67,11 @@ impl Drop for Written<'_> {
     }
 }
 
-fn knows(owner: &Owner) -> Result<bool, Error> {
+/// Whether the owner has anything in any backend.
+///
+/// # Errors
+/// When the kernel refuses to tell.
+pub fn knows(owner: &Owner) -> Result<bool, Error> {
     for firewall in Firewall::all() {
         let mut firewall = firewall?;
         let [v4, v6] = Family::ALL.map(|family| firewall.knows(owner, family));
@@ -80,7 +84,7 @@ fn knows(owner: &Owner) -> Result<bool, Error> {
 
 /// Ends what a claim has made wrong: flows through what was replaced or lost, UDP flows from before, and what else dead
 /// holders had.
-fn settle(firewall: &mut Firewall, claimed: &Claimed, forwards: &[Forward]) -> Vec<Error> {
+pub fn settle(firewall: &mut Firewall, claimed: &Claimed, forwards: &[Forward]) -> Vec<Error> {
     let mut errors = Vec::new();
     let gone = [Forward::all(&claimed.lost), Forward::all(&claimed.replaced)].concat();
     // A mapping that leads where it led has no flows to lose.
@@ -146,7 +150,10 @@ pub fn with_claim<T>(
 }
 
 /// Claims, and takes over from holders that are dead. Says by their marks who they were.
-fn claim(firewall: &mut Firewall, config: &Config) -> Result<(Claimed, Vec<String>), Error> {
+///
+/// # Errors
+/// Those of [`Firewall::claim`]; [`Error::HeldBy`] for a port that is somebody else's.
+pub fn claim(firewall: &mut Firewall, config: &Config) -> Result<(Claimed, Vec<String>), Error> {
     let mut dead = Vec::new();
     loop {
         match firewall.claim(config, &dead) {
@@ -187,7 +194,7 @@ fn judge(conflict: Conflict, dead: &[String], holder: &Holder) -> Result<String,
 }
 
 /// Ends whatever else dead holders have. Their DEL was lost; what cannot be ended now is left to GC.
-fn bury(dead: &[String]) {
+pub fn bury(dead: &[String]) {
     let records = Records::default();
     for mark in dead {
         if let Ok(attachment) = mark.parse() {

@@ -3,7 +3,7 @@
 use kernel::iptables::{Flavour, Marks, Tool, marks};
 use nft_model::Family;
 
-use crate::error::Error;
+use crate::error::{Error, whole};
 use crate::firewall::Nftables;
 use crate::settings::{Backend, Mark, Settings};
 
@@ -67,7 +67,7 @@ pub fn explain() -> Vec<String> {
     match Nftables::open_if_there() {
         Ok(Some(_)) => lines.push("nftables: the kernel has it; it is used unless a config says otherwise".to_owned()),
         Ok(None) => lines.push("nftables: the kernel has none; iptables is used".to_owned()),
-        Err(error) => lines.push(format!("nftables: cannot be used: {}", chain(&error))),
+        Err(error) => lines.push(format!("nftables: cannot be used: {}", whole(&error))),
     }
     for family in Family::ALL {
         let name = if family == Family::Ip { "iptables" } else { "ip6tables" };
@@ -81,13 +81,8 @@ pub fn explain() -> Vec<String> {
         match mixed(family) {
             Ok(true) => lines.push(Error::MixedFlavours { family }.to_string()),
             Ok(false) => {}
-            Err(error) => lines.push(format!("{name}: {}", chain(&error))),
+            Err(error) => lines.push(format!("{name}: {}", whole(&error))),
         }
     }
     lines
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let sources = std::iter::successors(error.source(), |error| error.source());
-    sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
 }

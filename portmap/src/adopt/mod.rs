@@ -1,7 +1,8 @@
 //! Taking over from the reference portmap while pods run: its mappings become ours, then its rules go.
 //!
 //! Ours are there before its go, and lead to the same places, so no packet meets neither; tracked flows go on. What
-//! belongs to pods that are gone just goes. What cannot be taken over stays as it is.
+//! belongs to pods that are gone just goes, as does what an ADD of ours has replaced. What cannot be taken over stays as
+//! it is.
 
 mod cache;
 mod found;
@@ -16,9 +17,10 @@ use serde_json::{Value, json};
 
 pub use self::found::{Found, in_iptables, in_nftables, removal};
 use crate::add;
-use crate::error::Error;
+use crate::error::{Error, whole};
 use crate::forward::Forward;
 use crate::liveness::Liveness;
+use crate::owner::Owner;
 use crate::record::{Netns, Record, Records};
 
 /// The table of its nftables backend, and the chains with its mappings.
@@ -45,6 +47,8 @@ pub enum Done {
     Adopted,
     /// The pod is gone, and they went.
     Removed(Liveness),
+    /// A later ADD of the attachment came to us, and they went: what it asked for is what the pod has.
+    Replaced,
     /// They stay, and why.
     Left(Error),
 }
@@ -140,6 +144,17 @@ fn adopt(outcome: &mut Outcome, network: Option<&str>, known: &[cache::Known], d
         outcome.done = Done::Removed(liveness);
         return;
     }
+    match is_ours(&attachment) {
+        Ok(false) => {}
+        Ok(true) => {
+            outcome.done = Done::Replaced;
+            return;
+        }
+        Err(error) => {
+            outcome.done = Done::Left(error);
+            return;
+        }
+    }
     let pod = known.map(cache::Known::pod).unwrap_or_default();
     let sandbox = netns.map_or_else(|| "unknown".to_owned(), |path| path.display().to_string());
     let config = config(&attachment, &sandbox, &outcome.forwards);
@@ -149,6 +164,13 @@ fn adopt(outcome: &mut Outcome, network: Option<&str>, known: &[cache::Known], d
         _ => Ok(()),
     });
     outcome.done = result.map_or_else(Done::Left, |()| Done::Adopted);
+}
+
+/// Whether an ADD of the attachment came to us. The runtime has changed its conflist since the reference plugin made its
+/// rules, so the newer of the two is ours; an address of the older may be another pod's by now.
+fn is_ours(attachment: &Attachment) -> Result<bool, Error> {
+    let owner = Owner::new(attachment)?;
+    Ok(Records::default().read(attachment).is_some() || add::knows(&owner)?)
 }
 
 /// The request that an ADD for the same mappings would have had.
@@ -215,11 +237,9 @@ impl fmt::Display for Outcome {
         match &self.done {
             Done::Adopted => f.write_str("adopted ")?,
             Done::Removed(liveness) => write!(f, "removed, as its pod is gone ({liveness}): ")?,
+            Done::Replaced => f.write_str("removed, as a later ADD came to podwire-portmap: ")?,
             Done::Left(error) => {
-                write!(f, "left as it is: {error}")?;
-                let sources = std::iter::successors(std::error::Error::source(error), |error| error.source());
-                sources.into_iter().try_for_each(|source| write!(f, ": {source}"))?;
-                f.write_str(": ")?;
+                write!(f, "left as it is: {}: ", whole(error))?;
             }
         }
         let forwards: Vec<String> = self.forwards.iter().map(ToString::to_string).collect();

@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 
 use super::exit::{Exit, Stop};
-use super::{Format, Terminal, whole};
+use super::{Format, Terminal};
 use crate::adopt::{self, Done, Outcome};
+use crate::error::whole;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -48,6 +49,7 @@ fn item(outcome: &Outcome) -> Value {
     let (done, details) = match &outcome.done {
         Done::Adopted => ("adopted", None),
         Done::Removed(liveness) => ("removed", Some(liveness.to_string())),
+        Done::Replaced => ("replaced", None),
         Done::Left(error) => ("left", Some(whole(error))),
     };
     let attachment = outcome.attachment.as_ref().map(ToString::to_string);

@@ -3,8 +3,8 @@
 use std::io;
 use std::process::ExitCode;
 
-use super::whole;
 use crate::error::Error;
+use crate::error::whole;
 
 /// The documented exit codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,8 +6,6 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::error::Error;
-
 mod adopt;
 mod exit;
 mod list;
@@ -96,10 +94,4 @@ pub fn main() -> ExitCode {
             stop.exit.into()
         }
     }
-}
-
-/// An error with all its causes, on one line.
-fn whole(error: &Error) -> String {
-    let sources = std::iter::successors(std::error::Error::source(error), |error| error.source());
-    sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
 }

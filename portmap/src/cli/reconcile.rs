@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use super::exit::{Exit, Stop};
-use super::{Format, Terminal, whole};
+use super::{Format, Terminal};
+use crate::error::whole;
 use crate::reconcile::{self, Done, Outcome};
 
 pub(super) const EXAMPLES: &str = "\
@@ -30,7 +31,11 @@ pub(super) struct Reconcile {
 impl Reconcile {
     pub fn run(&self, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
         let (outcomes, errors) = reconcile::all(self.dry_run);
-        let failed = outcomes.iter().any(|outcome| matches!(outcome.done, Done::Failed(_)));
+        let failed = outcomes.iter().any(|outcome| match &outcome.done {
+            Done::Failed(_) => true,
+            Done::Restored { remarks, .. } => !remarks.is_empty(),
+            Done::Nothing | Done::Pruned(_) => false,
+        });
         if self.output == Format::Json {
             let items: Vec<Value> = outcomes.iter().map(item).collect();
             let errors: Vec<String> = errors.iter().map(whole).collect();
@@ -70,7 +75,10 @@ fn item(outcome: &Outcome) -> Value {
     let cni_spec::Attachment { network, container_id, ifname } = &outcome.attachment;
     let (done, details): (&str, Vec<String>) = match &outcome.done {
         Done::Nothing => ("nothing", Vec::new()),
-        Done::Restored { differences, .. } => ("restored", differences.clone()),
+        Done::Restored { differences, remarks, .. } => {
+            let remarks = remarks.iter().map(|remark| format!("still wrong: {}", whole(remark)));
+            ("restored", differences.iter().cloned().chain(remarks).collect())
+        }
         Done::Pruned(liveness) => ("removed", vec![liveness.to_string()]),
         Done::Failed(error) => ("failed", vec![whole(error)]),
     };

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv6Addr, TcpListener, TcpStream};
 use std::thread;
 
+use crate::common::backend::Backend;
 use crate::common::net::{Host, NEIGHBOUR_V4, NEIGHBOUR_V6, NODE_V4, NODE_V6, PATIENCE, forward, from, lan, pod};
 use crate::common::plugin::{Answer, Attachment, by_hand, nft, ruleset, run};
 use sandbox::private_host;
@@ -133,7 +134,9 @@ fn what_cannot_be_adopted_stays_and_is_told() {
         // Ours had the port first; the reference plugin asks nobody.
         Attachment::new(&first, &json!([{ "hostPort": 8080, "containerPort": 80 }])).add().ok();
         reference_add(&second, &json!([{ "hostPort": 8080, "containerPort": 80, "protocol": "tcp" }]));
-        reference_add(&first, &json!([{ "hostPort": 9090, "containerPort": 80, "protocol": "tcp" }]));
+        let third = pod(4);
+        third.serve(80);
+        reference_add(&third, &json!([{ "hostPort": 9090, "containerPort": 80, "protocol": "tcp" }]));
         let (code, stdout, _) = by_hand("adopt");
         assert_eq!(code, 1, "{stdout}");
         assert!(
@@ -144,8 +147,40 @@ fn what_cannot_be_adopted_stays_and_is_told() {
         );
         let left = iptables();
         assert!(left.contains("8080") && !left.contains("9090"), "{left}");
-        assert_eq!(lan.tcp(NODE_V4[0], 9090), from("pod2", NEIGHBOUR_V4));
+        let listed = by_hand("list").1;
+        assert!(listed.contains("10.88.0.2:80") && listed.contains("10.88.0.4:80"), "{listed}");
+        assert_eq!(lan.tcp(NODE_V4[0], 9090), from("pod4", NEIGHBOUR_V4));
     });
+}
+
+on_each_backend!(what_a_later_add_asked_for_is_not_replaced_by_what_is_older,);
+
+/// A container that was started again, with another address, after the conflist was changed.
+fn what_a_later_add_asked_for_is_not_replaced_by_what_is_older(backend: Backend) {
+    forward();
+    let (lan, old, new) = (lan(), pod(2), pod(3));
+    old.serve(80);
+    new.serve(80);
+    reference_add(&old, &mappings());
+    let again = Attachment::new(&new, &json!([{ "hostPort": 8080, "containerPort": 80 }])).on(backend);
+    let again = Attachment { container: "pod2".to_owned(), ..again };
+    again.add().ok();
+    let before = backend.rules();
+    let record = fs::read_to_string("/run/podwire/portmap/podnet:pod2:eth0").unwrap();
+    let (code, stdout, _) = by_hand("adopt");
+    assert_eq!(code, 0, "{stdout}");
+    let shown = "podnet pod2 eth0: removed, as a later ADD came to podwire-portmap: 0.0.0.0:8080/tcp -> 10.88.0.2:80, ";
+    assert!(stdout.contains(shown), "{stdout}");
+    // Only the reference plugin's rules have gone.
+    assert!(!iptables().contains("CNI-"), "{}", iptables());
+    let ours = |rules: &str| rules.lines().filter(|line| !line.contains("CNI-")).collect::<Vec<_>>().join("\n");
+    if backend != Backend::Nftables {
+        assert_eq!(ours(&backend.rules()), ours(&before));
+    }
+    assert_eq!(fs::read_to_string("/run/podwire/portmap/podnet:pod2:eth0").unwrap(), record);
+    assert_eq!(lan.tcp(NODE_V4[0], 8080), from("pod3", NEIGHBOUR_V4));
+    assert_eq!(lan.tcp(NODE_V6[0], 8080), from("pod3", NEIGHBOUR_V6));
+    again.check().ok();
 }
 
 /// As version 1.9 writes it: one rule for each mapping, its comment the container id.

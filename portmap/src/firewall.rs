@@ -160,10 +160,7 @@ impl Firewall {
         for family in Family::ALL.into_iter().filter(|family| config.maps(*family)) {
             match self {
                 Self::Nftables(nftables) => nftables.repair(&Realm::of(config, family))?,
-                // The next claim writes all rules of the attachment, and the chains that lead to them.
-                Self::Iptables(iptables) => {
-                    drop(iptables.release(family, &|mark| mark == config.owner.comment())?);
-                }
+                Self::Iptables(iptables) => iptables.repair(family)?,
             }
         }
         Ok(())

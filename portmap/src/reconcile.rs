@@ -5,12 +5,12 @@ use std::fmt;
 use cni_spec::Attachment;
 
 use crate::config::Config;
-use crate::error::Error;
+use crate::error::{Error, whole};
 use crate::firewall::Firewall;
 use crate::forward::Forward;
 use crate::liveness::Liveness;
 use crate::record::{Record, Records};
-use crate::{add, check, flows, localhost, remove};
+use crate::{add, check, localhost, remove};
 
 /// How often a record is looked at again that changes while its mappings are made.
 const ATTEMPTS: u32 = 20;
@@ -35,6 +35,8 @@ pub enum Done {
         differences: Vec<String>,
         /// The host ports.
         forwards: Vec<Forward>,
+        /// What is still wrong with them, though they are in the firewall.
+        remarks: Vec<Error>,
     },
     /// The pod is gone: its record and its mappings went.
     Pruned(Liveness),
@@ -87,14 +89,18 @@ fn restore(records: &Records, attachment: &Attachment, record: Record, dry_run: 
             Err(error) => return Err(error),
         };
         let forwards = Forward::of_config(&config);
-        if !dry_run {
-            make(&config, &forwards)?;
+        if dry_run {
+            return Ok(Done::Restored { differences, forwards, remarks: Vec::new() });
         }
-        restored = Done::Restored { differences, forwards };
+        let made = make(&config, &forwards);
         match records.read(attachment) {
-            _ if dry_run => return Ok(restored),
-            Some(now) if now == record => return Ok(restored),
-            Some(now) => record = now,
+            Some(now) if now == record => {
+                return made.map(|remarks| Done::Restored { differences, forwards, remarks });
+            }
+            Some(now) => {
+                record = now;
+                restored = Done::Restored { differences, forwards, remarks: made? };
+            }
             None => {
                 let mark = attachment.to_string();
                 return Error::all_of(remove::mappings(&|other| other == mark)).map(|()| Done::Nothing);
@@ -104,13 +110,17 @@ fn restore(records: &Records, attachment: &Attachment, record: Record, dry_run: 
     Ok(restored)
 }
 
-fn make(config: &Config, forwards: &[Forward]) -> Result<(), Error> {
-    Firewall::of(&config.settings)?.repair(config)?;
-    add::with_claim(config, |firewall, claimed| {
-        localhost::withdraw(firewall, &claimed.lost)?;
-        localhost::allow(config)?;
-        flows::refresh(firewall, forwards)
-    })
+/// Claims what is not there. Unlike an ADD it gives nothing back when something fails: what the pod had before, and what
+/// could be made, is better than nothing.
+fn make(config: &Config, forwards: &[Forward]) -> Result<Vec<Error>, Error> {
+    let mut firewall = Firewall::of(&config.settings)?;
+    firewall.repair(config)?;
+    let (claimed, dead) = add::claim(&mut firewall, config)?;
+    let mut remarks: Vec<Error> = localhost::withdraw(&mut firewall, &claimed.lost).err().into_iter().collect();
+    remarks.extend(localhost::allow(config).err());
+    remarks.extend(add::settle(&mut firewall, &claimed, forwards));
+    add::bury(&dead);
+    Ok(remarks)
 }
 
 impl fmt::Display for Outcome {
@@ -118,16 +128,13 @@ impl fmt::Display for Outcome {
         write!(f, "{}: ", self.attachment)?;
         match &self.done {
             Done::Nothing => f.write_str("as it should be"),
-            Done::Restored { differences, forwards } => {
+            Done::Restored { differences, forwards, remarks } => {
                 let forwards: Vec<String> = forwards.iter().map(ToString::to_string).collect();
-                write!(f, "restored {} ({} differences)", forwards.join(", "), differences.len())
+                write!(f, "restored {} ({} differences)", forwards.join(", "), differences.len())?;
+                remarks.iter().try_for_each(|remark| write!(f, ", but {}", whole(remark)))
             }
             Done::Pruned(liveness) => write!(f, "removed: {liveness}"),
-            Done::Failed(error) => {
-                write!(f, "failed: {error}")?;
-                let sources = std::iter::successors(std::error::Error::source(error), |error| error.source());
-                sources.into_iter().try_for_each(|source| write!(f, ": {source}"))
-            }
+            Done::Failed(error) => write!(f, "failed: {}", whole(error)),
         }
     }
 }

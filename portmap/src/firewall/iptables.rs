@@ -97,6 +97,20 @@ impl Iptables {
         Ok(claimed)
     }
 
+    /// [`super::Firewall::repair`], where there are chains of ours; the next claim writes all rules of its attachment anew.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell, or a program to change.
+    pub fn repair(self, family: Family) -> Result<(), Error> {
+        let _lock = lock()?;
+        let tool = Tool::find(family, None).map_err(Error::Iptables)?;
+        let seen = see(family, tool.flavour())?;
+        match rules::repair(family, &seen).filter(|_| !seen.is_empty() && !seen.is_foreign()) {
+            Some(text) => tool.restore(&text).map_err(Error::Commit),
+            None => Ok(()),
+        }
+    }
+
     /// [`super::Firewall::knows`].
     ///
     /// # Errors

@@ -185,6 +185,31 @@ pub fn change(family: Family, seen: &Seen, gone: &[Owned], new: &[(&'static str,
     text(&[("raw", raw), ("nat", nat)])
 }
 
+/// What makes the chains of the frame as an ADD makes them, whatever is in them, and takes rules that are nobody's out of
+/// those of attachments. What leads into them from built-in chains is left to [`change`]. `None` if there is nothing to
+/// do.
+#[must_use]
+pub fn repair(family: Family, seen: &Seen) -> Option<String> {
+    let mut nat = format!(":{TOP} - [0:0]\n");
+    top_rules().iter().for_each(|rule| line(&mut nat, rule));
+    let mut raw = String::new();
+    if family == Family::Ip {
+        line(&mut raw, &format!(":{GUARD} - [0:0]"));
+        guard_rules().iter().for_each(|rule| line(&mut raw, rule));
+    }
+    // A jump needs its chain; one that has rules is there.
+    for chain in OWNED.iter().filter(|chain| seen.rules(chain).is_empty()) {
+        nat.insert_str(0, &format!(":{chain} - [0:0]\n"));
+    }
+    for chain in OWNED {
+        let rules = seen.rules(chain).iter().enumerate().rev();
+        for (index, _) in rules.filter(|(_, comments)| comments.len() != 2) {
+            line(&mut nat, &format!("-D {chain} {}", index + 1));
+        }
+    }
+    text(&[("raw", raw), ("nat", nat)])
+}
+
 /// What removes the rules `gone`, and the frame if no other is left. `None` if there is nothing to do.
 #[must_use]
 pub fn removal(family: Family, seen: &Seen, gone: &[Owned]) -> Option<String> {

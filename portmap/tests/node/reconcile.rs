@@ -9,7 +9,11 @@ use kernel::sysctl;
 use sandbox::private_host;
 use serde_json::{Value, json};
 
-on_each_backend!(everything_comes_back_after_a_flush,);
+on_each_backend!(
+    everything_comes_back_after_a_flush,
+    what_a_pod_has_is_never_taken_by_a_failure,
+    what_is_still_wrong_is_told_and_takes_nothing_away,
+);
 
 const TABLE: &str = "podwire-hostport";
 
@@ -140,6 +144,67 @@ fn what_cannot_be_restored_is_told_and_the_rest_is_done() {
         assert!(stderr.contains("failed to read /run/podwire/portmap/podnet:c8:eth0"), "{stderr}");
         assert!(ruleset().contains("9090"));
     });
+}
+
+/// Takes one mapping out of the firewall: what leads to this port of pods.
+fn lose(backend: Backend, port: u16, number: u16) {
+    if backend == Backend::Nftables {
+        for family in ["ip", "ip6"] {
+            nft(&["delete", "element", family, TABLE, "wildcard", &format!("{{ tcp . {port} }}")]);
+        }
+        return;
+    }
+    for family in ["ip", "ip6"] {
+        let program = format!("{family}{}", &backend.iptables()[2..]);
+        let arguments = ["-t", "nat", "-D", "PODWIRE-WILDCARD", &number.to_string()];
+        assert!(sandbox::command(program).args(arguments).status().unwrap().success());
+    }
+}
+
+fn what_a_pod_has_is_never_taken_by_a_failure(backend: Backend) {
+    forward();
+    let (lan, pod) = (lan(), pod(2));
+    pod.serve(80);
+    let ports = [8080, 8081].map(|port| json!({ "hostPort": port, "containerPort": 80 }));
+    let attachment = Attachment::new(&pod, &json!(ports)).on(backend);
+    attachment.add().ok();
+    lose(backend, 8080, 1);
+    // Somebody was quicker than the holder of old.
+    Attachment::on_paper("c9", &["10.88.0.9/32", "fd88::9/128"], &json!([ports[0]])).on(backend).add().ok();
+    let before = backend.rules();
+    for _ in 0..2 {
+        let (code, stdout, _) = by_hand("reconcile");
+        assert_eq!(code, 1);
+        assert!(stdout.contains("podnet pod2 eth0: failed: host port 8080/tcp on every IPv4"), "{stdout}");
+        assert_eq!(lan.tcp(NODE_V4[0], 8081), from("pod2", NEIGHBOUR_V4));
+        assert_eq!(lan.tcp(NODE_V6[0], 8081), from("pod2", NEIGHBOUR_V6));
+        assert_eq!(backend.rules(), before);
+    }
+}
+
+fn what_is_still_wrong_is_told_and_takes_nothing_away(backend: Backend) {
+    forward();
+    let (lan, pod) = (lan(), pod(2));
+    pod.serve(80);
+    let ports = [8080, 8081].map(|port| json!({ "hostPort": port, "containerPort": 80 }));
+    let attachment = Attachment::new(&pod, &json!(ports)).on(backend);
+    attachment.add().ok();
+    lose(backend, 8080, 1);
+    sysctl::set("net/ipv4/conf/to-pod2/route_localnet", "0").unwrap();
+    for arguments in [["--bind", "/proc/sys", "/proc/sys"], ["-o", "remount,bind,ro", "/proc/sys"]] {
+        assert!(sandbox::command("mount").args(arguments).status().unwrap().success());
+    }
+    let (code, stdout, _) = by_hand("reconcile");
+    assert_eq!(code, 1, "{stdout}");
+    assert!(stdout.contains("podnet pod2 eth0: restored 0.0.0.0:8080/tcp -> 10.88.0.2:80, "), "{stdout}");
+    assert!(stdout.contains("), but ") && stdout.contains("net/ipv4/conf/to-pod2/route_localnet"), "{stdout}");
+    for port in [8080, 8081] {
+        assert_eq!(lan.tcp(NODE_V4[0], port), from("pod2", NEIGHBOUR_V4), "{port}");
+        assert_eq!(lan.tcp(NODE_V6[0], port), from("pod2", NEIGHBOUR_V6), "{port}");
+    }
+    assert!(sandbox::command("umount").arg("/proc/sys").status().unwrap().success());
+    assert_eq!(reconcile("--quiet").lines().count(), 1);
+    attachment.check().ok();
 }
 
 #[test]

@@ -10,6 +10,7 @@ use nft_model::Family;
 use crate::config::Config;
 use crate::error::Error;
 use crate::firewall::{Firewall, Presence};
+use crate::owner::Owner;
 use crate::policy::Policy;
 use crate::record::{Record, Records};
 use crate::ruleset::TABLE;
@@ -39,12 +40,20 @@ impl Plugin for Portmap {
     }
 
     /// Never fails: the chain would stop here, and the plugins before this one would keep the pod's address and
-    /// interface for ever. GC takes away what had to stay.
+    /// interface for ever. What had to stay keeps its record, by which whoever wants the port next, or `reconcile`, sees
+    /// that the pod is gone.
     fn del(&self, request: &DelRequest) -> Result<(), Error> {
         let comment = request.attachment.to_string();
+        let records = Records::default();
+        let record = records.read(&request.attachment);
         // First the record: whoever fills the firewall from records meanwhile sees that it went, or is seen here.
-        go_on("DEL", Records::default().remove(&request.attachment).err().into_iter().collect());
-        go_on("DEL", remove::mappings(&|other| other == comment));
+        go_on("DEL", records.remove(&request.attachment).err().into_iter().collect());
+        let failed = remove::mappings(&|other| other == comment);
+        let stays = || Owner::new(&request.attachment).is_ok_and(|owner| add::knows(&owner).unwrap_or(true));
+        if let Some(record) = record.filter(|_| !failed.is_empty() && stays()) {
+            go_on("DEL", records.write(&record).err().into_iter().collect());
+        }
+        go_on("DEL", failed);
         Ok(())
     }
 

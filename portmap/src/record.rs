@@ -11,6 +11,8 @@
 //!   and [`reconcile`](crate::reconcile) keeps no record of a pod that is gone;
 //! - a mapping without a record is released by its DEL, or by GC, which go by the mark in the firewall alone.
 //!
+//! A DEL that is not killed, but cannot release, writes the record again: see [`crate::Portmap`].
+//!
 //! They live below /run, so that none outlives its boot, as no pod does.
 
 use std::fs::{self, OpenOptions};

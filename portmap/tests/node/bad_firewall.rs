@@ -133,6 +133,35 @@ fn a_lock_that_is_held_is_a_reason_to_try_again() {
 }
 
 #[test]
+fn what_a_del_had_to_leave_is_no_living_pods() {
+    private_host(|| {
+        Backend::IptablesLegacy.prepared();
+        forward();
+        let (lan, old, new) = (lan(), pod(2), pod(3));
+        new.serve(80);
+        let ports = json!([{ "hostPort": 8080, "containerPort": 80 }]);
+        let [ended, next] = [&old, &new].map(|pod| Attachment::new(pod, &ports).on(Backend::IptablesLegacy));
+        ended.add().ok();
+        let file = File::create("/run/xtables.lock").unwrap();
+        let lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno).unwrap();
+        match ended.del() {
+            Answer::Ok { stderr, .. } => assert!(stderr.contains("did not get the xtables lock"), "{stderr}"),
+            failed @ Answer::Failed { .. } => panic!("{failed:?}"),
+        }
+        drop(lock);
+        assert!(Backend::IptablesLegacy.rules().contains("podnet pod2 eth0"));
+        // The chain goes on, and the pod's interface and namespace go.
+        old.die();
+        next.add().ok();
+        assert_eq!(lan.tcp(NODE_V4[0], 8080), from("pod3", NEIGHBOUR_V4));
+        assert!(!Backend::IptablesLegacy.rules().contains("pod2"), "{}", Backend::IptablesLegacy.rules());
+        next.del().ok();
+        assert_eq!(Backend::IptablesLegacy.rules(), "");
+        assert!(!fs::exists("/run/podwire/portmap").unwrap());
+    });
+}
+
+#[test]
 fn warnings_of_iptables_are_no_failure() {
     private_host(|| {
         // The program for nf_tables warns of rules in the other flavour.

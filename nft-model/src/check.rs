@@ -77,7 +77,8 @@ fn fits(family: Family, types: &[Type], values: &[Value]) -> bool {
     types.len() == values.len()
         && types.iter().zip(values).all(|(expected, value)| match (expected, value) {
             (Type::Addr, Value::Addr(address)) => Family::of(*address) == family,
-            (Type::InetProto, Value::Proto(_)) | (Type::InetService, Value::Port(_)) => true,
+            (Type::Ifname, Value::Ifname(name)) => check_rules::is_interface_name(name),
+            (Type::EtherAddr, Value::Mac(_)) | (Type::InetProto, Value::Proto(_)) | (Type::InetService, Value::Port(_)) => true,
             _ => false,
         })
 }
@@ -87,7 +88,8 @@ fn loose_element(family: Family, set: &str, element: &Element) -> Result<(), Inv
     let mut values = element.key.iter().chain(&element.data);
     let possible = values.all(|value| match value {
         Value::Addr(address) => Family::of(*address) == family,
-        Value::Proto(_) | Value::Port(_) => true,
+        Value::Ifname(name) => check_rules::is_interface_name(name),
+        Value::Mac(_) | Value::Proto(_) | Value::Port(_) => true,
         Value::Raw(_) => false,
     });
     if !possible || element.key.is_empty() {
@@ -117,7 +119,8 @@ fn set(family: Family, set: &Set) -> Result<(), Invalid> {
 /// Bytes of a field in a concatenation, where every field takes whole registers of four bytes.
 fn width(family: Family, part: Type) -> usize {
     match (part, family) {
-        (Type::Addr, Family::Ip6) => 16,
+        (Type::Addr, Family::Ip6) | (Type::Ifname, _) => 16,
+        (Type::EtherAddr, _) => 8,
         _ => 4,
     }
 }

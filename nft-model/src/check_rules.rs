@@ -65,6 +65,11 @@ fn statement(family: Family, statement: &Statement) -> Result<(), Invalid> {
         | Statement::IifnameNot(interface)
         | Statement::Oifname(interface)
         | Statement::OifnameNot(interface) => interface_name(interface),
+        Statement::Snat(address) => of_family(family, IpNetwork::from(*address)),
+        Statement::Icmpv6Type(kind) => match family {
+            Family::Ip6 => Ok(()),
+            Family::Ip => Err(Invalid::Family { value: format!("icmpv6 type {kind}"), family }),
+        },
         Statement::MarkHas(0) | Statement::MarkSet(0) => Err(Invalid::NoBits),
         Statement::Unknown(what) => Err(Invalid::ReadOnly(what.clone())),
         Statement::FibDaddrTypeLocal
@@ -90,10 +95,14 @@ fn of_family(family: Family, network: IpNetwork) -> Result<(), Invalid> {
 /// An interface name is 1 to 15 bytes; a `*` at its end stands for any rest, as in nft(8).
 fn interface_name(name: &str) -> Result<(), Invalid> {
     let exact = name.strip_suffix('*').unwrap_or(name);
-    let possible = (1..=15).contains(&exact.len())
+    if is_interface_name(exact) { Ok(()) } else { Err(Invalid::Interface(name.to_owned())) }
+}
+
+/// The whole name of an interface.
+pub(crate) fn is_interface_name(exact: &str) -> bool {
+    (1..=15).contains(&exact.len())
         && exact.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':' | b'"' | b'\\' | b'*'))
-        && !matches!(name, "." | "..");
-    if possible { Ok(()) } else { Err(Invalid::Interface(name.to_owned())) }
+        && !matches!(exact, "." | "..")
 }
 
 /// That the sets and chains a statement names are there, and fit.
@@ -152,7 +161,7 @@ fn possible_in(base: Option<&Base>, statement: &Statement) -> bool {
     let Some(Base { kind, hook, .. }) = base else { return true };
     match statement {
         Statement::DnatMap { .. } => *kind == Kind::Nat && matches!(hook, Hook::Prerouting | Hook::Output),
-        Statement::Masquerade => *kind == Kind::Nat && *hook == Hook::Postrouting,
+        Statement::Masquerade | Statement::Snat(_) => *kind == Kind::Nat && *hook == Hook::Postrouting,
         _ => true,
     }
 }

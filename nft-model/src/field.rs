@@ -7,6 +7,10 @@ use crate::value::{Family, Text, Type};
 /// A field of a packet that is part of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Field {
+    /// The interface the packet arrived by.
+    Iifname,
+    /// The source hardware address of an Ethernet frame; a packet that came in none does not match.
+    EtherSaddr,
     /// The source address.
     Saddr,
     /// The destination address.
@@ -22,6 +26,8 @@ impl Field {
     #[must_use]
     pub const fn value_type(self) -> Type {
         match self {
+            Self::Iifname => Type::Ifname,
+            Self::EtherSaddr => Type::EtherAddr,
             Self::Saddr | Self::Daddr => Type::Addr,
             Self::L4proto => Type::InetProto,
             Self::ThDport => Type::InetService,
@@ -31,6 +37,8 @@ impl Field {
     /// The field's text in a table of `family`.
     pub fn in_family(self, family: Family) -> impl Display {
         Text(move |f: &mut Formatter<'_>| match self {
+            Self::Iifname => f.write_str("iifname"),
+            Self::EtherSaddr => f.write_str("ether saddr"),
             Self::Saddr => write!(f, "{family} saddr"),
             Self::Daddr => write!(f, "{family} daddr"),
             Self::L4proto => f.write_str("meta l4proto"),

@@ -1,6 +1,7 @@
 //! What a rule is made of.
 
 use std::fmt::{self, Display, Formatter};
+use std::net::IpAddr;
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
@@ -31,6 +32,8 @@ pub enum Statement {
         /// Match when the set does not hold the key.
         negate: bool,
     },
+    /// `icmpv6 type TYPE`, by its number (RFC 4443, RFC 4861). Only in tables of family `ip6`.
+    Icmpv6Type(u8),
     /// `ct status dnat`: the connection's destination was translated.
     CtStatusDnat,
     /// `iifname "NAME"`: the interface the packet arrived by.
@@ -57,6 +60,8 @@ pub enum Statement {
     },
     /// `masquerade`: translates the source to an address of the interface the packet leaves by.
     Masquerade,
+    /// `snat to ADDRESS`: translates the source to this address.
+    Snat(IpAddr),
     /// `jump CHAIN`: goes on in that chain, and comes back.
     Jump(String),
     /// `goto CHAIN`: goes on in that chain, and does not come back.
@@ -114,6 +119,7 @@ impl Statement {
             self,
             Self::DnatMap { .. }
                 | Self::Masquerade
+                | Self::Snat(_)
                 | Self::Jump(_)
                 | Self::Goto(_)
                 | Self::Return
@@ -140,6 +146,10 @@ impl Statement {
                 let not = if *negate { " !=" } else { "" };
                 write!(f, "{not} @{set}")
             }
+            Self::Icmpv6Type(kind) => match NEIGHBOUR_DISCOVERY.iter().find(|(number, _)| number == kind) {
+                Some((_, name)) => write!(f, "icmpv6 type {name}"),
+                None => write!(f, "icmpv6 type {kind}"),
+            },
             Self::CtStatusDnat => f.write_str("ct status dnat"),
             Self::Iifname(name) => write!(f, "iifname \"{name}\""),
             Self::IifnameNot(name) => write!(f, "iifname != \"{name}\""),
@@ -154,6 +164,7 @@ impl Statement {
                 write!(f, " map @{map}")
             }
             Self::Masquerade => f.write_str("masquerade"),
+            Self::Snat(address) => write!(f, "snat to {address}"),
             Self::Jump(chain) => write!(f, "jump {chain}"),
             Self::Goto(chain) => write!(f, "goto {chain}"),
             Self::Return => f.write_str("return"),
@@ -163,6 +174,16 @@ impl Statement {
         }
     }
 }
+
+/// Names that nft(8) has for types of neighbour discovery (RFC 4861, section 4); it has more, for types nobody here asks
+/// for.
+const NEIGHBOUR_DISCOVERY: [(u8, &str); 5] = [
+    (133, "nd-router-solicit"),
+    (134, "nd-router-advert"),
+    (135, "nd-neighbor-solicit"),
+    (136, "nd-neighbor-advert"),
+    (137, "nd-redirect"),
+];
 
 /// The network with its first address.
 fn trimmed(network: IpNetwork) -> IpNetwork {

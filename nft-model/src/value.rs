@@ -4,6 +4,7 @@ use std::fmt::{self, Display, Formatter};
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use macaddr::MacAddr6;
 
 /// The packets a table sees: nft(8)'s address families `ip` and `ip6`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,6 +46,10 @@ impl Display for Family {
 pub enum Type {
     /// An address of the table's family: `ipv4_addr` or `ipv6_addr`.
     Addr,
+    /// An interface's name, `ifname`.
+    Ifname,
+    /// A hardware address, `ether_addr`.
+    EtherAddr,
     /// A transport protocol, `inet_proto`.
     InetProto,
     /// A port, `inet_service`.
@@ -60,6 +65,8 @@ impl Type {
         Text(move |f: &mut Formatter<'_>| match (self, family) {
             (Self::Addr, Family::Ip) => f.write_str("ipv4_addr"),
             (Self::Addr, Family::Ip6) => f.write_str("ipv6_addr"),
+            (Self::Ifname, _) => f.write_str("ifname"),
+            (Self::EtherAddr, _) => f.write_str("ether_addr"),
             (Self::InetProto, _) => f.write_str("inet_proto"),
             (Self::InetService, _) => f.write_str("inet_service"),
             (Self::Other(number), _) => write!(f, "unknown({number})"),
@@ -114,6 +121,10 @@ impl Display for Proto {
 pub enum Value {
     /// An address.
     Addr(IpAddr),
+    /// An interface's name.
+    Ifname(String),
+    /// A hardware address.
+    Mac(MacAddr6),
     /// A transport protocol.
     Proto(Proto),
     /// A port.
@@ -126,6 +137,12 @@ pub enum Value {
 impl From<IpAddr> for Value {
     fn from(address: IpAddr) -> Self {
         Self::Addr(address)
+    }
+}
+
+impl From<MacAddr6> for Value {
+    fn from(mac: MacAddr6) -> Self {
+        Self::Mac(mac)
     }
 }
 
@@ -145,6 +162,8 @@ impl Display for Value {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Addr(address) => write!(f, "{address}"),
+            Self::Ifname(name) => write!(f, "\"{name}\""),
+            Self::Mac(mac) => f.write_str(&mac.to_string().to_ascii_lowercase()),
             Self::Proto(proto) => write!(f, "{proto}"),
             Self::Port(port) => write!(f, "{port}"),
             Self::Raw(bytes) => {

@@ -40,6 +40,10 @@ pub(super) fn new_set(family: Family, table: &str, id: usize, set: &Set) -> NfTa
         attributes.push(SetAttribute::DataType(value::types_number(family, &set.data)));
         attributes.push(SetAttribute::DataLen(number(value::types_len(family, &set.data))));
     }
+    let orders = value::byte_orders(set);
+    if !orders.is_empty() {
+        attributes.push(SetAttribute::UserData(orders));
+    }
     NfTablesMessage::NewSet(SetMessage { attributes })
 }
 

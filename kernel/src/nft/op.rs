@@ -13,6 +13,8 @@ use netlink_packet_netfilter::nftables::{
     Operator, Payload, Register, Verdict, VerdictAttribute,
 };
 
+/// `NFT_PAYLOAD_LL_HEADER`.
+pub(super) const LINK_HEADER: u32 = 0;
 /// `NFT_PAYLOAD_NETWORK_HEADER`.
 pub(super) const NETWORK_HEADER: u32 = 1;
 /// `NFT_PAYLOAD_TRANSPORT_HEADER`.
@@ -25,6 +27,10 @@ pub(super) const FIB_F_DADDR: u32 = 1 << 1;
 pub(super) const CT_STATUS: u32 = 2;
 /// `NFT_LOOKUP_F_INV`.
 const LOOKUP_F_INV: u32 = 1;
+/// `NFT_NAT_SNAT`.
+const NAT_SNAT: u32 = 0;
+/// `NF_NAT_RANGE_MAP_IPS`, which the kernel sets itself for an address.
+const NAT_ADDRESS: u32 = 1 << 0;
 /// `NFT_NAT_DNAT`.
 const NAT_DNAT: u32 = 1;
 /// `NF_NAT_RANGE_MAP_IPS | NF_NAT_RANGE_PROTO_SPECIFIED`, which the kernel sets itself for an address and a port.
@@ -51,6 +57,10 @@ pub(super) enum Op {
     Lookup { set: String, from: u32, to: Option<u32>, negate: bool },
     /// Translates the destination to the address and the port in registers. The family is `NFPROTO_*`.
     Dnat { family: u32, addr: u32, port: u32 },
+    /// Loads a value.
+    Value { data: Vec<u8>, to: u32 },
+    /// Translates the source to the address in a register.
+    Snat { family: u32, addr: u32 },
     /// Translates the source to an address of the outgoing interface.
     Masquerade,
     /// Counts.
@@ -113,6 +123,13 @@ impl Op {
             Self::Dnat { family, addr, port } => {
                 let registers = [number(3, name(*addr).into()), number(5, name(*port).into())];
                 other("nat", [vec![number(1, NAT_DNAT), number(2, *family)], registers.to_vec()].concat())
+            }
+            Self::Value { data, to } => Expressions::Immediate(vec![
+                Immediate::DestinationRegister(name(*to)),
+                Immediate::Data(value(data)),
+            ]),
+            Self::Snat { family, addr } => {
+                other("nat", vec![number(1, NAT_SNAT), number(2, *family), number(3, name(*addr).into())])
             }
             Self::Masquerade => other("masq", vec![]),
             Self::Counter => other("counter", vec![]),

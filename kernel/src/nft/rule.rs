@@ -9,8 +9,8 @@ use netlink_packet_netfilter::nftables::{MetaKey, Verdict};
 use nft_model::{Family, Field, Rule, Statement, Type};
 
 pub(super) use self::decode::decode;
-use super::op::{CT_STATUS, FIB_F_DADDR, FIB_RESULT_ADDRTYPE, NETWORK_HEADER, Op, TRANSPORT_HEADER};
-use super::value::{family_number, words};
+use super::op::{CT_STATUS, FIB_F_DADDR, FIB_RESULT_ADDRTYPE, LINK_HEADER, NETWORK_HEADER, Op, TRANSPORT_HEADER};
+use super::value::{IFNAMSIZ, family_number, words};
 
 /// `RTN_LOCAL` of linux/rtnetlink.h.
 const RTN_LOCAL: u32 = 2;
@@ -19,8 +19,10 @@ const IPS_DST_NAT: u32 = 1 << 5;
 /// `NF_DROP` and `NF_ACCEPT` of linux/netfilter.h.
 const DROP: Verdict = Verdict::Other(0);
 const ACCEPT: Verdict = Verdict::Other(1);
-/// `IFNAMSIZ` of linux/if.h: what an interface's name takes in a register.
-const IFNAMSIZ: usize = 16;
+/// `ARPHRD_ETHER` of linux/if_arp.h.
+const ARPHRD_ETHER: u16 = 1;
+/// `IPPROTO_ICMPV6` of linux/in6.h.
+const ICMPV6: u8 = 58;
 
 /// The expressions of a rule, all starting at the first register.
 pub(super) fn encode(family: Family, rule: &Rule) -> Vec<Op> {
@@ -49,6 +51,12 @@ fn encode_statement(family: Family, statement: &Statement) -> Vec<Op> {
             ops.push(Op::Dnat { family: family_number(family), addr: 0, port: words(family, Type::Addr) });
             ops
         }
+        Statement::Icmpv6Type(kind) => vec![
+            load(family, Field::L4proto, 0),
+            compare(true, &[ICMPV6]),
+            load_header(TRANSPORT_HEADER, 0, 1, 0),
+            compare(true, &[*kind]),
+        ],
         Statement::CtStatusDnat => vec![
             Op::Ct { key: CT_STATUS, to: 0 },
             Op::Mask { register: 0, mask: IPS_DST_NAT.to_ne_bytes().into(), xor: vec![0; 4] },
@@ -70,6 +78,10 @@ fn encode_statement(family: Family, statement: &Statement) -> Vec<Op> {
         ],
         Statement::Counter => vec![Op::Counter],
         Statement::Masquerade => vec![Op::Masquerade],
+        Statement::Snat(address) => vec![
+            Op::Value { data: octets(*address), to: 0 },
+            Op::Snat { family: family_number(family), addr: 0 },
+        ],
         Statement::Jump(chain) => vec![verdict(Verdict::Jump, Some(chain))],
         Statement::Goto(chain) => vec![verdict(Verdict::Goto, Some(chain))],
         Statement::Return => vec![verdict(Verdict::Return, None)],
@@ -99,6 +111,9 @@ fn address(family: Family, field: Field) -> (u32, usize) {
 
 fn load(family: Family, field: Field, to: u32) -> Op {
     match field {
+        Field::Iifname => Op::Meta { key: MetaKey::Iifname, to },
+        // Behind the destination's six bytes.
+        Field::EtherSaddr => load_header(LINK_HEADER, 6, 6, to),
         Field::Saddr | Field::Daddr => {
             let (offset, len) = address(family, field);
             load_header(NETWORK_HEADER, offset, len, to)
@@ -113,10 +128,14 @@ fn load_header(base: u32, offset: u32, len: usize, to: u32) -> Op {
     Op::Payload { base, offset, len: u32::try_from(len).unwrap_or(u32::MAX), to }
 }
 
-/// Loads the fields of a concatenation one behind the other, each into registers of its own.
+/// Loads the fields of a concatenation one behind the other, each into registers of its own. What is asked about an
+/// Ethernet header is asked of Ethernet frames only.
 fn load_key(family: Family, fields: &[Field]) -> Vec<Op> {
     let mut to = 0;
-    let mut ops = Vec::with_capacity(fields.len() + 2);
+    let mut ops = Vec::with_capacity(fields.len() + 4);
+    if fields.contains(&Field::EtherSaddr) {
+        ops.extend([Op::Meta { key: MetaKey::Iftype, to: 0 }, compare(true, &ARPHRD_ETHER.to_ne_bytes())]);
+    }
     for field in fields {
         ops.push(load(family, *field, to));
         to += words(family, field.value_type());

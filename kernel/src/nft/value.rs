@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use nft_model::{Family, Proto, Type, Value};
+use nft_model::{Family, Proto, Set, Type, Value};
 
 /// `NFPROTO_IPV4` and `NFPROTO_IPV6` of linux/netfilter.h.
 pub(super) fn family_number(family: Family) -> u32 {
@@ -12,6 +12,13 @@ pub(super) fn family_number(family: Family) -> u32 {
     }
 }
 
+/// `IFNAMSIZ` of linux/if.h: what an interface's name takes, with its NULs.
+pub(super) const IFNAMSIZ: usize = 16;
+/// `NFTNL_UDATA_SET_KEYBYTEORDER` and `NFTNL_UDATA_SET_DATABYTEORDER` of libnftnl's udata.h.
+const KEY_BYTE_ORDER: u8 = 0;
+const DATA_BYTE_ORDER: u8 = 1;
+/// `BYTEORDER_HOST_ENDIAN` of nft(8)'s datatype.h.
+const HOST_ENDIAN: u32 = 1;
 /// How many bits nft(8) gives a type in the number of a concatenation: `TYPE_BITS` of its datatype.h.
 const TYPE_BITS: u32 = 6;
 /// The most fields whose types fit into one number.
@@ -22,6 +29,8 @@ fn type_number(family: Family, part: Type) -> u32 {
     match (part, family) {
         (Type::Addr, Family::Ip) => 7,
         (Type::Addr, Family::Ip6) => 8,
+        (Type::EtherAddr, _) => 9,
+        (Type::Ifname, _) => 41,
         (Type::InetProto, _) => 12,
         (Type::InetService, _) => 13,
         (Type::Other(number), _) => number,
@@ -33,6 +42,8 @@ fn len(family: Family, part: Type) -> Option<usize> {
     match (part, family) {
         (Type::Addr, Family::Ip) => Some(4),
         (Type::Addr, Family::Ip6) => Some(16),
+        (Type::Ifname, _) => Some(IFNAMSIZ),
+        (Type::EtherAddr, _) => Some(6),
         (Type::InetProto, _) => Some(1),
         (Type::InetService, _) => Some(2),
         (Type::Other(_), _) => None,
@@ -42,7 +53,8 @@ fn len(family: Family, part: Type) -> Option<usize> {
 /// Registers, of four bytes, that a value of a type takes.
 pub(super) fn words(family: Family, part: Type) -> u32 {
     match (part, family) {
-        (Type::Addr, Family::Ip6) => 4,
+        (Type::Addr, Family::Ip6) | (Type::Ifname, _) => 4,
+        (Type::EtherAddr, _) => 2,
         _ => 1,
     }
 }
@@ -62,7 +74,7 @@ pub(super) fn types_len(family: Family, types: &[Type]) -> usize {
 
 /// The types a number stands for, or one [`Type::Other`] if they are not all known, or not `bytes` long.
 pub(super) fn types(family: Family, number: u32, bytes: u32) -> Vec<Type> {
-    const KNOWN: [Type; 3] = [Type::Addr, Type::InetProto, Type::InetService];
+    const KNOWN: [Type; 5] = [Type::Addr, Type::Ifname, Type::EtherAddr, Type::InetProto, Type::InetService];
     let mut types = Vec::new();
     for field in (0..MAX_FIELDS).rev() {
         let part = number >> (field * TYPE_BITS) & ((1 << TYPE_BITS) - 1);
@@ -79,6 +91,15 @@ pub(super) fn types(family: Family, number: u32, bytes: u32) -> Vec<Type> {
     }
 }
 
+/// What nft(8) wants to find in a set's user data where it would print names backwards without; the kernel only keeps it.
+pub(super) fn byte_orders(set: &Set) -> Vec<u8> {
+    let mark = |kind: u8, types: &[Type]| match types {
+        [Type::Ifname] => [&[kind, 4], HOST_ENDIAN.to_ne_bytes().as_slice()].concat(),
+        _ => vec![],
+    };
+    [mark(KEY_BYTE_ORDER, &set.key), mark(DATA_BYTE_ORDER, &set.data)].concat()
+}
+
 /// A key or data: the bytes of its only field, or of all fields with each padded to registers.
 pub(super) fn encode(values: &[Value]) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -86,6 +107,11 @@ pub(super) fn encode(values: &[Value]) -> Vec<u8> {
         match value {
             Value::Addr(IpAddr::V4(v4)) => bytes.extend(v4.octets()),
             Value::Addr(IpAddr::V6(v6)) => bytes.extend(v6.octets()),
+            Value::Ifname(name) => {
+                bytes.extend(name.as_bytes().iter().take(IFNAMSIZ - 1));
+                bytes.resize(bytes.len() + IFNAMSIZ - name.len().min(IFNAMSIZ - 1), 0);
+            }
+            Value::Mac(mac) => bytes.extend(mac.as_bytes()),
             Value::Proto(proto) => bytes.push(proto.number()),
             Value::Port(port) => bytes.extend(port.to_be_bytes()),
             Value::Raw(raw) => bytes.extend(raw),
@@ -119,6 +145,11 @@ fn decode_field(part: Type, field: &[u8]) -> Value {
             .or_else(|_| <[u8; 16]>::try_from(field).map(IpAddr::from))
             .ok()
             .map(Value::Addr),
+        (Type::Ifname, field) => field
+            .strip_suffix(&[0])
+            .and_then(|name| std::str::from_utf8(name).ok())
+            .map(|name| Value::Ifname(name.trim_end_matches('\0').to_owned())),
+        (Type::EtherAddr, field) => <[u8; 6]>::try_from(field).ok().map(|bytes| Value::Mac(bytes.into())),
         (Type::InetProto, [number]) => Proto::from_number(*number).map(Value::Proto),
         (Type::InetService, [high, low]) => Some(Value::Port(u16::from_be_bytes([*high, *low]))),
         _ => None,

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use macaddr::MacAddr6;
 use nft_model::{
     Base, Chain, Element, Family, Field, Hook, Kind, Policy, Proto, Rule, Set, Statement, Table, Type, Value,
 };
@@ -88,6 +89,14 @@ pub fn everything(family: Family) -> Table {
         Set::new("three", [Type::Addr, Type::InetService, Type::Addr]).with_element(
             Element::new([one.into(), 7.into(), one.into()]).with_comment("a 'quoted' comment: #1, {ok}"),
         ),
+        Set::new("links", [Type::Ifname]).with_elements(
+            ["pwabcdefghijklm", "eth0.5", "a"].map(|name| Element::new([Value::Ifname(name.into())])),
+        ),
+        Set::new("senders", [Type::Ifname, Type::EtherAddr, Type::Addr])
+            .with_element(Element::new([Value::Ifname("eth0".into()), mac(1).into(), one.into()]).with_comment("who"))
+            .with_element(Element::new([Value::Ifname("eth1".into()), mac(2).into(), one.into()])),
+        Set::map("macs", [Type::EtherAddr], [Type::EtherAddr])
+            .with_elements([1, 2].map(|n| Element::map([mac(n).into()], [mac(n + 1).into()]))),
         Set::map("to_addr", [Type::InetService], [Type::Addr]).with_element(Element::map([9.into()], [one.into()])),
         Set::map("to_proto", [Type::Addr], [Type::InetProto])
             .with_element(Element::map([one.into()], [Proto::Udp.into()])),
@@ -95,8 +104,21 @@ pub fn everything(family: Family) -> Table {
             .with_elements([(Proto::Udp, 5), (Proto::Tcp, 6)].map(|(p, n)| Element::map([p.into()], [n.into()]))),
         Set::map("dnats", [Type::Addr, Type::Addr, Type::InetProto], [Type::Addr, Type::InetService]),
     ];
-    let chains = [bases(), vec![matches(family), translations(family)]].concat();
+    let snat = Chain::base("source", Base::srcnat())
+        .with_rule([Statement::lookup([Field::Iifname], "links"), Statement::Snat(one)]);
+    let chains = [bases(), vec![matches(family), discovery(family), translations(family), snat]].concat();
     Table::new(family, "podwire-all.of_it/x", None, sets, chains).expect("valid")
+}
+
+fn mac(number: u8) -> MacAddr6 {
+    MacAddr6::new(0x0a, 0, 0, 0xff, 0, number)
+}
+
+/// Types of neighbour discovery, with and without a name of nft(8).
+fn discovery(family: Family) -> Chain {
+    let types: &[u8] = if family == Family::Ip6 { &[133, 134, 135, 136, 137, 200] } else { &[] };
+    let rule = |number: &u8| Rule(vec![Statement::Icmpv6Type(*number), Statement::Counter, Statement::Drop]);
+    Chain::new("discovery").with_rules(types.iter().map(rule))
 }
 
 fn bases() -> Vec<Chain> {
@@ -159,6 +181,7 @@ fn matches(family: Family) -> Chain {
         .with_rule([Statement::lookup_not([Daddr], "addrs"), Statement::lookup([L4proto], "protos"), Return])
         .with_rule([Statement::lookup([ThDport], "ports"), Return])
         .with_rule([Statement::lookup_not([ThDport], "ports"), Return])
+        .with_rule([Statement::lookup_not([Field::Iifname, Field::EtherSaddr, Saddr], "senders"), Counter, Drop])
         .with_rule([Statement::lookup_not([Saddr, ThDport, Daddr], "three"), Statement::jump("translations")])
 }
 

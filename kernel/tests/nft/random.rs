@@ -33,6 +33,8 @@ fn values(family: Family, types: &[Type]) -> BoxedStrategy<Vec<Value>> {
         .iter()
         .map(|part| match part {
             Type::Addr => addresses(family).prop_map(Value::Addr).boxed(),
+            Type::Ifname => "[a-z][a-z0-9.-]{0,14}".prop_map(Value::Ifname).boxed(),
+            Type::EtherAddr => any::<[u8; 6]>().prop_map(|bytes| Value::Mac(bytes.into())).boxed(),
             Type::InetProto => select(Proto::ALL.to_vec()).prop_map(Value::Proto).boxed(),
             Type::InetService => any::<u16>().prop_map(Value::Port).boxed(),
             Type::Other(_) => Just(Value::Raw(vec![])).boxed(),
@@ -53,11 +55,12 @@ fn filled(family: Family, name: String, key: Vec<Type>, data: Vec<Type>) -> impl
 }
 
 fn any_types(most: usize) -> impl Strategy<Value = Vec<Type>> {
-    vec(select(vec![Type::Addr, Type::InetProto, Type::InetService]), 1..=most)
+    vec(select(vec![Type::Addr, Type::Ifname, Type::EtherAddr, Type::InetProto, Type::InetService]), 1..=most)
+        .prop_filter("keys have at most 64 bytes", |types| types.iter().filter(|part| **part == Type::Ifname).count() < 2)
 }
 
 fn any_fields(most: usize) -> impl Strategy<Value = Vec<Field>> {
-    vec(select(vec![Field::Saddr, Field::Daddr, Field::L4proto, Field::ThDport]), 1..=most)
+    vec(select(vec![Field::Iifname, Field::Saddr, Field::Daddr, Field::L4proto, Field::ThDport]), 1..=most)
 }
 
 /// What is looked up, with the set it is looked up in.
@@ -82,6 +85,10 @@ fn simple(family: Family) -> impl Strategy<Value = Statement> {
         networks(family).prop_map(Statement::DaddrIn),
         networks(family).prop_map(Statement::DaddrNotIn),
         select(Proto::ALL.to_vec()).prop_map(Statement::L4proto),
+        any::<u8>().prop_map(move |kind| match family {
+            Family::Ip6 => Statement::Icmpv6Type(kind),
+            Family::Ip => Statement::Counter,
+        }),
         interface.prop_map(Statement::Iifname),
         interface.prop_map(Statement::IifnameNot),
         interface.prop_map(Statement::Oifname),

@@ -6,7 +6,7 @@ use netlink_packet_netfilter::nftables::{
     Payload, Register, VerdictAttribute,
 };
 
-use super::{Expression, LOOKUP_F_INV, NAT_DNAT, NAT_FLAGS, Op};
+use super::{Expression, LOOKUP_F_INV, NAT_ADDRESS, NAT_DNAT, NAT_FLAGS, NAT_SNAT, Op};
 
 impl Op {
     /// The expression of an element of `NFTA_RULE_EXPRESSIONS`.
@@ -119,6 +119,9 @@ fn decode_lookup(attributes: &[Lookup]) -> Option<Op> {
 }
 
 fn decode_immediate(attributes: &[Immediate]) -> Option<Op> {
+    if let [Immediate::DestinationRegister(register), Immediate::Data(DataAttribute::Value(data))] = attributes {
+        return Some(Op::Value { data: data.clone(), to: word(*register)? });
+    }
     let (mut code, mut chain) = (None, None);
     for attribute in attributes {
         match attribute {
@@ -162,6 +165,9 @@ fn decode_other(expression: &str, attributes: &[DefaultNla]) -> Option<Op> {
             if addr == addr_end && port == port_end =>
         {
             Some(Op::Dnat { family: *family, addr: register(*addr)?, port: register(*port)? })
+        }
+        ("nat", [(1, NAT_SNAT), (2, family), (3, addr), (4, end), (7, NAT_ADDRESS)]) if addr == end => {
+            Some(Op::Snat { family: *family, addr: register(*addr)? })
         }
         _ => None,
     }

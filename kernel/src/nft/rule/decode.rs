@@ -45,6 +45,14 @@ fn candidates(family: Family, ops: &[Op]) -> Vec<Statement> {
             found.extend(host_number(mask).map(Statement::MarkHas));
             found.extend(host_number(xor).map(Statement::MarkSet));
         }
+        [Op::Meta { key: MetaKey::L4Proto, .. }, Op::Cmp { .. }, Op::Payload { .. }, Op::Cmp { data, .. }, ..]
+            if data.len() == 1 =>
+        {
+            found.extend(data.first().map(|kind| Statement::Icmpv6Type(*kind)));
+            if let [Op::Meta { key, .. }, Op::Cmp { equal, data, .. }, ..] = ops {
+                found.extend(meta_candidate(*key, *equal, data));
+            }
+        }
         [Op::Meta { key, .. }, Op::Cmp { equal, data, .. }, ..] => found.extend(meta_candidate(*key, *equal, data)),
         [Op::Payload { .. }, Op::Cmp { equal, data, .. }, ..] => {
             found.extend(network_candidates(family, *equal, data, data.len() * 8));
@@ -53,6 +61,7 @@ fn candidates(family: Family, ops: &[Op]) -> Vec<Statement> {
             let prefix = mask.iter().map(|byte| byte.count_ones() as usize).sum();
             found.extend(network_candidates(family, *equal, data, prefix));
         }
+        [Op::Value { data, .. }, Op::Snat { .. }, ..] => found.extend(address(data).map(Statement::Snat)),
         [Op::Counter, ..] => found.push(Statement::Counter),
         [Op::Masquerade, ..] => found.push(Statement::Masquerade),
         [Op::Verdict { code, chain }, ..] => found.extend(verdict_candidate(*code, chain.as_ref())),
@@ -96,6 +105,11 @@ fn network_candidates(family: Family, equal: bool, data: &[u8], prefix: usize) -
     }
 }
 
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
+}
+
 /// The bytes with zeroes behind them, if they are not too many.
 fn padded<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
     let mut whole = [0; N];
@@ -116,7 +130,12 @@ fn verdict_candidate(code: Verdict, chain: Option<&String>) -> Option<Statement>
 
 /// Key fields, one behind the other, and then a lookup.
 fn key_candidates(family: Family, ops: &[Op]) -> Vec<Statement> {
-    const FIELDS: [Field; 4] = [Field::Saddr, Field::Daddr, Field::L4proto, Field::ThDport];
+    const FIELDS: [Field; 6] =
+        [Field::Iifname, Field::EtherSaddr, Field::Saddr, Field::Daddr, Field::L4proto, Field::ThDport];
+    let ops = match ops {
+        [Op::Meta { key: MetaKey::Iftype, .. }, Op::Cmp { .. }, rest @ ..] => rest,
+        _ => ops,
+    };
     let mut fields = Vec::new();
     let mut to = 0;
     for op in ops {

@@ -9,7 +9,7 @@ use netlink_packet_core::DecodeError;
 use nix::errno::Errno;
 
 use crate::nft::Refusal;
-use crate::rtnl::Failure;
+use crate::rtnl::{Failure, SourceRule};
 
 /// [`std::result::Result`] with this crate's [`enum@Error`].
 pub type Result<T> = std::result::Result<T, Error>;
@@ -246,6 +246,45 @@ pub enum Error {
     LookUpRoute {
         /// The address.
         destination: IpAddr,
+        /// Why.
+        #[source]
+        source: Failure,
+    },
+    /// A routing policy rule could not be added.
+    #[error("cannot add the rule from {} lookup {}", .rule.from, .rule.table)]
+    AddRule {
+        /// The rule.
+        rule: SourceRule,
+        /// Why.
+        #[source]
+        source: Failure,
+    },
+    /// A routing policy rule could not be deleted.
+    #[error("cannot delete the rule from {} lookup {}", .rule.from, .rule.table)]
+    DeleteRule {
+        /// The rule.
+        rule: SourceRule,
+        /// Why.
+        #[source]
+        source: Failure,
+    },
+    /// Routing policy rules could not be read.
+    #[error("cannot list the routing policy rules")]
+    ListRules(#[source] Failure),
+    /// A token bucket could not be set.
+    #[error("cannot set a token bucket on the interface with index {index}")]
+    ShapeLink {
+        /// The interface's index.
+        index: u32,
+        /// Why.
+        #[source]
+        source: Failure,
+    },
+    /// Queueing disciplines could not be read.
+    #[error("cannot list the queueing disciplines of the interface with index {index}")]
+    ListQdiscs {
+        /// The interface's index.
+        index: u32,
         /// Why.
         #[source]
         source: Failure,

@@ -78,7 +78,9 @@ fn fits(family: Family, types: &[Type], values: &[Value]) -> bool {
         && types.iter().zip(values).all(|(expected, value)| match (expected, value) {
             (Type::Addr, Value::Addr(address)) => Family::of(*address) == family,
             (Type::Ifname, Value::Ifname(name)) => check_rules::is_interface_name(name),
-            (Type::EtherAddr, Value::Mac(_)) | (Type::InetProto, Value::Proto(_)) | (Type::InetService, Value::Port(_)) => true,
+            (Type::EtherAddr, Value::Mac(_))
+            | (Type::InetProto, Value::Proto(_))
+            | (Type::InetService, Value::Port(_)) => true,
             _ => false,
         })
 }

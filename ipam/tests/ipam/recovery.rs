@@ -27,6 +27,7 @@ fn pod(number: u8, alias: &str, addresses: &[&str]) {
         peer_mac: mac(1),
         peer_netns: netns.as_fd(),
         mtu: None,
+        arp: true,
         alias,
     };
     let rtnl = Rtnl::open().unwrap();

@@ -124,10 +124,9 @@ impl Op {
                 let registers = [number(3, name(*addr).into()), number(5, name(*port).into())];
                 other("nat", [vec![number(1, NAT_DNAT), number(2, *family)], registers.to_vec()].concat())
             }
-            Self::Value { data, to } => Expressions::Immediate(vec![
-                Immediate::DestinationRegister(name(*to)),
-                Immediate::Data(value(data)),
-            ]),
+            Self::Value { data, to } => {
+                Expressions::Immediate(vec![Immediate::DestinationRegister(name(*to)), Immediate::Data(value(data))])
+            }
             Self::Snat { family, addr } => {
                 other("nat", vec![number(1, NAT_SNAT), number(2, *family), number(3, name(*addr).into())])
             }

@@ -78,10 +78,9 @@ fn encode_statement(family: Family, statement: &Statement) -> Vec<Op> {
         ],
         Statement::Counter => vec![Op::Counter],
         Statement::Masquerade => vec![Op::Masquerade],
-        Statement::Snat(address) => vec![
-            Op::Value { data: octets(*address), to: 0 },
-            Op::Snat { family: family_number(family), addr: 0 },
-        ],
+        Statement::Snat(address) => {
+            vec![Op::Value { data: octets(*address), to: 0 }, Op::Snat { family: family_number(family), addr: 0 }]
+        }
         Statement::Jump(chain) => vec![verdict(Verdict::Jump, Some(chain))],
         Statement::Goto(chain) => vec![verdict(Verdict::Goto, Some(chain))],
         Statement::Return => vec![verdict(Verdict::Return, None)],

@@ -88,6 +88,21 @@ impl Rtnl {
         self.change_link(index, "change the state", LinkUnspec::new_with_index(index).up())
     }
 
+    /// Renames an interface. Kernels before 6.2 rename no interface that is up, so there it is down meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::ChangeLink`]; EEXIST if the name is taken.
+    pub fn rename_link(&self, index: u32, name: &str) -> Result<()> {
+        let request = || LinkUnspec::new_with_index(index);
+        let renamed = self.change_link(index, "change the name", request().name(name));
+        if !matches!(&renamed, Err(Error::ChangeLink { source, .. }) if source.is(&[Errno::EBUSY])) {
+            return renamed;
+        }
+        self.change_link(index, "change the state", request().down())?;
+        self.change_link(index, "change the name", request().name(name))?;
+        self.set_up(index)
+    }
+
     /// Returns when packets that are sent out of the interface are no longer dropped: it has a carrier, and
     /// the kernel has acted on that.
     ///

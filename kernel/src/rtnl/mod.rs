@@ -1,4 +1,4 @@
-//! Links, addresses, routes and neighbours over rtnetlink(7).
+//! Links, addresses, routes, rules, neighbours and queueing over rtnetlink(7).
 //!
 //! One file per subject. This one has the connection: requests, answers, and lists that are read again
 //! when they changed under the reader.
@@ -10,8 +10,10 @@ mod failure;
 mod link;
 mod local;
 mod neighbour;
+mod qdisc;
 mod route;
 mod route_message;
+mod rule;
 mod veth;
 mod watch;
 
@@ -32,7 +34,9 @@ pub use counters::Counters;
 pub use failure::Failure;
 pub use link::Link;
 pub use neighbour::Neighbour;
+pub use qdisc::{Shaped, TokenBucket};
 pub use route::{Family, Resolved, Route, RouteFilter};
+pub use rule::SourceRule;
 pub use veth::{VethIndexes, VethPair};
 
 use crate::error::{Error, Result};

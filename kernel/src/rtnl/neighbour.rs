@@ -27,13 +27,26 @@ impl Rtnl {
     /// # Errors
     /// [`Error::ReplaceNeighbour`].
     pub fn replace_neighbour(&self, index: u32, address: IpAddr, mac: MacAddr6) -> Result<()> {
+        self.replace_neighbour_as(index, address, mac, NeighbourState::Permanent)
+    }
+
+    /// Sets a neighbour entry that is believed (NUD_REACHABLE) until it is older, and from then on as ARP or neighbour
+    /// discovery tell.
+    ///
+    /// # Errors
+    /// [`Error::ReplaceNeighbour`].
+    pub fn replace_neighbour_for_now(&self, index: u32, address: IpAddr, mac: MacAddr6) -> Result<()> {
+        self.replace_neighbour_as(index, address, mac, NeighbourState::Reachable)
+    }
+
+    fn replace_neighbour_as(&self, index: u32, address: IpAddr, mac: MacAddr6, state: NeighbourState) -> Result<()> {
         let mut message = NeighbourMessage::default();
         message.header.family = match address {
             IpAddr::V4(_) => AddressFamily::Inet,
             IpAddr::V6(_) => AddressFamily::Inet6,
         };
         message.header.ifindex = index;
-        message.header.state = NeighbourState::Permanent;
+        message.header.state = state;
         message.attributes = vec![
             NeighbourAttribute::Destination(address.into()),
             NeighbourAttribute::LinkLayerAddress(mac.as_bytes().to_vec()),

@@ -27,6 +27,9 @@ pub struct VethPair<'a> {
     pub peer_netns: BorrowedFd<'a>,
     /// MTU of both ends, in bytes; the kernel's default (1500) if not given.
     pub mtu: Option<u32>,
+    /// Whether the host end does ARP. Without, it hears none and asks none: whoever it talks to needs a neighbour
+    /// entry.
+    pub arp: bool,
     /// ifalias of the host end: at most 255 bytes; none if empty.
     pub alias: &'a str,
 }
@@ -113,6 +116,7 @@ fn request(pair: &VethPair<'_>) -> LinkMessage {
     let mut host = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
         .name(pair.host)
         .address(pair.host_mac.as_bytes().to_vec())
+        .arp(pair.arp)
         .up();
     if let Some(mtu) = pair.mtu {
         peer = peer.mtu(mtu);

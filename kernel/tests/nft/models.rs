@@ -89,9 +89,8 @@ pub fn everything(family: Family) -> Table {
         Set::new("three", [Type::Addr, Type::InetService, Type::Addr]).with_element(
             Element::new([one.into(), 7.into(), one.into()]).with_comment("a 'quoted' comment: #1, {ok}"),
         ),
-        Set::new("links", [Type::Ifname]).with_elements(
-            ["pwabcdefghijklm", "eth0.5", "a"].map(|name| Element::new([Value::Ifname(name.into())])),
-        ),
+        Set::new("links", [Type::Ifname])
+            .with_elements(["pwabcdefghijklm", "eth0.5", "a"].map(|name| Element::new([Value::Ifname(name.into())]))),
         Set::new("senders", [Type::Ifname, Type::EtherAddr, Type::Addr])
             .with_element(Element::new([Value::Ifname("eth0".into()), mac(1).into(), one.into()]).with_comment("who"))
             .with_element(Element::new([Value::Ifname("eth1".into()), mac(2).into(), one.into()])),

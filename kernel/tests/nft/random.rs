@@ -56,7 +56,9 @@ fn filled(family: Family, name: String, key: Vec<Type>, data: Vec<Type>) -> impl
 
 fn any_types(most: usize) -> impl Strategy<Value = Vec<Type>> {
     vec(select(vec![Type::Addr, Type::Ifname, Type::EtherAddr, Type::InetProto, Type::InetService]), 1..=most)
-        .prop_filter("keys have at most 64 bytes", |types| types.iter().filter(|part| **part == Type::Ifname).count() < 2)
+        .prop_filter("keys have at most 64 bytes", |types| {
+            types.iter().filter(|part| **part == Type::Ifname).count() < 2
+        })
 }
 
 fn any_fields(most: usize) -> impl Strategy<Value = Vec<Field>> {

@@ -110,3 +110,17 @@ fn a_refusal_has_the_kernels_own_words() {
         assert_eq!(source.to_string(), "Invalid argument: mtu greater than device maximum");
     });
 }
+
+#[test]
+fn an_interface_is_renamed_while_it_is_up() {
+    private_host(|| {
+        set("link add left type veth peer name right");
+        set("link set left up");
+        let rtnl = Rtnl::open().unwrap();
+        let left = index_of("left");
+        rtnl.rename_link(left, "other").unwrap();
+        assert_eq!(index_of("other"), left);
+        assert!(rtnl.link("other").unwrap().unwrap().up);
+        assert!(matches!(rtnl.rename_link(left, "right"), Err(Error::ChangeLink { .. })));
+    });
+}

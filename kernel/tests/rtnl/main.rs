@@ -11,6 +11,8 @@ mod netns;
 mod oracle;
 mod packets;
 mod pod;
+mod qdisc;
 mod route;
+mod rule;
 mod sysctl;
 mod veth;

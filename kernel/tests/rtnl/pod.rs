@@ -32,6 +32,7 @@ impl Pod {
             peer_mac: POD_MAC,
             peer_netns: netns.as_fd(),
             mtu: None,
+            arp: true,
             alias: "",
         };
         let veth = host.create_veth(&pair).expect("fresh names");

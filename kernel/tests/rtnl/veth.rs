@@ -26,6 +26,7 @@ fn the_pair_is_complete_with_the_peer_inside() {
             peer_mac: POD_MAC,
             peer_netns: blue.as_fd(),
             mtu: Some(1400),
+            arp: true,
             alias: "podwire net id eth0",
         };
         let made = rtnl.create_veth(&pair).unwrap();
@@ -55,6 +56,7 @@ fn mtu_and_alias_may_be_left_out_and_the_peer_may_be_in_the_same_namespace() {
             peer_mac: POD_MAC,
             peer_netns: own.as_fd(),
             mtu: None,
+            arp: true,
             alias: "",
         };
         let made = rtnl.create_veth(&pair).unwrap();
@@ -81,6 +83,7 @@ fn a_taken_name_is_named_and_what_has_it_is_left_alone() {
                 peer_mac: POD_MAC,
                 peer_netns: blue.as_fd(),
                 mtu: Some(1400),
+                arp: true,
                 alias: "podwire net id eth0",
             };
             let error = rtnl.create_veth(&pair).unwrap_err();
@@ -103,6 +106,7 @@ fn a_refused_pair_leaves_nothing() {
             peer_mac: POD_MAC,
             peer_netns: blue.as_fd(),
             mtu: None,
+            arp: true,
             alias: "",
         };
         let long = "x".repeat(300);

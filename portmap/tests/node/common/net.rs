@@ -98,6 +98,7 @@ impl Host {
             peer_mac: MacAddr6::new(2, 0, 0, 0, 1, last),
             peer_netns: std::os::fd::AsFd::as_fd(&netns),
             mtu: None,
+            arp: true,
             alias: "",
         })
         .unwrap();

@@ -5,15 +5,15 @@ use std::net::IpAddr;
 use cni_spec::log::{in_this_call, step};
 use cni_spec::{AddRequest, CniResult};
 
-use crate::Error;
 use crate::addresses::{self, Leased};
 use crate::apply::apply;
 use crate::config::Config;
-use crate::firewall::{Firewall, Masquerading};
+use crate::firewall::Firewall;
 use crate::names::Names;
 use crate::plan::Wiring;
 use crate::pod::{Ends, Node, Pod, observe};
 use crate::undo::Undo;
+use crate::{Error, pod_rules};
 
 /// Addresses of the documentation ranges (RFC 5737, RFC 3849): no packet is sent there, the kernel is only asked
 /// which link it would leave by.
@@ -30,8 +30,8 @@ const LOOPBACK: u32 = 1;
 /// # Errors
 /// Whatever kept the pod from being wired; what this call had made by then is gone again.
 pub fn add(request: &AddRequest) -> Result<CniResult, Error> {
-    let config = Config::of(&request.config).map_err(Error::Config)?;
-    let names = Names::of(&request.attachment)?;
+    let config = Config::for_pod(&request.config, &request.args).map_err(Error::Config)?;
+    let names = Names::of(&request.attachment)?.with_prefix(config.host_prefix.as_deref());
     let node = Node::open()?;
     let pod = Pod::open(&request.netns)?;
     refuse_taken_names(request, &names, &node, &pod)?;
@@ -39,14 +39,17 @@ pub fn add(request: &AddRequest) -> Result<CniResult, Error> {
     let mtu = config.mtu.map_or_else(|| outside_mtu(&node), |mtu| Ok(Some(mtu)))?;
     let wiring = Wiring::of(&request.attachment, &config, &request.netns, mtu)?;
     let names = wiring.names.clone();
+    let network = &request.attachment.network;
+    let others = pod_rules::other_defaults(&pod, request.attachment.ifname.as_str())?;
     let ends = Ends { node: &node, pod: &pod };
 
     let mut undo = Undo::default();
     undo.push(|| delete_link(&names, &node));
+    undo.push(|| pod_rules::remove(&request.netns, request.attachment.ifname.as_str(), &names));
     // The lease takes longer than the link and needs nothing of it, so it gets a thread of its own.
     let (linked, leased) = std::thread::scope(|scope| {
         let lease = scope.spawn(in_this_call(|| step("lease", || addresses::lease(&config.ipam_type, request))));
-        let linked = step("link", || apply(&wiring.link_steps(), &ends, None));
+        let linked = step("link", || apply(&wiring.link_steps(), &ends, &wiring, network));
         (linked, lease.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
     let Leased { result: leased, give_back } = match leased {
@@ -58,13 +61,8 @@ pub fn add(request: &AddRequest) -> Result<CniResult, Error> {
         Firewall::open_if_any(&request.attachment.network)?.map_or(Ok(()), |mut rules| rules.remove(&names.owner))
     });
 
-    let wiring = wiring.with_addresses(&leased);
-    let wired = linked.and_then(|()| {
-        let masquerading =
-            config.masquerade.as_ref().map(|rules| Masquerading::open(&request.attachment.network, rules));
-        let mut masquerading = masquerading.transpose()?;
-        step("wire", || apply(&wiring.address_steps(), &ends, masquerading.as_mut()))
-    });
+    let wiring = wiring.with_addresses(&leased).beside(others);
+    let wired = linked.and_then(|()| step("wire", || apply(&wiring.address_steps(), &ends, &wiring, network)));
     match wired {
         Ok(()) => {
             undo.forget();
@@ -80,7 +78,7 @@ fn refuse_taken_names(request: &AddRequest, names: &Names, node: &Node, pod: &Po
     if pod.rtnl.link(ifname).map_err(|source| observe(ifname, source))?.is_some() {
         return Err(Error::IfNameTaken { ifname: ifname.to_owned(), netns: request.netns.clone() });
     }
-    match node.host_link(names)? {
+    match node.named_link(names)? {
         Some(leftover) => node.delete_link(&leftover),
         None => Ok(()),
     }

@@ -3,22 +3,25 @@
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 
-use cni_spec::Route;
+use cni_spec::{NetworkName, Route};
 use ipam::marks::ROUTE_PROTOCOL;
 use kernel::rtnl::{self, VethPair};
 use kernel::sysctl;
 
 use crate::Error;
-use crate::firewall::Masquerading;
+use crate::config::Rate;
+use crate::firewall::Firewall;
+use crate::plan::Wiring;
 use crate::pod::Ends;
-use crate::step::{Place, Step};
+use crate::step::{Place, RULE_PRIORITY, Step};
 
-/// Carries out the steps in order and stops at the first that fails. `masquerading` must be there if the steps
-/// have to do with it.
+/// Carries out the steps in order and stops at the first that fails. Elements of nf_tables come last, all of them in
+/// one transaction.
 ///
 /// # Errors
 /// [`Error::Step`] with the step in the words of its tool.
-pub fn apply(steps: &[Step], ends: &Ends<'_>, mut masquerading: Option<&mut Masquerading<'_>>) -> Result<(), Error> {
+pub fn apply(steps: &[Step], ends: &Ends<'_>, wiring: &Wiring, network: &NetworkName) -> Result<(), Error> {
+    let mut elements = Vec::new();
     for step in steps {
         let failed = |source| Error::Step { step: step.to_string(), source };
         match step {
@@ -32,30 +35,45 @@ pub fn apply(steps: &[Step], ends: &Ends<'_>, mut masquerading: Option<&mut Masq
                 let index = ends.link(*place, link)?.index;
                 ends.rtnl(*place).wait_for_carrier(index).map_err(failed)?;
             }
-            Step::Address { link, address } => {
-                let index = ends.link(Place::Pod, link)?.index;
-                ends.rtnl(Place::Pod).add_address(index, *address).map_err(failed)?;
+            Step::Rename { from, to } => {
+                let index = ends.link(Place::Host, from)?.index;
+                ends.node.rtnl.rename_link(index, to).map_err(failed)?;
             }
-            Step::Neighbour { place, link, address, mac } => {
+            Step::Address { place, link, address } => {
                 let index = ends.link(*place, link)?.index;
-                ends.rtnl(*place).replace_neighbour(index, *address, *mac).map_err(failed)?;
+                ends.rtnl(*place).add_address(index, *address).map_err(failed)?;
+            }
+            Step::Neighbour { place, link, address, mac, permanent } => {
+                let index = ends.link(*place, link)?.index;
+                let rtnl = ends.rtnl(*place);
+                let replaced = match permanent {
+                    true => rtnl.replace_neighbour(index, *address, *mac),
+                    false => rtnl.replace_neighbour_for_now(index, *address, *mac),
+                };
+                replaced.map_err(failed)?;
             }
             Step::Route { place, link, route, source } => {
                 let oif = ends.link(*place, link)?.index;
                 ends.rtnl(*place).replace_route(&kernel_route(route, oif, *source)).map_err(failed)?;
             }
-            Step::Masquerade { address, owner, .. } => {
-                if let Some(masquerading) = masquerading.as_deref_mut() {
-                    masquerading.add(*address, owner)?;
-                }
+            Step::Rule { from, table } => {
+                let rule =
+                    rtnl::SourceRule { from: *from, table: *table, priority: RULE_PRIORITY, protocol: ROUTE_PROTOCOL };
+                ends.pod.rtnl.add_rule(&rule).map(drop).map_err(failed)?;
             }
+            Step::Shape { place, link, rate: Rate { rate, burst, limit } } => {
+                let index = ends.link(*place, link)?.index;
+                let bucket = rtnl::TokenBucket { rate: *rate, burst: *burst, limit: *limit };
+                ends.rtnl(*place).shape(index, &bucket).map_err(failed)?;
+            }
+            Step::Element(placed) => elements.push(placed.clone()),
         }
     }
-    Ok(())
+    if elements.is_empty() { Ok(()) } else { Firewall::open(network)?.add(&wiring.rules, &elements) }
 }
 
 fn create_veth(step: &Step, ends: &Ends<'_>) -> kernel::Result<()> {
-    let Step::Veth { host, host_mac, pod, pod_mac, mtu, alias, .. } = step else { return Ok(()) };
+    let Step::Veth { host, host_mac, pod, pod_mac, mtu, arp, alias, .. } = step else { return Ok(()) };
     let pair = VethPair {
         host,
         host_mac: *host_mac,
@@ -63,6 +81,7 @@ fn create_veth(step: &Step, ends: &Ends<'_>) -> kernel::Result<()> {
         peer_mac: *pod_mac,
         peer_netns: ends.pod.netns.as_fd(),
         mtu: *mtu,
+        arp: *arp,
         alias,
     };
     ends.node.rtnl.create_veth(&pair).map(drop)

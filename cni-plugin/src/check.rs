@@ -1,56 +1,73 @@
 //! CHECK: reads what is there, and compares it with the plan that `prevResult` implies.
 
-use cni_spec::{CheckRequest, CniResult};
-use ipnetwork::IpNetwork;
+use std::net::IpAddr;
+
+use cni_spec::{CheckRequest, CniResult, IpConfig};
 
 use crate::config::Config;
 pub use crate::diff::Difference;
 use crate::diff::differences;
 use crate::firewall::Firewall;
 use crate::observe::observe;
-use crate::plan::{Wiring, gateway_for};
+use crate::plan::Wiring;
 use crate::pod::{Ends, Node, Pod};
-use crate::{Error, addresses};
+use crate::{Error, addresses, pod_rules};
 
 /// Serves a CHECK.
 ///
 /// # Errors
 /// [`Error::Differs`] with every difference; the IPAM plugin's own error if only that fails.
 pub fn check(request: &CheckRequest) -> Result<(), Error> {
-    let config = Config::of(&request.config).map_err(Error::Config)?;
+    let config = Config::for_pod(&request.config, &request.args).map_err(Error::Config)?;
     let node = Node::open()?;
     let pod = Pod::open(&request.netns)?;
-    let wiring = expected(request, &config)?;
+    let wiring = beside_others(expected(request, &config, &node)?, &pod)?;
     let steps: Vec<_> = wiring.link_steps().into_iter().chain(wiring.address_steps()).collect();
 
-    let mut firewall = config.masquerade.as_ref().map(|_| Firewall::open(&request.attachment.network)).transpose()?;
+    let needs_rules = !wiring.rules.is_empty();
+    let mut firewall = needs_rules.then(|| Firewall::open(&request.attachment.network)).transpose()?;
     let observed = observe(&steps, &wiring, &Ends { node: &node, pod: &pod }, firewall.as_mut())?;
     let mut found = unlisted(&request.prev_result, &wiring);
     found.extend(differences(&steps, &observed));
-    if let (Some(firewall), Some(rules)) = (firewall.as_mut(), &config.masquerade) {
-        found.extend(firewall.differences(rules, &wiring.addresses)?);
+    if let Some(firewall) = firewall.as_mut() {
+        found.extend(firewall.differences(&wiring.rules, &wiring.elements())?);
     }
     if found.is_empty() { addresses::check(&config.ipam_type, request) } else { Err(Error::Differs(found)) }
 }
 
 /// What ADD would have made of the addresses and routes that `prevResult` lists for this interface.
-fn expected(request: &CheckRequest, config: &Config) -> Result<Wiring, Error> {
+fn expected(request: &CheckRequest, config: &Config, node: &Node) -> Result<Wiring, Error> {
     let result = &request.prev_result;
+    let wiring = Wiring::of(&request.attachment, config, &request.netns, config.mtu)?;
+    let own = CniResult { ips: own_ips(result, request.attachment.ifname.as_str()), ..CniResult::default() };
+    let mut wiring = wiring.with_addresses(&own);
+    // It was made with the prefix that the config had then.
+    if let Some(link) = node.host_link(&wiring.names)? {
+        wiring.names.host_link = link.name;
+    }
     // Routes to another next hop belong to another plugin of the chain.
-    let ours = |gw: &Option<std::net::IpAddr>| gw.is_none_or(|gw| gw == gateway_for(gw));
-    let mut wiring = Wiring::of(&request.attachment, config, &request.netns, config.mtu)?;
-    wiring.addresses = own_addresses(result, request.attachment.ifname.as_str());
+    let gateways: Vec<IpAddr> = wiring.addresses.iter().map(|address| wiring.gateway_of(address)).collect();
+    let ours = |gw: &Option<IpAddr>| gw.is_none_or(|gw| gateways.contains(&gw));
     wiring.routes = result.routes.iter().filter(|route| ours(&route.gw)).cloned().collect();
     Ok(wiring)
 }
 
+/// With what other networks gave the pod, if this attachment made way for it.
+fn beside_others(wiring: Wiring, pod: &Pod) -> Result<Wiring, Error> {
+    if !wiring.routes.iter().any(|route| route.table == Some(wiring.names.table)) {
+        return Ok(wiring);
+    }
+    let others = pod_rules::other_defaults(pod, &wiring.ifname)?;
+    Ok(wiring.beside(others))
+}
+
 /// The addresses of the interface of that name that is inside a sandbox.
-fn own_addresses(result: &CniResult, ifname: &str) -> Vec<IpNetwork> {
+fn own_ips(result: &CniResult, ifname: &str) -> Vec<IpConfig> {
     let is_ours = |index: usize| {
         let interface = result.interfaces.get(index);
         interface.is_some_and(|interface| interface.sandbox.is_some() && interface.name == ifname)
     };
-    result.ips.iter().filter(|ip| ip.interface.is_some_and(is_ours)).map(|ip| ip.address).collect()
+    result.ips.iter().filter(|ip| ip.interface.is_some_and(is_ours)).cloned().collect()
 }
 
 /// What `prevResult` should list and does not.

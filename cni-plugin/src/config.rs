@@ -1,8 +1,18 @@
-//! The plugin's config: raw as it stands in JSON, then checked.
+//! The plugin's config: raw as it stands in JSON, then checked. What a pod may wish for besides stands in `wishes`.
+
+mod bandwidth;
+mod masquerade;
+mod wishes;
+
+use std::collections::BTreeMap;
 
 use cni_spec::{CniError, Dns, ErrorCode, NetConf};
-use ipnetwork::IpNetwork;
+use macaddr::MacAddr6;
 use serde::Deserialize;
+
+pub use self::bandwidth::{Bandwidth, Rate};
+pub use self::masquerade::Masquerade;
+use crate::sysctl::PodSysctl;
 
 /// The IPAM type that is served by a library call in this process instead of by an executable.
 pub const OWN_IPAM: &str = "podwire-ipam";
@@ -13,15 +23,27 @@ const MTU_MIN: u32 = 68;
 /// The largest that a veth takes (`ETH_MAX_MTU`, include/uapi/linux/if_ether.h).
 const MTU_MAX: u32 = 65535;
 
+/// The longest `hostInterfacePrefix`: with it, seven characters are left that stand for the attachment.
+const PREFIX_MAX: usize = 8;
+
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct RawConfig {
     mtu: Option<u32>,
-    ip_masq: Option<bool>,
-    ip_masq_backend: Option<String>,
-    #[serde(rename = "nonMasqueradeCIDRs")]
-    non_masquerade_cidrs: Option<Vec<String>>,
-    dns: Option<Dns>,
+    dns: Option<RawDns>,
+    anti_spoofing: Option<String>,
+    gateway: Option<String>,
+    host_interface_prefix: Option<String>,
+    sysctl: Option<BTreeMap<String, String>>,
+}
+
+/// `dns`, where a list that is empty is a wish, and one that is missing is none.
+#[derive(Debug, Deserialize)]
+struct RawDns {
+    nameservers: Option<Vec<String>>,
+    domain: Option<String>,
+    search: Option<Vec<String>>,
+    options: Option<Vec<String>>,
 }
 
 /// What an operator asks of this plugin.
@@ -31,17 +53,44 @@ pub struct Config {
     pub mtu: Option<u32>,
     /// `ipMasq`: whether pods reach the outside with the node's address, and where they keep their own.
     pub masquerade: Option<Masquerade>,
-    /// `dns`, which replaces the IPAM plugin's if it is there.
+    /// `dns`, which replaces the IPAM plugin's if it says anything.
     pub dns: Option<Dns>,
     /// `ipam.type`.
     pub ipam_type: String,
+    /// `antiSpoofing`.
+    pub guard: Guard,
+    /// `gateway`.
+    pub gateway: Gateway,
+    /// `hostInterfacePrefix`, if it is not the usual one.
+    pub host_prefix: Option<String>,
+    /// `sysctl`: settings of the pod's interface.
+    pub sysctl: Vec<PodSysctl>,
+    /// How fast the pod may send and receive.
+    pub bandwidth: Bandwidth,
+    /// The hardware address that somebody wishes for.
+    pub mac: Option<MacAddr6>,
 }
 
-/// Where masquerading ends.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Masquerade {
-    /// `nonMasqueradeCIDRs`: destinations that see the pod's own address.
-    pub not_to: Vec<IpNetwork>,
+/// What a pod may send.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Guard {
+    /// `strict`: only from its own addresses and its own hardware address.
+    #[default]
+    Strict,
+    /// `addresses`: only from its own addresses; its hardware address may change.
+    Addresses,
+    /// `off`: everything.
+    Off,
+}
+
+/// Which next hop a pod sees.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Gateway {
+    /// `link-local`: 169.254.1.1 and fe80::1, on every network.
+    #[default]
+    LinkLocal,
+    /// `range`: the gateway that the IPAM plugin names for the address, if it does.
+    Range,
 }
 
 impl Config {
@@ -51,33 +100,69 @@ impl Config {
     /// Code 7 or 2 with key and value.
     pub fn of(conf: &NetConf) -> Result<Self, CniError> {
         let raw: RawConfig = conf.parse()?;
-        let ipam_type = conf.ipam_type.clone().filter(|name| !name.is_empty()).ok_or_else(|| {
-            CniError::new(ErrorCode::InvalidConfig, "invalid network config: ipam.type is missing").with_details(format!(
-                "name the IPAM plugin that gives out addresses, for example \"ipam\": {{\"type\": \"{OWN_IPAM}\", \"podCIDR\": \"10.244.1.0/24\"}}"
-            ))
-        })?;
-        if is_main_plugin(&ipam_type, conf) {
-            let why = "is this main plugin itself, which would run itself without end";
-            return Err(CniError::new(
-                ErrorCode::InvalidConfig,
-                format!("invalid network config: ipam.type={ipam_type:?}: {why}"),
-            )
-            .with_details(format!("name an IPAM plugin, for example {OWN_IPAM:?}")));
-        }
-        if let Some(backend) = raw.ip_masq_backend.filter(|backend| backend != "nftables") {
-            return Err(CniError::new(
-                ErrorCode::UnsupportedField,
-                format!("unsupported value: ipMasqBackend={backend:?}: this plugin masquerades by \"nftables\" only"),
-            ));
-        }
-        let not_to = networks("nonMasqueradeCIDRs", raw.non_masquerade_cidrs.as_deref().unwrap_or_default())?;
         Ok(Self {
-            mtu: checked_mtu(raw.mtu.unwrap_or(0))?,
-            masquerade: raw.ip_masq.unwrap_or(false).then_some(Masquerade { not_to }),
-            dns: raw.dns,
-            ipam_type,
+            mtu: mtu("mtu", raw.mtu.unwrap_or(0))?,
+            masquerade: Masquerade::of(conf.parse()?)?,
+            dns: raw.dns.and_then(RawDns::if_set),
+            ipam_type: ipam_type(conf)?,
+            guard: one_of(
+                "antiSpoofing",
+                raw.anti_spoofing.as_deref(),
+                &[("strict", Guard::Strict), ("addresses", Guard::Addresses), ("off", Guard::Off)],
+            )?,
+            gateway: one_of(
+                "gateway",
+                raw.gateway.as_deref(),
+                &[("link-local", Gateway::LinkLocal), ("range", Gateway::Range)],
+            )?,
+            host_prefix: raw.host_interface_prefix.filter(|prefix| !prefix.is_empty()).map(prefix).transpose()?,
+            sysctl: raw.sysctl.unwrap_or_default().iter().map(sysctl).collect::<Result<_, _>>()?,
+            bandwidth: Bandwidth::of(conf.parse()?, &conf.runtime_config)?,
+            mac: None,
         })
     }
+}
+
+impl RawDns {
+    /// The reference's rule: one key with a value, be it an empty list, and all of the IPAM plugin's is replaced.
+    fn if_set(self) -> Option<Dns> {
+        let domain = self.domain.filter(|domain| !domain.is_empty());
+        let lists = [&self.nameservers, &self.search, &self.options];
+        (domain.is_some() || lists.iter().any(|list| list.is_some())).then(|| Dns {
+            nameservers: self.nameservers.unwrap_or_default(),
+            domain,
+            search: self.search.unwrap_or_default(),
+            options: self.options.unwrap_or_default(),
+        })
+    }
+}
+
+/// Code 7 with key, value and what is wrong.
+pub(crate) fn invalid(key: impl std::fmt::Display, value: impl std::fmt::Debug, why: &str) -> CniError {
+    CniError::new(ErrorCode::InvalidConfig, format!("invalid network config: {key}={value:?}: {why}"))
+}
+
+fn one_of<T: Copy + Default>(key: &str, value: Option<&str>, choices: &[(&str, T)]) -> Result<T, CniError> {
+    let Some(value) = value.filter(|value| !value.is_empty()) else { return Ok(T::default()) };
+    choices.iter().find(|(name, _)| *name == value).map(|(_, choice)| *choice).ok_or_else(|| {
+        let names: Vec<String> = choices.iter().map(|(name, _)| format!("{name:?}")).collect();
+        invalid(key, value, &format!("must be one of {}", names.join(", ")))
+    })
+}
+
+fn ipam_type(conf: &NetConf) -> Result<String, CniError> {
+    let ipam_type = conf.ipam_type.clone().filter(|name| !name.is_empty()).ok_or_else(|| {
+        CniError::new(ErrorCode::InvalidConfig, "invalid network config: ipam.type is missing").with_details(format!(
+            "name the IPAM plugin that gives out addresses, for example \"ipam\": {{\"type\": \"{OWN_IPAM}\", \"podCIDR\": \"10.244.1.0/24\"}}"
+        ))
+    })?;
+    if is_main_plugin(&ipam_type, conf) {
+        let why = "is this main plugin itself, which would run itself without end";
+        return Err(
+            invalid("ipam.type", ipam_type, why).with_details(format!("name an IPAM plugin, for example {OWN_IPAM:?}"))
+        );
+    }
+    Ok(ipam_type)
 }
 
 /// Whether an IPAM type is this plugin, by its own name or the one it is installed under.
@@ -86,33 +171,24 @@ pub fn is_main_plugin(ipam_type: &str, conf: &NetConf) -> bool {
     ipam_type == "podwire" || ipam_type == conf.plugin_type
 }
 
-fn checked_mtu(mtu: u32) -> Result<Option<u32>, CniError> {
+fn mtu(key: &str, mtu: u32) -> Result<Option<u32>, CniError> {
     match mtu {
         0 => Ok(None),
         MTU_MIN..=MTU_MAX => Ok(Some(mtu)),
-        _ => Err(CniError::new(
-            ErrorCode::InvalidConfig,
-            format!("invalid network config: mtu={mtu}: must be 0, or {MTU_MIN} to {MTU_MAX} bytes"),
-        )),
+        _ => Err(invalid(key, mtu, &format!("must be 0, or {MTU_MIN} to {MTU_MAX} bytes"))),
     }
 }
 
-/// CIDRs without host bits: "10.1.2.3/8" is more likely a mistake than a wish.
-fn networks(key: &str, texts: &[String]) -> Result<Vec<IpNetwork>, CniError> {
-    let invalid = |index: usize, text: &str, why: String| {
-        CniError::new(ErrorCode::InvalidConfig, format!("invalid network config: {key}[{index}]={text:?}: {why}"))
-    };
-    texts
-        .iter()
-        .enumerate()
-        .map(|(index, text)| {
-            let network: IpNetwork = text.parse().map_err(|_| invalid(index, text, "is not a CIDR".to_owned()))?;
-            if network.ip() == network.network() {
-                Ok(network)
-            } else {
-                let meant = format!("has host bits set; the network is {}/{}", network.network(), network.prefix());
-                Err(invalid(index, text, meant))
-            }
-        })
-        .collect()
+fn prefix(prefix: String) -> Result<String, CniError> {
+    let starts = prefix.starts_with(|first: char| first.is_ascii_alphabetic());
+    let possible = starts && prefix.chars().all(|char| char.is_ascii_alphanumeric() || matches!(char, '-' | '_'));
+    if possible && prefix.len() <= PREFIX_MAX {
+        return Ok(prefix);
+    }
+    let why = format!("must be a letter and up to {} letters, digits, '-' or '_'", PREFIX_MAX - 1);
+    Err(invalid("hostInterfacePrefix", prefix, &why))
+}
+
+fn sysctl((key, value): (&String, &String)) -> Result<PodSysctl, CniError> {
+    PodSysctl::new(key, value).map_err(|why| invalid(format!("sysctl[{key:?}]"), value, &why))
 }

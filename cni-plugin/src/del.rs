@@ -8,7 +8,7 @@ use cni_spec::log::step;
 use crate::firewall::Firewall;
 use crate::names::Names;
 use crate::pod::{Node, Pod};
-use crate::{Error, addresses};
+use crate::{Error, addresses, pod_rules};
 
 /// For how long a removal of rules is better not followed by closing the socket: some grace periods of RCU.
 const SETTLING: Duration = Duration::from_millis(100);
@@ -22,8 +22,11 @@ const SETTLING: Duration = Duration::from_millis(100);
 /// What could not be removed and is still there.
 pub fn del(request: &DelRequest) -> Result<(), Error> {
     let mut errors = Vec::new();
+    let mut in_pod = None;
     // An attachment whose names the kernel could not keep was refused at ADD, so there is nothing of it.
     if let Ok(names) = Names::of(&request.attachment) {
+        let ifname = request.attachment.ifname.as_str();
+        in_pod = request.netns.as_deref().and_then(|netns| pod_rules::remove(netns, ifname, &names).err());
         let firewall = step("rules", || {
             let mut firewall = Firewall::open_if_any(&request.attachment.network)?;
             firewall.as_mut().map_or(Ok(()), |rules| rules.remove(&names.owner))?;
@@ -35,6 +38,8 @@ pub fn del(request: &DelRequest) -> Result<(), Error> {
     if errors.is_empty() {
         errors.extend(step("release", || addresses::release(request)).err());
     }
+    // A rule that is left in the pod keeps nobody else from having the address.
+    errors.extend(in_pod);
     Error::all_of(errors)
 }
 

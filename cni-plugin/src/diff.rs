@@ -8,6 +8,8 @@ use cni_spec::Route;
 use ipnetwork::IpNetwork;
 use macaddr::MacAddr6;
 
+use crate::config::Rate;
+use crate::ruleset::Placed;
 use crate::step::{Place, Step};
 
 /// What the kernel holds on one side of the pair.
@@ -21,6 +23,17 @@ pub struct Side {
     pub routes: Vec<ObservedRoute>,
     /// Permanent neighbour entries on it.
     pub neighbours: Vec<(IpAddr, MacAddr6)>,
+    /// How fast it sends, if that is limited.
+    pub shaped: Option<Shaped>,
+}
+
+/// A token bucket, as far as the kernel gives it back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shaped {
+    /// Bytes per second.
+    pub rate: u64,
+    /// Bytes that may wait.
+    pub limit: u32,
 }
 
 /// A link, as far as a plan says anything about it.
@@ -56,8 +69,10 @@ pub struct Observed {
     pub pod: Side,
     /// Values of the settings that the plan names; missing if unreadable.
     pub sysctls: BTreeMap<(Place, String), String>,
-    /// Who is masqueraded, by the comment of the element.
-    pub masqueraded: BTreeMap<IpAddr, Option<String>>,
+    /// Rules inside the pod: packets from which address are routed by which table.
+    pub rules: Vec<(IpAddr, u32)>,
+    /// Elements in sets of nf_tables, without their comments, and these.
+    pub elements: BTreeMap<Placed, Option<String>>,
 }
 
 /// One thing that is not as ADD left it.
@@ -99,6 +114,8 @@ impl Observed {
 fn found_instead(step: &Step, observed: &Observed) -> Option<String> {
     match step {
         Step::Veth { host, pod, .. } => veth(host, pod, observed),
+        // The link was found by its alias, whatever it is called; what carries its name is looked at on its own.
+        Step::Rename { .. } => None,
         Step::Sysctl { place, key, value } => match observed.sysctls.get(&(*place, key.clone())) {
             Some(found) if found == value => None,
             Some(found) => Some(found.clone()),
@@ -114,20 +131,33 @@ fn found_instead(step: &Step, observed: &Observed) -> Option<String> {
             let carrier = observed.side(*place).link.as_ref().is_some_and(|link| link.carrier);
             (!carrier).then(|| "no carrier".to_owned())
         }
-        Step::Address { address, .. } => {
+        Step::Address { place, address, .. } => {
             let of_family = |found: &&IpNetwork| found.is_ipv4() == address.is_ipv4();
-            missing(observed.pod.addresses.iter().filter(of_family), |found| found == address)
+            missing(observed.side(*place).addresses.iter().filter(of_family), |found| found == address)
         }
+        Step::Neighbour { permanent: false, .. } => None,
         Step::Neighbour { place, address, .. } => neighbour(*place, *address, observed),
+        Step::Rule { from, table } => {
+            (!observed.rules.contains(&(*from, *table))).then(|| "nothing of the kind".to_owned())
+        }
+        Step::Shape { place, rate, .. } => shape(*rate, observed.side(*place).shaped),
         Step::Route { place, route, .. } => {
             let of_family = |found: &&ObservedRoute| found.dst.is_ipv4() == route.dst.is_ipv4();
             missing(observed.side(*place).routes.iter().filter(of_family), |found| same_way(found, route))
         }
-        Step::Masquerade { address, owner, .. } => match observed.masqueraded.get(address) {
-            Some(Some(found)) if found == owner => None,
+        Step::Element(placed) => match observed.elements.get(&placed.key()) {
+            Some(found) if *found == placed.element.comment => None,
             Some(found) => Some(format!("the element of {:?}", found.as_deref().unwrap_or_default())),
             None => Some("no such element".to_owned()),
         },
+    }
+}
+
+fn shape(wanted: Rate, found: Option<Shaped>) -> Option<String> {
+    match found {
+        None => Some("no token bucket".to_owned()),
+        Some(found) if (found.rate, found.limit) == (wanted.rate, wanted.limit) => None,
+        Some(Shaped { rate, limit }) => Some(format!("rate {rate}bps limit {limit}b")),
     }
 }
 

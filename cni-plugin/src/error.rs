@@ -60,6 +60,12 @@ pub enum Error {
         /// Its ifalias.
         alias: String,
     },
+    /// The pod would have the hardware address of the node's end.
+    #[error("the hardware address {mac} is that of the node's end of the link: wish for another one")]
+    MacTaken {
+        /// The address.
+        mac: String,
+    },
     /// A netlink socket could not be opened.
     #[error("failed to open a netlink socket in {place}")]
     Netlink {
@@ -170,7 +176,9 @@ impl From<Error> for CniError {
     fn from(error: Error) -> Self {
         match error {
             Error::Config(error) => error,
-            Error::OwnerTooLong { .. } | Error::Rules { .. } => Self::from_source(ErrorCode::InvalidConfig, &error),
+            Error::OwnerTooLong { .. } | Error::MacTaken { .. } | Error::Rules { .. } => {
+                Self::from_source(ErrorCode::InvalidConfig, &error)
+            }
             Error::Netns { .. }
             | Error::NetnsIsHost { .. }
             | Error::IfNameTaken { .. }

@@ -1,66 +1,31 @@
-//! The network's masquerade rules in the kernel: made with its first pod, gone with its last.
+//! Attachments' elements in nf_tables, and the tables they are in: made with the first pod, gone with the last.
 
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cni_spec::{Attachment, NetworkName, ValidAttachments};
-use ipnetwork::IpNetwork;
 use kernel::nft::{Nft, Refusal};
 use nft_model::{Change, Element, Family, Table, Value};
 
-use crate::Error;
-use crate::config::Masquerade;
 use crate::diff::Difference;
-use crate::masquerade::{PODS, element, table};
-use crate::names::masquerade_table;
+use crate::names::{GUARD_TABLE, masquerade_table};
+use crate::ruleset::{Placed, Rules};
+use crate::{Error, guard, masquerade};
 
 /// How often a change is tried that other processes got in the way of: each failure means that one of them
 /// succeeded.
 const TRIES: usize = 256;
 
-/// One network's table, in both families.
+/// The tables that a network's attachments can have elements in.
 pub struct Firewall {
     nft: Nft,
     network: NetworkName,
-    name: String,
 }
 
-/// The table together with the rules it should have.
-pub struct Masquerading<'a> {
-    firewall: Firewall,
-    rules: &'a Masquerade,
-}
-
-impl<'a> Masquerading<'a> {
-    /// Opens a socket in the node's namespace.
-    ///
-    /// # Errors
-    /// [`Error::Netlink`].
-    pub fn open(network: &NetworkName, rules: &'a Masquerade) -> Result<Self, Error> {
-        Ok(Self { firewall: Firewall::open(network)?, rules })
-    }
-
-    /// Has a pod's address masqueraded, and makes the table if this is its first pod.
-    ///
-    /// # Errors
-    /// [`Error::Step`].
-    pub fn add(&mut self, address: IpAddr, owner: &str) -> Result<(), Error> {
-        let frame = frame(&self.firewall.network, Family::of(address), self.rules)?;
-        let wanted = element(address, owner);
-        for _ in 0..TRIES {
-            match self.firewall.try_add(&frame, &wanted) {
-                Err(error) if is_race(&error) => {}
-                done => {
-                    return done.map_err(|source| {
-                        step(
-                            format!("nft add element {} {} {PODS} {{ {wanted} }}", frame.family(), frame.name()),
-                            source,
-                        )
-                    });
-                }
-            }
-        }
-        Err(Error::Contended { table: frame.name().to_owned(), tries: TRIES })
-    }
+/// What a table holds of attachments.
+struct Held {
+    family: Family,
+    table: String,
+    elements: Vec<(&'static str, Element)>,
 }
 
 impl Firewall {
@@ -70,7 +35,7 @@ impl Firewall {
     /// [`Error::Netlink`].
     pub fn open(network: &NetworkName) -> Result<Self, Error> {
         let nft = Nft::open().map_err(|source| Error::Netlink { place: "the node's namespace", source })?;
-        Ok(Self { nft, network: network.clone(), name: masquerade_table(network) })
+        Ok(Self { nft, network: network.clone() })
     }
 
     /// As [`Firewall::open`]; nothing on a kernel without netfilter, which can hold nothing of ours.
@@ -86,7 +51,26 @@ impl Firewall {
         }
     }
 
-    /// Removes what an attachment has in the table; that nothing is there is as good.
+    /// Adds elements, all of them in one transaction, and makes the tables that are not there.
+    ///
+    /// # Errors
+    /// [`Error::Step`].
+    pub fn add(&mut self, rules: &Rules, wanted: &[Placed]) -> Result<(), Error> {
+        let frames = rules.tables(&self.network)?;
+        let frames: Vec<Table> = frames.into_iter().filter(|frame| wanted.iter().any(|one| one.is_in(frame))).collect();
+        for _ in 0..TRIES {
+            match self.try_add(&frames, wanted) {
+                Err(error) if is_race(&error) => {}
+                done => {
+                    let words = || wanted.iter().map(|placed| format!("nft {placed}")).collect::<Vec<_>>().join("; ");
+                    return done.map_err(|source| step(words(), source));
+                }
+            }
+        }
+        Err(self.contended())
+    }
+
+    /// Removes what an attachment has in the tables; that nothing is there is as good.
     ///
     /// # Errors
     /// [`Error::Step`].
@@ -94,45 +78,46 @@ impl Firewall {
         self.remove_where(|element| element.comment.as_deref() == Some(owner))
     }
 
-    /// Removes what belongs to no valid attachment.
+    /// Removes what belongs to no valid attachment of the network.
     ///
     /// # Errors
     /// [`Error::Step`].
     pub fn gc(&mut self, valid: &ValidAttachments) -> Result<(), Error> {
+        let network = self.network.clone();
         self.remove_where(|element| {
             let owner = element.comment.as_deref().and_then(|owner| owner.parse().ok());
-            owner.is_some_and(|attachment: Attachment| !valid.contains(&attachment))
+            owner.is_some_and(|attachment: Attachment| attachment.network == network && !valid.contains(&attachment))
         })
     }
 
-    /// Who is masqueraded, with the comments of the elements.
+    /// Every element of an attachment, with its comment.
     ///
     /// # Errors
     /// [`Error::Observe`].
-    pub fn pods(&mut self) -> Result<Vec<(IpAddr, Option<String>)>, Error> {
-        let mut pods = Vec::new();
-        for family in Family::ALL {
-            let elements = self.elements(family)?.unwrap_or_default();
-            pods.extend(elements.into_iter().filter_map(|element| match element.key.as_slice() {
-                [Value::Addr(address)] => Some((*address, element.comment)),
-                _ => None,
-            }));
-        }
-        Ok(pods)
+    pub fn elements(&mut self) -> Result<BTreeMap<Placed, Option<String>>, Error> {
+        let held = self.held()?;
+        let placed = |Held { family, table, elements }: Held| {
+            elements.into_iter().map(move |(set, element)| {
+                let comment = element.comment;
+                let element = Element::new(element.key);
+                (Placed { family, table: table.clone(), set, element }, comment)
+            })
+        };
+        Ok(held.into_iter().flat_map(placed).collect())
     }
 
-    /// How the tables of the addresses' families differ from what they should be, elements aside.
+    /// How the tables that elements are in differ from what they should be, elements aside.
     ///
     /// # Errors
     /// [`Error::Observe`].
-    pub fn differences(&mut self, rules: &Masquerade, addresses: &[IpNetwork]) -> Result<Vec<Difference>, Error> {
+    pub fn differences(&mut self, rules: &Rules, wanted: &[Placed]) -> Result<Vec<Difference>, Error> {
         let mut found = Vec::new();
-        for family in Family::ALL {
-            if !addresses.iter().any(|address| Family::of_network(*address) == family) {
+        for expected in rules.tables(&self.network)? {
+            if !wanted.iter().any(|one| one.is_in(&expected)) {
                 continue;
             }
-            let expected = frame(&self.network, family, rules)?;
-            let there = self.nft.read_frame(family, &self.name).map_err(|source| self.unreadable(family, source))?;
+            let (family, name) = (expected.family(), expected.name());
+            let there = self.nft.read_frame(family, name).map_err(|source| unreadable(family, name, source))?;
             if there.as_ref() != Some(&expected) {
                 let found_text = there.map_or_else(|| "no such table".to_owned(), |table| table.to_string());
                 found.push(Difference { expected: expected.to_string(), found: found_text });
@@ -146,92 +131,166 @@ impl Firewall {
     /// # Errors
     /// [`Error::Observe`].
     pub fn is_usable(&mut self) -> Result<(), Error> {
-        self.nft.table(Family::Ip, &self.name).map(drop).map_err(|source| self.unreadable(Family::Ip, source))
+        let answer = self.nft.table(Family::Ip, GUARD_TABLE).map(drop);
+        answer.map_err(|source| unreadable(Family::Ip, GUARD_TABLE, source))
     }
 
-    fn try_add(&mut self, frame: &Table, wanted: &Element) -> kernel::Result<()> {
-        let (family, name) = (frame.family(), frame.name());
-        let add = |elements| Change::AddElements { family, table: name.to_owned(), set: PODS.to_owned(), elements };
+    fn try_add(&mut self, frames: &[Table], wanted: &[Placed]) -> kernel::Result<()> {
         let generation = self.nft.generation()?;
-        let Some(there) = self.nft.table(family, name)? else {
-            return self.nft.commit(&[Change::AddTable(frame.clone()), add(vec![wanted.clone()])]);
-        };
-        if there.comment.as_deref() != Some(frame.comment().unwrap_or_default()) {
-            // The config changed since the table was made: new rules, the same pods, in one transaction.
-            let mut pods = self.nft.elements(family, name, PODS)?;
-            pods.retain(|element| element.key != wanted.key);
-            pods.push(wanted.clone());
-            let replace =
-                [Change::DeleteTable { family, name: name.to_owned() }, Change::AddTable(frame.clone()), add(pods)];
-            return self.nft.commit_if_unchanged(&replace, generation);
-        }
-        match self.nft.element(family, name, PODS, &wanted.key)? {
-            None => self.nft.commit(&[add(vec![wanted.clone()])]),
-            Some(same) if same == *wanted => Ok(()),
-            // The address is ours by the ledger, so the element is a leftover of an owner that is gone.
-            Some(_) => {
-                let replace = [destroy(family, name, vec![wanted.key.clone()]), add(vec![wanted.clone()])];
-                self.nft.commit_if_unchanged(&replace, generation)
+        let mut changes = Vec::new();
+        let mut removes = false;
+        for frame in frames {
+            let ours: Vec<&Placed> = wanted.iter().filter(|placed| placed.is_in(frame)).collect();
+            let there = self.nft.table(frame.family(), frame.name())?;
+            match there {
+                None => {
+                    changes.push(Change::AddTable(frame.clone()));
+                    changes.extend(ours.into_iter().map(Placed::add));
+                }
+                Some(there) if there.comment.as_deref() == frame.comment() => {
+                    for placed in ours {
+                        removes |= self.add_to_table(placed, &mut changes)?;
+                    }
+                }
+                // Other rules than those of this config: ours instead, with the same pods.
+                Some(_) => {
+                    removes = true;
+                    self.replace_table(frame, &ours, &mut changes)?;
+                }
             }
         }
+        if removes { self.nft.commit_if_unchanged(&changes, generation) } else { self.nft.commit(&changes) }
     }
 
-    fn remove_where(&mut self, is_gone: impl Fn(&Element) -> bool) -> Result<(), Error> {
-        let errors = Family::ALL.into_iter().filter_map(|family| self.remove_from(family, &is_gone).err()).collect();
-        Error::all_of(errors)
+    /// What has to be done for an element; tells whether something is removed by it.
+    fn add_to_table(&mut self, placed: &Placed, changes: &mut Vec<Change>) -> kernel::Result<bool> {
+        let Placed { family, table, set, element } = placed;
+        match self.nft.element(*family, table, set, &element.key)? {
+            Some(same) if same == *element => return Ok(false),
+            // The address is ours by the ledger, so the element is a leftover of an owner that is gone.
+            Some(_) => changes.push(destroy(*family, table, set, vec![element.key.clone()])),
+            None => {
+                changes.push(placed.add());
+                return Ok(false);
+            }
+        }
+        changes.push(placed.add());
+        Ok(true)
+    }
+
+    fn replace_table(&mut self, frame: &Table, ours: &[&Placed], changes: &mut Vec<Change>) -> kernel::Result<()> {
+        let (family, table) = (frame.family(), frame.name());
+        changes.push(Change::DeleteTable { family, name: table.to_owned() });
+        changes.push(Change::AddTable(frame.clone()));
+        for set in frame.sets() {
+            let mut elements = match self.nft.elements(family, table, &set.name) {
+                Err(error) if refusal(&error) == Some(Refusal::NotFound) => Vec::new(),
+                elements => elements?,
+            };
+            let wanted: Vec<&Element> =
+                ours.iter().filter(|placed| placed.set == set.name).map(|placed| &placed.element).collect();
+            elements.retain(|element| wanted.iter().all(|one| one.key != element.key));
+            elements.extend(wanted.into_iter().cloned());
+            if !elements.is_empty() {
+                changes.push(Change::AddElements { family, table: table.to_owned(), set: set.name.clone(), elements });
+            }
+        }
+        Ok(())
     }
 
     /// Look and removal are tied by the generation. The kernel removes elements by their key alone: of two DELs of
     /// one attachment the later could otherwise take the element of whoever got the address in between. And the
     /// last one out removes the table, unless somebody came in after the look.
-    fn remove_from(&mut self, family: Family, is_gone: &impl Fn(&Element) -> bool) -> Result<(), Error> {
+    fn remove_where(&mut self, is_gone: impl Fn(&Element) -> bool) -> Result<(), Error> {
         for _ in 0..TRIES {
             let generation = match self.nft.generation() {
                 Err(error) if refusal(&error) == Some(Refusal::NotSupported) => return Ok(()),
-                generation => generation.map_err(|source| self.unreadable(family, source))?,
+                generation => generation.map_err(|source| unreadable(Family::Ip, GUARD_TABLE, source))?,
             };
-            let (gone, kept): (Vec<_>, Vec<_>) = match self.elements(family)? {
-                None => return Ok(()),
-                Some(elements) => elements.into_iter().partition(is_gone),
-            };
-            let change = match (gone.is_empty(), kept.is_empty()) {
-                (true, false) => return Ok(()),
-                (_, true) => Change::DeleteTable { family, name: self.name.clone() },
-                (false, false) => destroy(family, &self.name, gone.into_iter().map(|element| element.key).collect()),
-            };
-            match self.nft.commit_if_unchanged(std::slice::from_ref(&change), generation) {
+            let changes: Vec<Change> = self.held()?.iter().flat_map(|held| held.without(&is_gone)).collect();
+            if changes.is_empty() {
+                return Ok(());
+            }
+            match self.nft.commit_if_unchanged(&changes, generation) {
                 Err(error) if is_race(&error) => {}
-                done => return done.map_err(|source| step(format!("nft {change}"), source)),
+                done => {
+                    let words = || changes.iter().map(|change| format!("nft {change}")).collect::<Vec<_>>().join("; ");
+                    return done.map_err(|source| step(words(), source));
+                }
             }
         }
-        Err(Error::Contended { table: self.name.clone(), tries: TRIES })
+        Err(self.contended())
+    }
+
+    /// What there is of the network's tables and the node's.
+    fn held(&mut self) -> Result<Vec<Held>, Error> {
+        let tables =
+            [(masquerade_table(&self.network), &[masquerade::PODS][..]), (GUARD_TABLE.to_owned(), &guard::SETS)];
+        let mut held = Vec::new();
+        for family in Family::ALL {
+            for (table, sets) in &tables {
+                if let Some(elements) = self.elements_of(family, table, sets)? {
+                    held.push(Held { family, table: table.clone(), elements });
+                }
+            }
+        }
+        Ok(held)
     }
 
     /// `None` where there is no table: a request about a set of a table that is not there is an error.
-    fn elements(&mut self, family: Family) -> Result<Option<Vec<Element>>, Error> {
-        let elements = match self.nft.table(family, &self.name) {
-            Ok(Some(_)) => self.nft.elements(family, &self.name, PODS).map(Some),
-            Ok(None) => Ok(None),
-            Err(error) => Err(error),
-        };
-        match elements {
-            // A kernel without nf_tables has nothing of ours in it.
-            Err(source) if matches!(refusal(&source), Some(Refusal::NotFound | Refusal::NotSupported)) => Ok(None),
-            found => found.map_err(|source| self.unreadable(family, source)),
+    fn elements_of(
+        &mut self,
+        family: Family,
+        table: &str,
+        sets: &[&'static str],
+    ) -> Result<Option<Vec<(&'static str, Element)>>, Error> {
+        // A kernel without nf_tables has nothing of ours in it.
+        let nothing = |error: &kernel::Error| matches!(refusal(error), Some(Refusal::NotFound | Refusal::NotSupported));
+        match self.nft.table(family, table) {
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(None),
+            Err(error) if nothing(&error) => return Ok(None),
+            Err(source) => return Err(unreadable(family, table, source)),
         }
+        let mut elements = Vec::new();
+        for set in sets {
+            match self.nft.elements(family, table, set) {
+                Ok(found) => elements.extend(found.into_iter().map(|element| (*set, element))),
+                Err(error) if nothing(&error) => {}
+                Err(source) => return Err(unreadable(family, table, source)),
+            }
+        }
+        Ok(Some(elements))
     }
 
-    fn unreadable(&self, family: Family, source: kernel::Error) -> Error {
-        Error::Observe { what: format!("the table {family} {}", self.name), source }
+    fn contended(&self) -> Error {
+        let tables = format!("{GUARD_TABLE} and {}", masquerade_table(&self.network));
+        Error::Contended { table: tables, tries: TRIES }
     }
 }
 
-fn frame(network: &NetworkName, family: Family, rules: &Masquerade) -> Result<Table, Error> {
-    table(network, family, rules).map_err(|source| Error::Rules { network: network.clone(), source })
+impl Held {
+    /// What has to be done so that the elements that are gone are not there.
+    fn without(&self, is_gone: impl Fn(&Element) -> bool) -> Vec<Change> {
+        let Self { family, table, elements } = self;
+        let (gone, kept): (Vec<_>, Vec<_>) = elements.iter().partition(|(_, element)| is_gone(element));
+        if kept.is_empty() {
+            return vec![Change::DeleteTable { family: *family, name: table.clone() }];
+        }
+        let sets: BTreeSet<&str> = gone.iter().map(|(set, _)| *set).collect();
+        let keys_of = |wanted: &str| -> Vec<Vec<Value>> {
+            gone.iter().filter(|(set, _)| *set == wanted).map(|(_, element)| element.key.clone()).collect()
+        };
+        sets.into_iter().map(|set| destroy(*family, table, set, keys_of(set))).collect()
+    }
 }
 
-fn destroy(family: Family, table: &str, keys: Vec<Vec<Value>>) -> Change {
-    Change::DestroyElements { family, table: table.to_owned(), set: PODS.to_owned(), keys }
+fn destroy(family: Family, table: &str, set: &str, keys: Vec<Vec<Value>>) -> Change {
+    Change::DestroyElements { family, table: table.to_owned(), set: set.to_owned(), keys }
+}
+
+fn unreadable(family: Family, table: &str, source: kernel::Error) -> Error {
+    Error::Observe { what: format!("the table {family} {table}"), source }
 }
 
 fn step(step: String, source: kernel::Error) -> Error {

@@ -28,10 +28,12 @@ pub fn table(network: &NetworkName, family: Family, masquerade: &Masquerade) -> 
     kept.push(multicast(family));
     kept.sort_unstable();
     kept.dedup();
+    let source = masquerade.source.iter().find(|source| Family::of(**source) == family);
+    let translation = source.map_or(Statement::Masquerade, |source| Statement::Snat(*source));
     let outside = Chain::new("outside")
         .with_rule([Statement::lookup([Field::Daddr], PODS), Statement::Return])
         .with_rules(kept.into_iter().map(|cidr| Rule::from([Statement::DaddrIn(cidr), Statement::Return])))
-        .with_rule([Statement::Masquerade]);
+        .with_rule([translation]);
     let postrouting = Chain::base("postrouting", Base::srcnat())
         .with_rule([Statement::lookup([Field::Saddr], PODS), Statement::jump("outside")]);
     let build = |comment| {

@@ -19,11 +19,19 @@ const TABLE_PREFIX: &str = "podwire-masq-";
 /// An nf_tables name may have 255 bytes (`NFT_NAME_MAXLEN`); one that people read should have fewer.
 const TABLE_NETWORK_MAX: usize = 64;
 
+/// `IFNAMSIZ` without the NUL (include/uapi/linux/if.h).
+const INTERFACE_NAME_MAX: usize = 15;
+
+/// Where the numbers of routing tables begin that stand for attachments: beyond those that people choose.
+const TABLES_FROM: u32 = 0x7000_0000;
+
 /// What one attachment's objects are called.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
-    /// The host end of the veth pair: `pw` and 13 characters that stand for the attachment.
+    /// The host end of the veth pair: `pw`, or `hostInterfacePrefix`, and characters that stand for the attachment.
     pub host_link: String,
+    /// What the host end is called while it is made, whatever the config says: `pw` and 13 characters.
+    pub made_as: String,
     /// Its hardware address.
     pub host_mac: MacAddr6,
     /// The pod's hardware address.
@@ -32,6 +40,9 @@ pub struct Names {
     pub owner: String,
     /// `podwire NETWORK CONTAINERID IFNAME`: the ifalias of the host end.
     pub alias: String,
+    /// The routing table inside the pod for packets from this attachment's addresses, where the main table sends them
+    /// another way. The next number is that for packets from other networks' addresses.
+    pub table: u32,
 }
 
 impl Names {
@@ -59,11 +70,25 @@ impl Names {
         let start = mac_start(&attachment.network);
         Ok(Self {
             host_link: format!("pw{label}"),
+            made_as: format!("pw{label}"),
             host_mac: local_mac(start, &digest[16..19], 0),
             pod_mac: local_mac(start, &digest[16..19], 1),
             alias: format!("{ALIAS_PREFIX}{owner}"),
+            table: TABLES_FROM + (u32::from_be_bytes([0, digest[24], digest[25], digest[26]]) << 1),
             owner,
         })
+    }
+
+    /// With another beginning of the host end's name. The end of the name tells attachments apart, so that is what is
+    /// kept of it.
+    #[must_use]
+    pub fn with_prefix(mut self, prefix: Option<&str>) -> Self {
+        if let Some(prefix) = prefix {
+            let label = &self.made_as["pw".len()..];
+            let kept = INTERFACE_NAME_MAX.saturating_sub(prefix.len()).min(label.len());
+            self.host_link = format!("{prefix}{}", &label[label.len() - kept..]);
+        }
+        self
     }
 }
 
@@ -100,6 +125,9 @@ fn digest(parts: &[&str]) -> [u8; 32] {
 pub fn attachment_of_alias(alias: &str) -> Option<Attachment> {
     alias.strip_prefix(ALIAS_PREFIX)?.parse().ok()
 }
+
+/// The nf_tables table of what pods may send, for all networks of the node.
+pub const GUARD_TABLE: &str = "podwire-guard";
 
 /// The nf_tables table of a network's masquerade rules.
 #[must_use]
@@ -143,6 +171,16 @@ mod tests {
         for mac in [names.host_mac, names.pod_mac] {
             assert_eq!(mac.as_bytes()[0] & 0b11, 0b10);
         }
+    }
+
+    #[test]
+    fn a_prefix_of_ones_own_leaves_what_tells_attachments_apart() {
+        let names = Names::of(&attachment("a")).unwrap();
+        assert_eq!(names.clone().with_prefix(None), names);
+        let other = names.clone().with_prefix(Some("cali"));
+        assert_eq!(other.host_link, format!("cali{}", &names.host_link[4..]));
+        assert_eq!((other.host_link.len(), &other.made_as), (15, &names.host_link));
+        assert_eq!(names.clone().with_prefix(Some("v")).host_link, format!("v{}", &names.host_link[2..]));
     }
 
     #[test]

@@ -1,18 +1,19 @@
 //! Reading what a plan's steps are about.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use kernel::rtnl::{Link, Rtnl};
 use kernel::sysctl;
 
 use crate::Error;
-use crate::diff::{Observed, ObservedLink, ObservedRoute, Side};
+use crate::diff::{Observed, ObservedLink, ObservedRoute, Shaped, Side};
 use crate::firewall::Firewall;
 use crate::plan::Wiring;
 use crate::pod::{self, Ends};
 use crate::step::{Place, Step};
 
-/// Reads both ends of the pair, the settings that the steps name, and who is masqueraded.
+/// Reads both ends of the pair, the settings that the steps name, the rules inside the pod, and elements in nf_tables.
 ///
 /// # Errors
 /// [`Error::Observe`].
@@ -26,8 +27,14 @@ pub fn observe(
         host: side(&ends.node.rtnl, ends.node.host_link(&wiring.names)?)?,
         pod: side(&ends.pod.rtnl, pod_link(&ends.pod.rtnl, &wiring.ifname)?)?,
         sysctls: sysctls(steps, ends)?,
-        masqueraded: firewall.map(Firewall::pods).transpose()?.unwrap_or_default().into_iter().collect(),
+        rules: rules(ends)?,
+        elements: firewall.map(Firewall::elements).transpose()?.unwrap_or_default(),
     })
+}
+
+fn rules(ends: &Ends<'_>) -> Result<Vec<(IpAddr, u32)>, Error> {
+    let rules = ends.pod.rtnl.rules().map_err(|source| pod::observe("the pod's routing rules", source))?;
+    Ok(rules.into_iter().map(|rule| (rule.from, rule.table)).collect())
 }
 
 fn pod_link(rtnl: &Rtnl, name: &str) -> Result<Option<Link>, Error> {
@@ -41,7 +48,9 @@ fn side(rtnl: &Rtnl, link: Option<Link>) -> Result<Side, Error> {
     let neighbours = rtnl.neighbours(link.index).map_err(unreadable)?;
     let filter = kernel::rtnl::RouteFilter { oif: Some(link.index), ..Default::default() };
     let routes = rtnl.routes(&filter).map_err(unreadable)?;
+    let shaped = rtnl.shaped(link.index).map_err(unreadable)?;
     Ok(Side {
+        shaped: shaped.map(|kernel::rtnl::Shaped { rate, limit }| Shaped { rate, limit }),
         addresses: addresses.into_iter().map(|address| address.network).collect(),
         routes: routes.into_iter().map(|route| ObservedRoute { dst: route.dst, gw: route.gateway }).collect(),
         neighbours: neighbours

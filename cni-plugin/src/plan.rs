@@ -1,29 +1,22 @@
 //! What an ADD does to the kernel, as values. Pure: the plan is made from config, names and addresses;
 //! `apply` carries it out and CHECK compares it with what is there.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use cni_spec::{Attachment, CniResult, Interface, IpConfig, Route};
+use cni_spec::{Attachment, CniResult, Interface, IpConfig};
 use ipnetwork::IpNetwork;
 use macaddr::MacAddr6;
+use nft_model::Family;
 
-use crate::Error;
-use crate::config::Config;
-use crate::names::{Names, masquerade_table};
+use crate::config::{Bandwidth, Config, Gateway, Guard};
+use crate::names::{GUARD_TABLE, Names, masquerade_table};
+use crate::routes::{self, OtherDefault, gateway_for, host_prefix, plain_route};
+use crate::ruleset::{Placed, Rules};
 use crate::step::{Place, Step, lower};
-
-/// The gateway that every pod sees. No interface has these addresses: the pod's neighbour entry is
-/// permanent, so nothing ever asks who they are.
-pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
-/// As [`GATEWAY_V4`], link-local by RFC 4291.
-pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
-
-/// The gateway of an address's family.
-#[must_use]
-pub fn gateway_for(address: IpAddr) -> IpAddr {
-    if address.is_ipv4() { IpAddr::V4(GATEWAY_V4) } else { IpAddr::V6(GATEWAY_V6) }
-}
+use crate::sysctl::PodSysctl;
+use crate::{Error, guard, masquerade};
 
 /// What one pod is to have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,26 +31,54 @@ pub struct Wiring {
     pub mtu: Option<u32>,
     /// As the IPAM plugin gave them, with the pool's prefix length.
     pub addresses: Vec<IpNetwork>,
+    /// The next hop of each address, if it is not the usual one.
+    pub gateways: BTreeMap<IpAddr, IpAddr>,
     /// As the IPAM plugin gave them.
-    pub routes: Vec<Route>,
+    pub routes: Vec<cni_spec::Route>,
+    /// Default routes that the pod has by another network.
+    pub others: Vec<OtherDefault>,
     /// The network's masquerade table, if it has one.
     pub masquerade_table: Option<String>,
+    /// What the pod may send.
+    pub guard: Guard,
+    /// How its gateway is chosen.
+    pub gateway: Gateway,
+    /// Settings of its interface.
+    pub sysctl: Vec<PodSysctl>,
+    /// How fast it may be.
+    pub bandwidth: Bandwidth,
+    /// What the elements need in nf_tables.
+    pub rules: Rules,
 }
 
 impl Wiring {
     /// What is known before any address is: `mtu` in bytes, `None` to leave the kernel's default.
     ///
     /// # Errors
-    /// [`Error::OwnerTooLong`].
+    /// [`Error::OwnerTooLong`], [`Error::MacTaken`].
     pub fn of(attachment: &Attachment, config: &Config, netns: &Path, mtu: Option<u32>) -> Result<Self, Error> {
+        let mut names = Names::of(attachment)?.with_prefix(config.host_prefix.as_deref());
+        if let Some(mac) = config.mac {
+            names.pod_mac = mac;
+        }
+        if names.pod_mac == names.host_mac {
+            return Err(Error::MacTaken { mac: lower(names.pod_mac) });
+        }
         Ok(Self {
-            names: Names::of(attachment)?,
+            names,
             ifname: attachment.ifname.to_string(),
             netns: netns.to_owned(),
             mtu,
             addresses: Vec::new(),
+            gateways: BTreeMap::new(),
             routes: Vec::new(),
+            others: Vec::new(),
             masquerade_table: config.masquerade.as_ref().map(|_| masquerade_table(&attachment.network)),
+            guard: config.guard,
+            gateway: config.gateway,
+            sysctl: config.sysctl.clone(),
+            bandwidth: config.bandwidth,
+            rules: Rules::of(config),
         })
     }
 
@@ -65,43 +86,71 @@ impl Wiring {
     #[must_use]
     pub fn with_addresses(mut self, leased: &CniResult) -> Self {
         self.addresses = leased.ips.iter().map(|ip| ip.address).collect();
+        if self.gateway == Gateway::Range {
+            self.gateways = leased.ips.iter().filter_map(own_gateway).collect();
+        }
         self.routes.clone_from(&leased.routes);
+        self
+    }
+
+    /// With default routes that the pod has by another network, which stay as they are.
+    #[must_use]
+    pub fn beside(mut self, others: Vec<OtherDefault>) -> Self {
+        let families: Vec<Family> = self.addresses.iter().map(|address| Family::of_network(*address)).collect();
+        self.others = others.into_iter().filter(|other| families.contains(&other.family)).collect();
         self
     }
 
     /// The first half: what needs no address, so that it can run while one is leased.
     #[must_use]
     pub fn link_steps(&self) -> Vec<Step> {
-        vec![Step::Veth {
-            host: self.names.host_link.clone(),
-            host_mac: self.names.host_mac,
+        let Names { host_link, made_as, host_mac, pod_mac, alias, .. } = &self.names;
+        let mut steps = vec![Step::Veth {
+            host: made_as.clone(),
+            host_mac: *host_mac,
             pod: self.ifname.clone(),
-            pod_mac: self.names.pod_mac,
+            pod_mac: *pod_mac,
             mtu: self.mtu,
-            alias: self.names.alias.clone(),
+            arp: self.guard != Guard::Strict,
+            alias: alias.clone(),
             netns: self.netns.clone(),
-        }]
+        }];
+        if host_link != made_as {
+            steps.push(Step::Rename { from: made_as.clone(), to: host_link.clone() });
+        }
+        steps
     }
 
     /// The second half. The pod's side comes first: when the node learns the way, there is somebody to answer.
     #[must_use]
     pub fn address_steps(&self) -> Vec<Step> {
         let mut steps = vec![Step::Up { place: Place::Pod, link: "lo".to_owned() }];
-        if self.has_ipv6() {
-            steps.push(sysctl(Place::Pod, format!("net/ipv6/conf/{}/disable_ipv6", self.ifname), "0"));
-        }
+        steps.extend(self.pod_sysctls());
         steps.push(Step::Up { place: Place::Pod, link: self.ifname.clone() });
         for address in &self.addresses {
-            steps.push(self.neighbour(Place::Pod, gateway_for(address.ip())));
-            steps.push(Step::Address { link: self.ifname.clone(), address: host_prefix(address.ip()) });
+            steps.push(self.neighbour(Place::Pod, self.gateway_of(address)));
+            steps.push(Step::Address {
+                place: Place::Pod,
+                link: self.ifname.clone(),
+                address: host_prefix(address.ip()),
+            });
         }
-        steps.extend(self.pod_routes().into_iter().map(|route| Step::Route {
+        steps.extend(self.steps_for_others());
+        let routes = self.pod_routes();
+        steps.extend(routes::rules(&self.addresses, &routes).map(|(from, table)| Step::Rule { from, table }));
+        steps.extend(routes.into_iter().map(|route| Step::Route {
             place: Place::Pod,
             link: self.ifname.clone(),
             source: self.source_for(&route),
             route,
         }));
         steps.extend(self.host_sysctls());
+        // A gateway of the range is the node: the pod reaches it there, as with other plugins.
+        steps.extend(self.gateways().into_iter().map(|gateway| Step::Address {
+            place: Place::Host,
+            link: self.names.host_link.clone(),
+            address: host_prefix(gateway),
+        }));
         for address in &self.addresses {
             steps.push(self.neighbour(Place::Host, address.ip()));
             steps.push(Step::Route {
@@ -111,41 +160,60 @@ impl Wiring {
                 source: None,
             });
         }
+        steps.extend(self.shapes());
         steps.push(Step::Carrier { place: Place::Host, link: self.names.host_link.clone() });
         steps.push(Step::Carrier { place: Place::Pod, link: self.ifname.clone() });
-        steps.extend(self.masquerade_table.iter().flat_map(|table| {
-            self.addresses.iter().map(|address| Step::Masquerade {
-                table: table.clone(),
-                address: address.ip(),
-                owner: self.names.owner.clone(),
-            })
-        }));
+        steps.extend(self.elements().into_iter().map(Step::Element));
         steps
     }
 
-    /// The routes inside the pod, as they are made and reported. Every next hop is the link's only neighbour,
-    /// whatever gateway the IPAM plugin named; a family without routes gets a default route, and one with
-    /// routes but no default at least reaches its own subnet, as on a shared segment.
-    #[must_use]
-    pub fn pod_routes(&self) -> Vec<Route> {
-        let mut routes = Vec::new();
-        for address in &self.addresses {
-            let gateway = Some(gateway_for(address.ip()));
-            let asked: Vec<&Route> =
-                self.routes.iter().filter(|route| route.dst.is_ipv4() == address.is_ipv4()).collect();
-            if asked.is_empty() {
-                push_new(&mut routes, plain_route(default_network(address.ip()), gateway));
-                continue;
-            }
-            let whole_subnet = address.prefix() == max_prefix(address.ip());
-            if !whole_subnet && asked.iter().all(|route| route.dst.prefix() != 0) {
-                push_new(&mut routes, plain_route(network_of(address), gateway));
-            }
-            for route in asked {
-                push_new(&mut routes, Route { gw: gateway, ..route.clone() });
-            }
+    /// Other networks' answers stay on their links.
+    fn steps_for_others(&self) -> Vec<Step> {
+        let table = self.names.table + 1;
+        let mut steps = Vec::new();
+        for (link, route, addresses) in routes::others(&self.others, table) {
+            steps.extend(addresses.iter().map(|from| Step::Rule { from: *from, table }));
+            steps.push(Step::Route { place: Place::Pod, link: link.to_owned(), route, source: None });
         }
-        routes
+        steps
+    }
+
+    /// The routes inside the pod, as they are made and reported.
+    #[must_use]
+    pub fn pod_routes(&self) -> Vec<cni_spec::Route> {
+        routes::of_pod(&self.addresses, &self.routes, &self.others, self.names.table, |address| {
+            self.gateway_of(address)
+        })
+    }
+
+    /// What the pod has in sets of nf_tables.
+    #[must_use]
+    pub fn elements(&self) -> Vec<Placed> {
+        let owner = &self.names.owner;
+        let mut elements = Vec::new();
+        if let Some(table) = &self.masquerade_table {
+            elements.extend(self.addresses.iter().map(|address| Placed {
+                family: Family::of_network(*address),
+                table: table.clone(),
+                set: masquerade::PODS,
+                element: masquerade::element(address.ip(), owner),
+            }));
+        }
+        let mac = match self.guard {
+            Guard::Off => return elements,
+            Guard::Strict => Some(self.names.pod_mac),
+            Guard::Addresses => None,
+        };
+        let link = &self.names.host_link;
+        let place = |family, (set, element)| Placed { family, table: GUARD_TABLE.to_owned(), set, element };
+        elements.extend(
+            self.addresses
+                .iter()
+                .map(|address| place(Family::of_network(*address), guard::sender(link, mac, address.ip(), owner))),
+        );
+        // Both families: a pod without IPv6 sends none.
+        elements.extend(Family::ALL.map(|family| place(family, guard::link(link, owner))));
+        elements
     }
 
     /// `interfaces[]` of the result: host side first, as the reference does.
@@ -172,7 +240,7 @@ impl Wiring {
         result.interfaces.extend(self.interfaces());
         result.ips.extend(self.addresses.iter().map(|address| IpConfig {
             address: host_prefix(address.ip()),
-            gateway: Some(gateway_for(address.ip())),
+            gateway: Some(self.gateway_of(address)),
             interface: Some(pod_interface),
         }));
         result.routes.extend(self.pod_routes());
@@ -180,20 +248,61 @@ impl Wiring {
         result
     }
 
+    /// The next hop for packets from an address.
+    #[must_use]
+    pub fn gateway_of(&self, address: &IpNetwork) -> IpAddr {
+        self.gateways.get(&address.ip()).copied().unwrap_or_else(|| gateway_for(address.ip()))
+    }
+
+    /// The gateways that the node has an address for.
+    fn gateways(&self) -> Vec<IpAddr> {
+        let mut gateways: Vec<IpAddr> = self.gateways.values().copied().collect();
+        gateways.sort_unstable();
+        gateways.dedup();
+        gateways
+    }
+
     fn has_ipv6(&self) -> bool {
         self.addresses.iter().any(IpNetwork::is_ipv6)
     }
 
+    /// On the node an entry may have to follow a pod that changes its hardware address; nothing but this plugin ever
+    /// changes the node's end.
     fn neighbour(&self, place: Place, address: IpAddr) -> Step {
         let (link, mac) = match place {
             Place::Host => (&self.names.host_link, self.names.pod_mac),
             Place::Pod => (&self.ifname, self.names.host_mac),
         };
-        Step::Neighbour { place, link: link.clone(), address, mac }
+        let permanent = place == Place::Pod || self.guard != Guard::Addresses;
+        Step::Neighbour { place, link: link.clone(), address, mac, permanent }
     }
 
-    fn source_for(&self, route: &Route) -> Option<IpAddr> {
+    fn source_for(&self, route: &cni_spec::Route) -> Option<IpAddr> {
         self.addresses.iter().map(IpNetwork::ip).find(|ip| ip.is_ipv4() == route.dst.is_ipv4())
+    }
+
+    fn shapes(&self) -> Vec<Step> {
+        let shape = |place, link: &str, rate| Step::Shape { place, link: link.to_owned(), rate };
+        let towards = self.bandwidth.ingress.map(|rate| shape(Place::Host, &self.names.host_link, rate));
+        let from = self.bandwidth.egress.map(|rate| shape(Place::Pod, &self.ifname, rate));
+        towards.into_iter().chain(from).collect()
+    }
+
+    fn pod_sysctls(&self) -> Vec<Step> {
+        let ifname = &self.ifname;
+        let mut steps = Vec::new();
+        if self.has_ipv6() {
+            steps.push(sysctl(Place::Pod, format!("net/ipv6/conf/{ifname}/disable_ipv6"), "0"));
+        }
+        // A pod whose hardware address changes tells the node at once.
+        if self.guard == Guard::Addresses {
+            steps.push(sysctl(Place::Pod, format!("net/ipv4/conf/{ifname}/arp_notify"), "1"));
+            if self.has_ipv6() {
+                steps.push(sysctl(Place::Pod, format!("net/ipv6/conf/{ifname}/ndisc_notify"), "1"));
+            }
+        }
+        steps.extend(self.sysctl.iter().map(|wanted| sysctl(Place::Pod, wanted.path(ifname), &wanted.value)));
+        steps
     }
 
     fn host_sysctls(&self) -> Vec<Step> {
@@ -214,36 +323,13 @@ impl Wiring {
     }
 }
 
-fn push_new(routes: &mut Vec<Route>, route: Route) {
-    if !routes.contains(&route) {
-        routes.push(route);
-    }
+/// A gateway that the IPAM plugin names, if it can be one: of the address's family, and not the pod itself.
+fn own_gateway(ip: &IpConfig) -> Option<(IpAddr, IpAddr)> {
+    let address = ip.address.ip();
+    let gateway = ip.gateway.filter(|gateway| gateway.is_ipv4() == address.is_ipv4() && *gateway != address)?;
+    Some((address, gateway))
 }
 
-fn sysctl(place: Place, key: String, value: &'static str) -> Step {
-    Step::Sysctl { place, key, value }
-}
-
-fn plain_route(dst: IpNetwork, gw: Option<IpAddr>) -> Route {
-    Route { dst, gw, mtu: None, advmss: None, priority: None, table: None, scope: None }
-}
-
-fn max_prefix(address: IpAddr) -> u8 {
-    if address.is_ipv4() { 32 } else { 128 }
-}
-
-/// The address alone: /32 or /128.
-#[must_use]
-pub fn host_prefix(address: IpAddr) -> IpNetwork {
-    IpNetwork::from(address)
-}
-
-fn network_of(address: &IpNetwork) -> IpNetwork {
-    IpNetwork::new(address.network(), address.prefix()).unwrap_or(*address)
-}
-
-fn default_network(address: IpAddr) -> IpNetwork {
-    let unspecified: IpAddr =
-        if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    IpNetwork::new(unspecified, 0).unwrap_or_else(|_| IpNetwork::from(unspecified))
+fn sysctl(place: Place, key: String, value: &str) -> Step {
+    Step::Sysctl { place, key, value: value.to_owned() }
 }

@@ -35,19 +35,38 @@ impl Node {
         Ok(Self { rtnl })
     }
 
-    /// The attachment's host end, if it is there. A veth of its name without an alias is one too: the kernel
-    /// takes aliases of existing links only, so an ADD may have been killed in between.
+    /// The attachment's host end, if it is there: by its name, or by its alias, since it may have been made with
+    /// another `hostInterfacePrefix` or be renamed by somebody.
     ///
     /// # Errors
     /// [`Error::HostLinkTaken`] if a link has its name that is not ours.
     pub fn host_link(&self, names: &Names) -> Result<Option<Link>, Error> {
-        let found = self.rtnl.link(&names.host_link).map_err(|source| observe(&names.host_link, source))?;
-        match found {
-            None => Ok(None),
-            Some(link) if link.alias.as_ref() == Some(&names.alias) => Ok(Some(link)),
-            Some(link) if link.alias.is_none() && link.kind.as_deref() == Some("veth") => Ok(Some(link)),
-            Some(link) => Err(Error::HostLinkTaken { link: link.name, alias: link.alias.unwrap_or_default() }),
+        match self.named_link(names)? {
+            Some(link) => Ok(Some(link)),
+            None => self.renamed_link(names),
         }
+    }
+
+    /// The attachment's host end, if it is there by one of the names that it has now. A veth of such a name without an
+    /// alias is one too: the kernel takes aliases of existing links only, so an ADD may have been killed in between.
+    /// Costs the same however many links there are.
+    ///
+    /// # Errors
+    /// [`Error::HostLinkTaken`] if a link has its name that is not ours.
+    pub fn named_link(&self, names: &Names) -> Result<Option<Link>, Error> {
+        let mut candidates = vec![&names.host_link, &names.made_as];
+        candidates.dedup();
+        for name in candidates {
+            match self.rtnl.link(name).map_err(|source| observe(name, source))? {
+                None => {}
+                Some(link) if link.alias.as_ref() == Some(&names.alias) => return Ok(Some(link)),
+                Some(link) if link.alias.is_none() && link.kind.as_deref() == Some("veth") => return Ok(Some(link)),
+                Some(link) => {
+                    return Err(Error::HostLinkTaken { link: link.name, alias: link.alias.unwrap_or_default() });
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// The attachment's host end under another name.

@@ -9,6 +9,13 @@ use ipam::marks::ROUTE_PROTOCOL;
 use ipnetwork::IpNetwork;
 use macaddr::MacAddr6;
 
+use crate::config::Rate;
+use crate::ruleset::Placed;
+
+/// The turn of the rules that are made inside a pod: before the main table's, 32766, and after whatever else the pod may
+/// have, as long as that is below.
+pub const RULE_PRIORITY: u32 = 31_120;
+
 /// On which side of the veth pair a step takes place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
@@ -33,6 +40,8 @@ pub enum Step {
         pod_mac: MacAddr6,
         /// In bytes; `None` leaves the kernel's default.
         mtu: Option<u32>,
+        /// Whether the host end does ARP.
+        arp: bool,
         /// Who owns the pair.
         alias: String,
         /// The pod's namespace.
@@ -45,7 +54,15 @@ pub enum Step {
         /// For example `net/ipv4/ip_forward`.
         key: String,
         /// What it is set to.
-        value: &'static str,
+        value: String,
+    },
+    /// The host end gets the name that the config wants. It is made under another one, by which an ADD that was
+    /// killed in between is found.
+    Rename {
+        /// What it is made as.
+        from: String,
+        /// What it is to be called.
+        to: String,
     },
     /// A link is brought up.
     Up {
@@ -62,14 +79,16 @@ pub enum Step {
         /// Which.
         link: String,
     },
-    /// An address of the pod.
+    /// An address.
     Address {
+        /// In whose namespace.
+        place: Place,
         /// On which link.
         link: String,
         /// /32 or /128.
         address: IpNetwork,
     },
-    /// A permanent neighbour entry.
+    /// A neighbour entry.
     Neighbour {
         /// In whose namespace.
         place: Place,
@@ -79,6 +98,8 @@ pub enum Step {
         address: IpAddr,
         /// Where.
         mac: MacAddr6,
+        /// Whether it stays as it is. Otherwise it is right for now, and then as the neighbour says.
+        permanent: bool,
     },
     /// A route, replacing one to the same destination.
     Route {
@@ -91,25 +112,35 @@ pub enum Step {
         /// Preferred source address.
         source: Option<IpAddr>,
     },
-    /// The pod's address joins those that are masqueraded.
-    Masquerade {
-        /// The network's table.
-        table: String,
-        /// Whose packets.
-        address: IpAddr,
-        /// The element's comment.
-        owner: String,
+    /// Packets from an address of the pod are routed by a table of their own.
+    Rule {
+        /// The source address.
+        from: IpAddr,
+        /// The table.
+        table: u32,
     },
+    /// A link sends no faster than this.
+    Shape {
+        /// In whose namespace.
+        place: Place,
+        /// Which.
+        link: String,
+        /// How fast.
+        rate: Rate,
+    },
+    /// Something about the pod joins a set of nf_tables.
+    Element(Placed),
 }
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Veth { host, host_mac, pod, pod_mac, mtu, alias, netns } => {
+            Self::Veth { host, host_mac, pod, pod_mac, mtu, arp, alias, netns } => {
+                let arp = if *arp { "" } else { " arp off" };
                 let mtu = mtu.map(|mtu| format!(" mtu {mtu}")).unwrap_or_default();
                 write!(
                     f,
-                    "ip link add {host} address {} alias \"{alias}\"{mtu} up type veth peer name {pod} address {}{mtu} netns {}",
+                    "ip link add {host} address {} alias \"{alias}\"{mtu}{arp} up type veth peer name {pod} address {}{mtu} netns {}",
                     lower(*host_mac),
                     lower(*pod_mac),
                     netns.display()
@@ -121,21 +152,35 @@ impl fmt::Display for Step {
             }
             Self::Up { place, link } => write!(f, "{} link set {link} up", ip(*place)),
             Self::Carrier { place, link } => write!(f, "{} link show dev {link} # until LOWER_UP", ip(*place)),
-            Self::Address { link, address } => {
+            Self::Rename { from, to } => write!(f, "ip link set {from} name {to}"),
+            Self::Address { place, link, address } => {
                 let nodad = if address.is_ipv6() { " nodad" } else { "" };
-                write!(f, "{} address add {address} dev {link}{nodad}", ip(Place::Pod))
+                write!(f, "{} address add {address} dev {link}{nodad}", ip(*place))
             }
-            Self::Neighbour { place, link, address, mac } => {
-                write!(f, "{} neighbour replace {address} lladdr {} dev {link} nud permanent", ip(*place), lower(*mac))
+            Self::Neighbour { place, link, address, mac, permanent } => {
+                let state = if *permanent { "permanent" } else { "reachable" };
+                write!(f, "{} neighbour replace {address} lladdr {} dev {link} nud {state}", ip(*place), lower(*mac))
             }
             Self::Route { place, link, route, source } => {
                 write!(f, "{} route replace {}", ip(*place), destination(route.dst))?;
                 write_route(f, route, link, *source)
             }
-            Self::Masquerade { table, address, owner } => {
-                let family = if address.is_ipv4() { "ip" } else { "ip6" };
-                write!(f, "nft add element {family} {table} pods {{ {address} comment \"{owner}\" }}")
+            Self::Rule { from, table } => {
+                let six = if from.is_ipv6() { " -6" } else { "" };
+                write!(
+                    f,
+                    "{}{six} rule add from {from} lookup {table} priority {RULE_PRIORITY} proto {ROUTE_PROTOCOL}",
+                    ip(Place::Pod)
+                )
             }
+            Self::Shape { place, link, rate: Rate { rate, burst, limit } } => {
+                let exec = if *place == Place::Pod { "ip netns exec POD " } else { "" };
+                write!(
+                    f,
+                    "{exec}tc qdisc replace dev {link} root handle 1: tbf rate {rate}bps burst {burst}b limit {limit}b"
+                )
+            }
+            Self::Element(placed) => write!(f, "nft {placed}"),
         }
     }
 }

@@ -5,11 +5,12 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::net::IpAddr;
 use std::path::Path;
 
 use cni_spec::{Attachment, CniResult, NetConf, SpecVersion};
 use nft_model::Family;
-use podwire::{Config, Wiring, masquerade};
+use podwire::{Config, Guard, OtherDefault, Wiring, guard, masquerade};
 use serde_json::Value;
 
 /// The MTU of the route to the outside on the node of these cases, in bytes.
@@ -19,7 +20,7 @@ fn plan(case: &Path) -> String {
     let conf = NetConf::from_bytes(fs::read(case.join("config.json")).unwrap()).unwrap();
     let ipam: Value = serde_json::from_slice(&fs::read(case.join("ipam.json")).unwrap()).unwrap();
     let leased = CniResult::from_json(&ipam, conf.cni_version).unwrap();
-    let config = Config::of(&conf).unwrap();
+    let config = Config::for_pod(&conf, &"".parse().unwrap()).unwrap();
     let attachment = Attachment {
         network: conf.name.clone(),
         container_id: "c0ffee".parse().unwrap(),
@@ -30,7 +31,7 @@ fn plan(case: &Path) -> String {
 
     let mut text = String::from("# while an address is leased\n");
     print(&mut text, &wiring.link_steps());
-    let wiring = wiring.with_addresses(&leased);
+    let wiring = wiring.with_addresses(&leased).beside(others(case));
     text.push_str("\n# with the address\n");
     print(&mut text, &wiring.address_steps());
     if let Some(rules) = &config.masquerade {
@@ -39,9 +40,24 @@ fn plan(case: &Path) -> String {
             let _ = writeln!(text, "{}", masquerade::table(&conf.name, family, rules).unwrap());
         }
     }
+    if config.guard != Guard::Off {
+        text.push_str("\n# what pods may send, once for the node: see guard.nft\n");
+    }
     let result = wiring.result(&config, &leased, conf.prev_result).to_json(SpecVersion::LATEST).unwrap();
     let _ = writeln!(text, "\n# the result\n{result:#}");
     text
+}
+
+/// `default-routes.txt`: default routes that another network gave the pod, a line each: LINK GATEWAY ADDRESS.
+fn others(case: &Path) -> Vec<OtherDefault> {
+    let text = fs::read_to_string(case.join("default-routes.txt")).unwrap_or_default();
+    let other = |line: &str| {
+        let [link, gateway, address] = line.split(' ').collect::<Vec<_>>().try_into().unwrap();
+        let gateway: IpAddr = gateway.parse().unwrap();
+        let addresses = vec![address.parse().unwrap()];
+        OtherDefault { family: Family::of(gateway), link: link.to_owned(), gateway: Some(gateway), addresses }
+    };
+    text.lines().map(other).collect()
 }
 
 fn print(text: &mut String, steps: &[podwire::Step]) {
@@ -57,17 +73,23 @@ fn plans_are_as_written() {
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
     let mut differing = Vec::new();
     let mut cases = 0;
+    let guard: String = Family::ALL.map(|family| guard::table(family).unwrap().to_string()).join("\n");
+    let mut plans = vec![(folder.join("guard.nft"), guard)];
     for entry in fs::read_dir(folder).unwrap() {
         let case = entry.unwrap().path();
-        let (golden, found) = (case.join("plan.txt"), plan(&case));
+        if case.is_dir() {
+            plans.push((case.join("plan.txt"), plan(&case)));
+        }
+    }
+    for (golden, found) in plans {
         cases += 1;
         if update {
             fs::write(&golden, &found).unwrap();
         } else if fs::read_to_string(&golden).unwrap_or_default() != found {
-            differing.push(format!("{}:\n{found}", case.display()));
+            differing.push(format!("{}:\n{found}", golden.display()));
         }
     }
-    assert!(cases > 0, "there are no cases");
+    assert!(cases > 1, "there are no cases");
     assert!(
         differing.is_empty(),
         "{} cases differ; this is what they are now:\n{}",

@@ -250,18 +250,11 @@ pub enum Error {
         #[source]
         source: Failure,
     },
-    /// A routing policy rule could not be added.
-    #[error("cannot add the rule from {} lookup {}", .rule.from, .rule.table)]
-    AddRule {
-        /// The rule.
-        rule: SourceRule,
-        /// Why.
-        #[source]
-        source: Failure,
-    },
-    /// A routing policy rule could not be deleted.
-    #[error("cannot delete the rule from {} lookup {}", .rule.from, .rule.table)]
-    DeleteRule {
+    /// A routing policy rule could not be added or deleted.
+    #[error("cannot {change} the rule from {} lookup {}", .rule.from, .rule.table)]
+    ChangeRule {
+        /// "add" or "delete".
+        change: &'static str,
         /// The rule.
         rule: SourceRule,
         /// Why.

@@ -215,7 +215,7 @@ pub fn traces() -> Traces {
         let settled = shown.lines().filter(|line| !line.contains("proto kernel"));
         lines.extend(settled.map(|line| format!("{kind}: {}", line.replace(" tentative", ""))));
     }
-    lines.extend(text("nft", &["list", "ruleset"]).lines().map(|line| format!("nft: {line}")));
+    lines.extend(text("nft", &["-s", "list", "ruleset"]).lines().map(|line| format!("nft: {line}")));
     lines.extend(leases().into_iter().map(|lease| format!("lease: {lease}")));
     for folder in ["/run", "/var/lib"] {
         files_below(Path::new(folder), &mut lines);
@@ -238,7 +238,9 @@ fn files_below(folder: &Path, lines: &mut BTreeSet<String>) {
     for entry in entries {
         let path = entry.unwrap().path();
         let name = path.display().to_string();
-        if NOT_OURS.iter().chain(&LEDGER).any(|start| name.starts_with(start)) {
+        // What host-local keeps for the next allocation.
+        let kept = name.starts_with("/var/lib/cni/networks/") && (name.ends_with("/lock") || name.contains("/last_"));
+        if kept || NOT_OURS.iter().chain(&LEDGER).any(|start| name.starts_with(start)) {
             continue;
         }
         if path.is_dir() {

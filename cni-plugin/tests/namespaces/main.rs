@@ -4,12 +4,18 @@
 
 mod attach;
 mod bad_input;
+mod bandwidth;
+mod chained;
 mod common;
 mod delegated;
+mod frames;
+mod hostile;
 mod ill_fate;
 mod inspect;
+mod keys;
 mod log;
 mod masquerade;
+mod networks;
 mod residue;
 mod reuse;
 mod scale;

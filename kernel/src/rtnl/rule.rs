@@ -30,24 +30,24 @@ impl Rtnl {
     /// Adds a rule; `Ok(false)` if it is there.
     ///
     /// # Errors
-    /// [`Error::AddRule`].
+    /// [`Error::ChangeRule`].
     pub fn add_rule(&self, rule: &SourceRule) -> Result<bool> {
         match self.change(RouteNetlinkMessage::NewRule(message(rule)), NLM_F_CREATE | NLM_F_EXCL) {
             Ok(_) => Ok(true),
             Err(failure) if failure.is(&[Errno::EEXIST]) => Ok(false),
-            Err(source) => Err(Error::AddRule { rule: *rule, source }),
+            Err(source) => Err(Error::ChangeRule { change: "add", rule: *rule, source }),
         }
     }
 
     /// Deletes a rule; `Ok(false)` if there is none.
     ///
     /// # Errors
-    /// [`Error::DeleteRule`].
+    /// [`Error::ChangeRule`].
     pub fn delete_rule(&self, rule: &SourceRule) -> Result<bool> {
         match self.change(RouteNetlinkMessage::DelRule(message(rule)), 0) {
             Ok(_) => Ok(true),
             Err(failure) if failure.is(&[Errno::ENOENT]) => Ok(false),
-            Err(source) => Err(Error::DeleteRule { rule: *rule, source }),
+            Err(source) => Err(Error::ChangeRule { change: "delete", rule: *rule, source }),
         }
     }
 

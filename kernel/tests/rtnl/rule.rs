@@ -4,7 +4,7 @@ use sandbox::private_host;
 use crate::oracle::ip;
 
 fn rule(from: &str, table: u32) -> SourceRule {
-    SourceRule { from: from.parse().unwrap(), table, priority: 1120, protocol: 112 }
+    SourceRule { from: from.parse().expect("an address"), table, priority: 1120, protocol: 112 }
 }
 
 #[test]

@@ -1,0 +1,139 @@
+//! What is wished for one pod: its hardware address from every standard place, and what its annotations say.
+
+use cni_spec::{CniArgs, CniError, ErrorCode, NetConf};
+use macaddr::MacAddr6;
+use serde_json::{Map, Value};
+
+use super::{Config, invalid, mtu};
+
+/// The capability by which containerd and CRI-O pass a pod's annotations.
+const ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
+
+/// The pod's hardware address.
+const MAC: &str = "podwire/mac";
+
+/// The MTU of the pod's link.
+const MTU: &str = "podwire/mtu";
+
+impl Config {
+    /// The config of one pod.
+    ///
+    /// # Errors
+    /// As [`Config::of`]; code 4 for a `MAC` in `CNI_ARGS` that is none.
+    pub fn for_pod(conf: &NetConf, args: &CniArgs) -> Result<Self, CniError> {
+        let mut config = Self::of(conf)?;
+        let annotations = conf.runtime_config.get(ANNOTATIONS).and_then(Value::as_object);
+        config.mac = wished_mac(conf, args, annotations)?;
+        if let Some((key, text)) = annotation(annotations, MTU) {
+            let bytes = text.parse().map_err(|_| invalid(&key, text, "must be a number of bytes"))?;
+            config.mtu = mtu(&key, bytes)?.or(config.mtu);
+        }
+        Ok(config)
+    }
+}
+
+/// In the order of CONVENTIONS.md: what the runtime says must be done, `args` wins over `CNI_ARGS`, and the pod's own
+/// annotation is heard when nobody else says anything.
+fn wished_mac(
+    conf: &NetConf,
+    args: &CniArgs,
+    annotations: Option<&Map<String, Value>>,
+) -> Result<Option<MacAddr6>, CniError> {
+    if let Some(text) = conf.runtime_config.mac()? {
+        return mac(&text).map(Some).map_err(|why| invalid("runtimeConfig.mac", text, &why));
+    }
+    if let Some(text) = conf.args_mac()? {
+        return mac(&text).map(Some).map_err(|why| invalid("args.cni.mac", text, &why));
+    }
+    if let Some(text) = args.get("MAC").filter(|text| !text.is_empty()) {
+        let refuse = |why| CniError::new(ErrorCode::InvalidEnvironment, format!("CNI_ARGS: MAC={text:?}: {why}"));
+        return mac(text).map(Some).map_err(refuse);
+    }
+    let wished = annotation(annotations, MAC);
+    wished.map(|(key, text)| mac(text).map_err(|why| invalid(key, text, &why))).transpose()
+}
+
+fn annotation<'a>(annotations: Option<&'a Map<String, Value>>, name: &str) -> Option<(String, &'a str)> {
+    let text = annotations?.get(name)?.as_str().filter(|text| !text.is_empty())?;
+    Some((format!("runtimeConfig[{ANNOTATIONS:?}][{name:?}]"), text))
+}
+
+/// Six bytes that one interface can have.
+fn mac(text: &str) -> Result<MacAddr6, String> {
+    let mac: MacAddr6 = text.parse().map_err(|_| "is not a hardware address like 0a:58:0a:f4:01:05".to_owned())?;
+    if mac.is_nil() {
+        return Err("is no interface's address".to_owned());
+    }
+    if mac.is_multicast() {
+        return Err("is a group's address: the lowest bit of its first byte must be 0".to_owned());
+    }
+    Ok(mac)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn conf(changes: &Value) -> NetConf {
+        let mut json = json!({ "cniVersion": "1.0.0", "name": "n", "type": "podwire", "ipam": { "type": "static" } });
+        for (key, value) in changes.as_object().unwrap() {
+            json[key] = value.clone();
+        }
+        NetConf::from_bytes(json.to_string().into_bytes()).unwrap()
+    }
+
+    fn mac_of(changes: &Value, args: &str) -> Result<Option<String>, (u32, String)> {
+        let config = Config::for_pod(&conf(changes), &args.parse().unwrap());
+        config.map(|config| config.mac.map(|mac| mac.to_string())).map_err(|error| (error.code.number(), error.msg))
+    }
+
+    fn annotated(key: &str, value: &str) -> Value {
+        json!({ ANNOTATIONS: { key: value } })
+    }
+
+    #[test]
+    fn the_standard_places_are_heard_in_order() {
+        let mut runtime = annotated(MAC, "0a:00:00:00:00:04");
+        assert_eq!(mac_of(&json!({}), "").unwrap(), None);
+        assert_eq!(mac_of(&json!({ "runtimeConfig": runtime }), "").unwrap().unwrap(), "0A:00:00:00:00:04");
+        let args = "IgnoreUnknown=1;MAC=0a:00:00:00:00:03";
+        assert_eq!(mac_of(&json!({ "runtimeConfig": runtime }), args).unwrap().unwrap(), "0A:00:00:00:00:03");
+        let wish = json!({ "cni": { "mac": "0a:00:00:00:00:02" } });
+        let changes = json!({ "runtimeConfig": runtime, "args": wish });
+        assert_eq!(mac_of(&changes, args).unwrap().unwrap(), "0A:00:00:00:00:02");
+        runtime["mac"] = json!("0a:00:00:00:00:01");
+        let changes = json!({ "runtimeConfig": runtime, "args": wish });
+        assert_eq!(mac_of(&changes, args).unwrap().unwrap(), "0A:00:00:00:00:01");
+    }
+
+    #[test]
+    fn what_no_interface_can_have_is_refused_by_its_place() {
+        let refused = |changes: Value, args| mac_of(&changes, args).unwrap_err();
+        let (code, msg) = refused(json!({ "runtimeConfig": { "mac": "01:00:00:00:00:01" } }), "");
+        assert!(code == 7 && msg.contains("runtimeConfig.mac=\"01:00:00:00:00:01\": is a group's address"), "{msg}");
+        let (code, msg) = refused(json!({ "args": { "cni": { "mac": "00:00:00:00:00:00" } } }), "");
+        assert!(code == 7 && msg.contains("args.cni.mac=\"00:00:00:00:00:00\": is no interface's"), "{msg}");
+        let (code, msg) = refused(json!({}), "MAC=nonsense");
+        assert!(code == 4 && msg.contains("CNI_ARGS: MAC=\"nonsense\": is not a hardware address"), "{msg}");
+        let (code, msg) = refused(json!({ "runtimeConfig": annotated(MAC, "x") }), "");
+        assert!(code == 7 && msg.contains("[\"podwire/mac\"]=\"x\""), "{msg}");
+    }
+
+    #[test]
+    fn a_pod_may_have_an_mtu_of_its_own() {
+        let mtu_of = |value| {
+            Config::for_pod(
+                &conf(&json!({ "mtu": 1500, "runtimeConfig": annotated(MTU, value) })),
+                &"".parse().unwrap(),
+            )
+        };
+        assert_eq!(mtu_of("1400").unwrap().mtu, Some(1400));
+        assert_eq!(mtu_of("").unwrap().mtu, Some(1500));
+        for wrong in ["-1", "67", "70000", "x"] {
+            let msg = mtu_of(wrong).unwrap_err().msg;
+            assert!(msg.contains("[\"podwire/mtu\"]=") && msg.contains(wrong), "{msg}");
+        }
+    }
+}

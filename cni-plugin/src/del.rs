@@ -25,13 +25,13 @@ pub fn del(request: &DelRequest) -> Result<(), Error> {
     let mut in_pod = None;
     // An attachment whose names the kernel could not keep was refused at ADD, so there is nothing of it.
     if let Ok(names) = Names::of(&request.attachment) {
-        let ifname = request.attachment.ifname.as_str();
-        in_pod = request.netns.as_deref().and_then(|netns| pod_rules::remove(netns, ifname, &names).err());
         let firewall = step("rules", || {
             let mut firewall = Firewall::open_if_any(&request.attachment.network)?;
             firewall.as_mut().map_or(Ok(()), |rules| rules.remove(&names.owner))?;
             Ok(firewall)
         });
+        let ifname = request.attachment.ifname.as_str();
+        in_pod = request.netns.as_deref().and_then(|netns| pod_rules::remove(netns, ifname, &names).err());
         errors.extend(step("link", || delete_link(request, &names)).err());
         errors.extend(firewall.err());
     }

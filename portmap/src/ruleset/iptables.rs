@@ -4,16 +4,19 @@
 //! Each mapping is a rule in the chain for exact addresses or in that for all, so that an exact one wins. A rule has
 //! two comments: its owner, as in nftables, and the element that it would be there. By these it is found again.
 
+mod rules;
+mod seen;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::net::IpAddr;
 
-use ipnetwork::IpNetwork;
-use nft_model::{Element, Family, Proto, Statement, Value};
+use nft_model::Family;
 
-use super::{EXACT, Entry, HAIRPIN, MASQ_ALL, NO_LOOPBACK, OWNERS, WILDCARD, condition_id, loopback};
+pub use self::rules::{Rule, condition, rules};
+use self::seen::is_static;
+pub use self::seen::{Comments, Owned, Seen};
+use super::loopback;
 use crate::config::Config;
-use crate::settings::Mark;
 
 /// The comment of every rule that is no attachment's.
 pub const STATIC: &str = "podwire-hostport";
@@ -33,118 +36,9 @@ pub const NAT_CHAINS: [&str; 7] = ["PREROUTING", "OUTPUT", "POSTROUTING", TOP, E
 /// The same for table raw, in IPv4.
 pub const RAW_CHAINS: [&str; 2] = ["PREROUTING", GUARD];
 
-/// The comments of each rule of some chains, in order; without chains that are empty.
-pub type Comments = BTreeMap<String, Vec<Vec<String>>>;
-
-/// What there is of one family.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Seen {
-    /// Of [`NAT_CHAINS`].
-    pub nat: Comments,
-    /// Of [`RAW_CHAINS`]; nothing in IPv6.
-    pub raw: Comments,
-}
-
-/// A rule that somebody owns.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Owned {
-    /// Where it is.
-    chain: &'static str,
-    /// From 1, as `-D` takes it.
-    number: usize,
-    /// Whose it is.
-    pub owner: String,
-    /// What it does, unless it is one of the rules that stand beside another one.
-    pub entry: Option<Entry>,
-    /// The conditions it is under.
-    pub condition: Option<String>,
-}
-
-impl Seen {
-    fn rules(&self, chain: &str) -> &[Vec<String>] {
-        self.nat.get(chain).map_or(&[], Vec::as_slice)
-    }
-
-    /// Whether anything of ours is there.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        let ours = |comments: &Vec<String>| comments.iter().any(|comment| comment == STATIC);
-        let own = OWNED.iter().chain(&[TOP]).any(|chain| !self.rules(chain).is_empty());
-        !own && !self.nat.values().chain(self.raw.values()).flatten().any(ours)
-    }
-
-    /// Whether the chain that everything begins with has rules, none of which is ours.
-    #[must_use]
-    pub fn is_foreign(&self) -> bool {
-        let rules = self.rules(TOP);
-        !rules.is_empty() && !rules.iter().any(|comments| is_static(comments))
-    }
-
-    /// All rules of attachments.
-    #[must_use]
-    pub fn owned(&self) -> Vec<Owned> {
-        let of_chain = |chain: &'static str| {
-            let rules = self.rules(chain).iter().enumerate();
-            rules.filter_map(move |(index, comments)| {
-                let [owner, text] = comments.as_slice() else { return None };
-                let (text, condition) = match text.split_once(" if ") {
-                    Some((text, condition)) => (text, Some(condition.to_owned())),
-                    None => (text.as_str(), None),
-                };
-                let entry = entry(chain, text).map(|entry| entry.of(owner));
-                Some(Owned { chain, number: index + 1, owner: owner.clone(), entry, condition })
-            })
-        };
-        OWNED.into_iter().flat_map(of_chain).collect()
-    }
-}
-
-impl Entry {
-    fn of(mut self, owner: &str) -> Self {
-        self.element.comment = Some(owner.to_owned());
-        self
-    }
-}
-
-fn is_static(comments: &[String]) -> bool {
-    comments.first().is_some_and(|comment| comment == STATIC)
-}
-
-/// The element that a comment says.
-fn entry(chain: &str, text: &str) -> Option<Entry> {
-    let values = |text: &str| text.split(" . ").map(value).collect::<Option<Vec<Value>>>();
-    let (key, data) = match text.split_once(" : ") {
-        Some((key, data)) => (values(key)?, values(data)?),
-        None => (values(text)?, Vec::new()),
-    };
-    let set = match (chain, key.as_slice()) {
-        (EXACT_CHAIN, [Value::Addr(_), Value::Proto(_), Value::Port(_)]) => EXACT,
-        (WILDCARD_CHAIN, [Value::Proto(_), Value::Port(_)]) => WILDCARD,
-        (MASQ_CHAIN, [Value::Addr(_), Value::Addr(_)]) => HAIRPIN,
-        (MASQ_CHAIN, [Value::Addr(_), Value::Proto(_), Value::Port(_)]) => MASQ_ALL,
-        _ => return None,
-    };
-    Some(Entry { set, element: Element::map(key, data) })
-}
-
-fn value(text: &str) -> Option<Value> {
-    let proto = || Proto::ALL.into_iter().find(|proto| proto.to_string() == text);
-    let port = || text.parse().ok().map(Value::Port);
-    let address = || text.parse::<IpAddr>().ok().map(Value::Addr);
-    proto().map(Value::Proto).or_else(port).or_else(address)
-}
-
-/// The conditions that the mappings of `config` are under, as comments name them.
+/// What makes the frame whole, removes the rules `gone` and adds `new`, all at once for each table. `None` if there is nothing to do.
 #[must_use]
-pub fn condition(config: &Config, family: Family) -> Option<String> {
-    let conditions = config.settings.conditions(family);
-    (!conditions.is_empty()).then(|| condition_id(config.owner.network(), family, conditions))
-}
-
-/// What makes the frame whole, removes the rules `gone` and adds `new`, each a chain and a rule, all at once for each
-/// table. `None` if there is nothing to do.
-#[must_use]
-pub fn change(family: Family, seen: &Seen, gone: &[Owned], new: &[(&'static str, String)]) -> Option<String> {
+pub fn change(family: Family, seen: &Seen, gone: &[Owned], new: &[Rule]) -> Option<String> {
     let mut nat = String::new();
     for chain in OWNED.iter().filter(|chain| seen.rules(chain).is_empty()) {
         line(&mut nat, &format!(":{chain} - [0:0]"));
@@ -161,14 +55,15 @@ pub fn change(family: Family, seen: &Seen, gone: &[Owned], new: &[(&'static str,
     }
     nat += &removals(gone);
     // Rules under conditions come first, before what would take all packets of their ports.
-    let (first, last): (Vec<_>, Vec<_>) = new.iter().partition(|(_, rule)| rule.contains(" if "));
     let mut places = BTreeMap::new();
-    for (chain, rule) in first {
+    for Rule { chain, text, .. } in new.iter().filter(|rule| rule.is_conditional) {
         let place = places.entry(*chain).or_insert(0);
         *place += 1;
-        line(&mut nat, &format!("-I {chain} {place} {rule}"));
+        line(&mut nat, &format!("-I {chain} {place} {text}"));
     }
-    last.iter().for_each(|(chain, rule)| line(&mut nat, &format!("-A {chain} {rule}")));
+    for Rule { chain, text, .. } in new.iter().filter(|rule| !rule.is_conditional) {
+        line(&mut nat, &format!("-A {chain} {text}"));
+    }
     let mut raw = String::new();
     if family == Family::Ip {
         let guard = guard_rules();
@@ -268,137 +163,6 @@ pub fn listing(config: &Config, family: Family) -> String {
     listing
 }
 
-/// The rules of one attachment, with the chain of each.
-#[must_use]
-pub fn rules(config: &Config, family: Family) -> Vec<(&'static str, String)> {
-    let entries = super::entries(config, family);
-    let no_loopback: Vec<&[Value]> =
-        entries.iter().filter(|entry| entry.set == NO_LOOPBACK).map(|entry| entry.element.key.as_slice()).collect();
-    let mut rules = Vec::new();
-    for entry in &entries {
-        match entry.set {
-            EXACT => translate(config, family, EXACT_CHAIN, &entry.element, false, &mut rules),
-            WILDCARD => {
-                let limited = no_loopback.contains(&entry.element.key.as_slice());
-                translate(config, family, WILDCARD_CHAIN, &entry.element, limited, &mut rules);
-            }
-            HAIRPIN | MASQ_ALL => masquerade(config, entry, &mut rules),
-            // The owner is in every comment, and the loopback left out by the rule itself.
-            NO_LOOPBACK | OWNERS => {}
-            _ => {}
-        }
-    }
-    rules
-}
-
-/// One mapping: where it leads, and before that, if asked for, a mark for what is to be masqueraded.
-fn translate(
-    config: &Config,
-    family: Family,
-    chain: &'static str,
-    element: &Element,
-    no_loopback: bool,
-    rules: &mut Vec<(&'static str, String)>,
-) {
-    let (address, proto, port) = match element.key.as_slice() {
-        [Value::Addr(address), Value::Proto(proto), Value::Port(port)] => (Some(*address), *proto, *port),
-        [Value::Proto(proto), Value::Port(port)] => (None, *proto, *port),
-        _ => return,
-    };
-    let [Value::Addr(pod), Value::Port(pod_port)] = element.data.as_slice() else { return };
-    let mut to = address.map_or_else(String::new, |address| format!("-d {} ", IpNetwork::from(address)));
-    if no_loopback {
-        to = format!("! -d {} ", loopback(family));
-    }
-    let (interface, others) = conditions(config.settings.conditions(family));
-    let matched = |source: &str, text: &str| {
-        let source = if source.is_empty() { String::new() } else { format!("-s {source} ") };
-        let comments = comments(config, &format!("{text}{}", suffix(config, family)));
-        format!("{source}{to}{interface}-p {proto} -m {proto} --dport {port} {others}{comments}")
-    };
-    if let (Some(mark), true) = (&config.settings.mark, config.settings.snat) {
-        let jump = match mark {
-            Mark::Bit(bit) => format!("-j MARK --set-xmark {0:#x}/{0:#x}", 1_u32 << bit),
-            Mark::Chain(name) => format!("-j {name}"),
-        };
-        let from_loopback = config.settings.reaches_from_loopback();
-        let sources = match config.settings.masq_all {
-            true => vec![String::new()],
-            false => {
-                let own = IpNetwork::from(*pod).to_string();
-                [own].into_iter().chain(from_loopback.then(|| loopback(family).to_string())).collect()
-            }
-        };
-        rules.extend(sources.iter().map(|source| (chain, format!("{} {jump}", matched(source, "mark")))));
-    }
-    let target = std::net::SocketAddr::new(*pod, *pod_port);
-    let plain = Element { comment: None, ..element.clone() };
-    rules.push((chain, format!("{} -j DNAT --to-destination {target}", matched("", &plain.to_string()))));
-}
-
-fn masquerade(config: &Config, entry: &Entry, rules: &mut Vec<(&'static str, String)>) {
-    let plain = Element { comment: None, ..entry.element.clone() };
-    let comments = |text: &str| comments(config, text);
-    let mut push = |matches: String, text: &str| {
-        rules.push((MASQ_CHAIN, format!("{matches} {} -j MASQUERADE", comments(text))));
-    };
-    match (entry.element.key.as_slice(), &config.settings.mark) {
-        // Somebody else's chain marks, and somebody else masquerades.
-        (_, Some(Mark::Chain(_))) => {}
-        ([Value::Addr(pod), Value::Addr(_)], Some(Mark::Bit(bit))) => {
-            let pod = IpNetwork::from(*pod);
-            push(format!("-d {pod} -m mark --mark {0:#x}/{0:#x}", 1_u32 << bit), &plain.to_string());
-        }
-        ([Value::Addr(pod), Value::Addr(_)], None) => {
-            let network = IpNetwork::from(*pod);
-            push(format!("-s {network} -d {network}"), &plain.to_string());
-            if config.settings.reaches_from_loopback() {
-                let (translated, loopback) = ("-m conntrack --ctstate DNAT", loopback(Family::of(*pod)));
-                push(format!("-s {loopback} -d {network} {translated}"), &format!("{loopback} : {pod}"));
-            }
-        }
-        ([Value::Addr(pod), Value::Proto(proto), Value::Port(port)], None) => {
-            let pod = IpNetwork::from(*pod);
-            let translated = "-m conntrack --ctstate DNAT";
-            push(format!("-d {pod} -p {proto} -m {proto} --dport {port} {translated}"), &plain.to_string());
-        }
-        _ => {}
-    }
-}
-
-fn comments(config: &Config, text: &str) -> String {
-    format!("-m comment --comment \"{}\" -m comment --comment \"{text}\"", config.owner.comment())
-}
-
-fn suffix(config: &Config, family: Family) -> String {
-    condition(config, family).map_or_else(String::new, |id| format!(" if {id}"))
-}
-
-/// The incoming interface, and everything else: a rule has one `-s` and one `-d`, which are taken.
-fn conditions(conditions: &[Statement]) -> (String, String) {
-    let (mut interface, mut others) = (String::new(), String::new());
-    for condition in conditions {
-        match condition {
-            Statement::SaddrIn(network) => others += &format!("-m iprange --src-range {} ", range(*network)),
-            Statement::SaddrNotIn(network) => others += &format!("-m iprange ! --src-range {} ", range(*network)),
-            Statement::DaddrIn(network) => others += &format!("-m iprange --dst-range {} ", range(*network)),
-            Statement::DaddrNotIn(network) => others += &format!("-m iprange ! --dst-range {} ", range(*network)),
-            Statement::Iifname(name) => interface = format!("-i {} ", name.replace('*', "+")),
-            Statement::IifnameNot(name) => interface = format!("! -i {} ", name.replace('*', "+")),
-            _ => {}
-        }
-    }
-    (interface, others)
-}
-
-fn range(network: IpNetwork) -> String {
-    let last = match network {
-        IpNetwork::V4(network) => IpAddr::V4(network.broadcast()),
-        IpNetwork::V6(network) => IpAddr::V6(network.broadcast()),
-    };
-    format!("{}-{last}", network.network())
-}
-
 /// The rules of built-in chains: the chain, the rule, and how it is added. Translations come after those of others,
 /// such as Services; the masquerade before those of others, which may end the chain.
 fn hooks() -> [(&'static str, String, &'static str); 3] {
@@ -436,4 +200,86 @@ fn text(tables: &[(&str, String)]) -> Option<String> {
     let parts = tables.iter().filter(|(_, lines)| !lines.is_empty());
     let text: String = parts.map(|(table, lines)| format!("*{table}\n{lines}COMMIT\n")).collect();
     (!text.is_empty()).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(chains: &[(&str, &[&[&str]])]) -> Seen {
+        let rule = |comments: &&[&str]| comments.iter().map(|comment| (*comment).to_owned()).collect();
+        let chain = |(name, rules): &(&str, &[&[&str]])| ((*name).to_owned(), rules.iter().map(rule).collect());
+        let mut seen = Seen { nat: chains.iter().map(chain).collect(), raw: Comments::new() };
+        if let Some(guard) = seen.nat.remove(GUARD) {
+            seen.raw.insert(GUARD.to_owned(), guard);
+            seen.raw.insert("PREROUTING".to_owned(), vec![vec![STATIC.to_owned()]]);
+        }
+        seen
+    }
+
+    const WHOLE: [(&str, &[&[&str]]); 5] = [
+        ("PREROUTING", &[&["of somebody else"], &[STATIC]]),
+        ("OUTPUT", &[&[STATIC]]),
+        ("POSTROUTING", &[&[STATIC], &[]]),
+        (TOP, &[&[STATIC], &[STATIC]]),
+        (GUARD, &[&[STATIC], &[STATIC]]),
+    ];
+
+    #[test]
+    fn rules_are_found_by_their_comments_and_removed_from_the_last_to_the_first() {
+        let mine = ["n c1 eth0", "tcp . 80 : 10.0.0.1 . 80"];
+        let marked = ["n c1 eth0", "mark"];
+        let other = ["n c2 eth0", "tcp . 81 : 10.0.0.2 . 80 if 0123abcd"];
+        let all = seen(&[&WHOLE[..], &[(WILDCARD_CHAIN, &[&marked, &mine, &[], &other])]].concat());
+        let owned = all.owned();
+        let texts: Vec<String> =
+            owned.iter().filter_map(|rule| Some(rule.entry.as_ref()?.element.to_string())).collect();
+        assert_eq!(
+            texts,
+            ["tcp . 80 comment \"n c1 eth0\" : 10.0.0.1 . 80", "tcp . 81 comment \"n c2 eth0\" : 10.0.0.2 . 80"]
+        );
+        assert_eq!(owned.last().and_then(|rule| rule.condition.as_deref()), Some("0123abcd"));
+        let (one, two): (Vec<Owned>, Vec<Owned>) = owned.into_iter().partition(|rule| rule.owner == "n c1 eth0");
+        let expected = "*nat\n-D PODWIRE-WILDCARD 2\n-D PODWIRE-WILDCARD 1\nCOMMIT\n";
+        assert_eq!(removal(Family::Ip, &all, &one).as_deref(), Some(expected));
+        // A rule that is nobody's keeps the chains.
+        let expected = "*nat\n-D PODWIRE-WILDCARD 4\nCOMMIT\n";
+        assert_eq!(removal(Family::Ip, &all, &two).as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn the_last_one_takes_the_frame_along() {
+        let mine = ["n c1 eth0", "tcp . 80 : 10.0.0.1 . 80"];
+        let all = seen(&[&WHOLE[..], &[(WILDCARD_CHAIN, &[&mine])]].concat());
+        let text = removal(Family::Ip, &all, &all.owned()).unwrap_or_default();
+        for line in
+            ["-D PODWIRE-WILDCARD 1", "-D PREROUTING -m addrtype", "-X PODWIRE-HOSTPORT", "*raw", "-X PODWIRE-GUARD"]
+        {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+        assert!(text.find("*nat") < text.find("*raw"), "the guard goes last: {text}");
+    }
+
+    #[test]
+    fn what_is_whole_stays_and_what_is_missing_comes() {
+        assert_eq!(
+            change(
+                Family::Ip6,
+                &seen(
+                    &[&WHOLE[..4], &[(EXACT_CHAIN, &[&[]]), (WILDCARD_CHAIN, &[&[]]), (MASQ_CHAIN, &[&[]])]].concat()
+                ),
+                &[],
+                &[]
+            ),
+            None
+        );
+        let text = change(Family::Ip, &seen(&WHOLE[1..4]), &[], &[]).unwrap_or_default();
+        assert!(
+            text.contains("-A PREROUTING -m addrtype")
+                && !text.contains("OUTPUT")
+                && !text.contains(":PODWIRE-HOSTPORT")
+        );
+        assert!(text.find(":PODWIRE-GUARD") < text.find("*nat"), "the guard comes first: {text}");
+        assert!(seen(&[(TOP, &[&["of somebody else"]])]).is_foreign() && !seen(&WHOLE).is_foreign());
+    }
 }

@@ -38,7 +38,7 @@ const HARMLESS: &str = "access arch_prctl brk chdir clock_nanosleep close connec
     getsockopt gettid getuid ioctl kill lseek lstat madvise mmap mprotect mremap munmap newfstatat nanosleep pipe2 poll ppoll prctl \
     pread64 prlimit64 read readlink recvfrom recvmsg restart_syscall rseq rt_sigaction rt_sigprocmask rt_sigreturn \
     sched_getaffinity sched_getparam sched_getscheduler sched_setaffinity sched_setscheduler sched_yield \
-    set_robust_list set_tid_address setsid setsockopt sigaltstack stat statx sync_file_range sysinfo uname wait4 waitid";
+    set_robust_list set_tid_address setsid setsockopt sigaltstack socketpair stat statx sync_file_range sysinfo uname wait4 waitid";
 
 /// A pod in the state in which the verb finds it.
 fn prepared(verb: Verb) -> TestPod {

@@ -151,7 +151,7 @@ fn ipv6_that_is_disabled_by_a_setting() {
     });
 }
 
-/// A node booted with ipv6.disable=1 has no such settings; see also `kernel::rtnl`, whose look-up of an IPv6 route must
+/// A node booted with ipv6.disable=1 has no such settings; see also `kernel::rtnl::route`, whose look-up must
 /// take the kernel's refusal for "no route".
 #[test]
 fn a_kernel_without_ipv6() {

@@ -272,3 +272,21 @@ impl Rtnl {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A kernel booted with ipv6.disable=1 answers questions about IPv6 routes as this one does for a family that it
+    /// was not built with: nobody has registered for them.
+    #[test]
+    fn a_family_that_the_kernel_lacks_has_no_routes() {
+        sandbox::private_host(|| {
+            let mut request = RouteMessage::default();
+            request.header.address_family = AddressFamily::Decnet;
+            request.header.destination_prefix_length = 16;
+            let failure = Rtnl::open().unwrap().get(RouteNetlinkMessage::GetRoute(request)).unwrap_err();
+            assert!(failure.is(&NO_ROUTE), "{failure}");
+        });
+    }
+}

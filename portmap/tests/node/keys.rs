@@ -201,8 +201,11 @@ fn several_host_ips_protocols_and_ports_lead_to_several_pods(backend: Backend) {
     let (a, b): (IpAddr, IpAddr) = (NODE_V4[0].into(), NODE_V4[1].into());
     let (c, d): (IpAddr, IpAddr) = (NODE_V6[0].into(), NODE_V6[1].into());
     let of = |first: IpAddr, second: IpAddr| {
-        let mut ports: Vec<Value> = [first, second].iter().flat_map(|v| [port(*v, "tcp", 53, 80)]).collect();
-        ports.extend((0..3).map(|n| port(first, "udp", 7000 + n, 80 + n)));
+        let mut ports = vec![port(first, "tcp", 53, 80), port(second, "tcp", 53, 80)];
+        for address in [first, second] {
+            ports.extend((0..3).map(|n| port(address, "udp", 7000 + n, 80 + n)));
+            ports.extend((0..3).map(|n| port(address, "tcp", 7100 + n, 80 + n)));
+        }
         json!(ports)
     };
     Attachment::new(&one, &of(a, c)).on(backend).add().ok();
@@ -217,8 +220,10 @@ fn several_host_ips_protocols_and_ports_lead_to_several_pods(backend: Backend) {
         assert_eq!(name(lan.udp(address, 53)), Ok("pod4".to_owned()), "{address}");
     }
     for n in 0..3 {
-        assert_eq!(name(lan.udp(a, 7000 + n)), Ok("pod2".to_owned()));
-        assert_eq!(name(lan.udp(b, 7000 + n)), Ok("pod3".to_owned()));
+        for (address, pod) in [(a, "pod2"), (c, "pod2"), (b, "pod3"), (d, "pod3")] {
+            assert_eq!(name(lan.udp(address, 7000 + n)), Ok(pod.to_owned()), "{address} {n}");
+            assert_eq!(name(lan.tcp(address, 7100 + n)), Ok(pod.to_owned()), "{address} {n}");
+        }
     }
     assert_eq!(lan.tcp(a, 7000), REFUSED);
     other.check().ok();

@@ -2,6 +2,7 @@
 
 use std::thread;
 
+use crate::common::backend::Backend;
 use crate::common::plugin::{Answer, Attachment, HELD, ruleset};
 use nft_model::Family;
 use portmap::Error;
@@ -10,6 +11,8 @@ use portmap::firewall::Firewall;
 use portmap::ruleset::WILDCARD;
 use sandbox::private_host;
 use serde_json::json;
+
+on_iptables!(adds_and_dels_of_iptables_in_parallel_lose_nothing,);
 
 fn attachment(number: u32) -> Attachment {
     let addresses = [format!("10.88.{}.{}/32", number / 250, number % 250 + 1), format!("fd88::{number:x}/128")];
@@ -51,6 +54,28 @@ fn forty_adds_and_dels_in_parallel_lose_nothing() {
         dels.into_iter().for_each(|answer| drop(answer.ok()));
         assert_eq!(ruleset(), "");
     });
+}
+
+/// The same on iptables, where processes take turns.
+fn adds_and_dels_of_iptables_in_parallel_lose_nothing(backend: Backend) {
+    let all: Vec<Attachment> = (0..18).map(|number| attachment(number).on(backend)).collect();
+    let (first, later) = all.split_at(12);
+    let adds = together(first.iter().map(|one| request(|| one.add())).collect());
+    adds.into_iter().for_each(|answer| drop(answer.ok()));
+    let dels = first.iter().map(|one| request(|| one.del()));
+    let mixed = together(later.iter().map(|one| request(|| one.add())).chain(dels).collect());
+    mixed.into_iter().for_each(|answer| drop(answer.ok()));
+    later.iter().for_each(|one| drop(one.check().ok()));
+    let listed = backend.rules();
+    first.iter().for_each(|one| assert!(!listed.contains(&format!(" {} ", one.container)), "{listed}"));
+    // The last rules of all, and those that are nobody's, while one more comes.
+    let newcomer = attachment(20).on(backend);
+    let dels = later.iter().map(|one| request(|| one.del()));
+    let mixed = together(dels.chain([request(|| newcomer.add())]).collect());
+    mixed.into_iter().for_each(|answer| drop(answer.ok()));
+    newcomer.check().ok();
+    newcomer.del().ok();
+    assert_eq!(backend.rules(), "");
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod direct;
 mod events;
 mod invariants;
 mod leases;
+mod main_plugins;
 mod processes;
 mod recovery;
 mod support;

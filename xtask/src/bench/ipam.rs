@@ -1,7 +1,7 @@
 //! `cargo xtask bench ipam`: whole processes, as a runtime starts them, from start to end.
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -24,25 +24,64 @@ pub struct Options {
     /// How often each operation is measured.
     #[arg(long, default_value_t = 40)]
     rounds: usize,
+    /// Folder with podwire-ipam and ipam; they are built if it is not given.
+    #[arg(long, value_name = "DIR")]
+    plugin_dir: Option<PathBuf>,
 }
 
 /// Builds, leaves the machine's namespaces, measures and prints.
 pub fn run(options: &Options) -> Result<(), Error> {
     packages::ensure(packages::TEST)?;
-    let folder = build::executables()?;
+    let folder = match &options.plugin_dir {
+        Some(folder) => folder.clone(),
+        None => build::executables()?,
+    };
     sandbox::enter().map_err(Error::Sandbox)?;
     say("whole processes from start to end, in turns; /run and /var/lib on tmpfs for both");
-    let mut rows = Vec::new();
     let reference = Candidate::new(Path::new("/usr/lib/cni/host-local"), "host-local");
     let ours = Candidate::new(&folder.join("podwire-ipam"), "podwire-ipam");
+    let mut ways = [Vec::new(), Vec::new()];
     for present in PRESENT {
         reference.fill_like_host_local(present)?;
+        let owner = Owner::start(&folder)?;
         ours.fill(present)?;
-        rows.extend(one_by_one(&reference, &ours, present, options.rounds)?);
+        ways[1].extend(one_by_one(&reference, &ours, present, options.rounds)?);
+        if present == PRESENT[PRESENT.len() - 1] {
+            ways[1].push(burst(&reference, &ours, options.rounds.div_ceil(8))?);
+        }
+        drop(owner);
+        ways[0].extend(one_by_one(&reference, &ours, present, options.rounds)?);
     }
-    rows.push(burst(&reference, &ours, options.rounds.div_ceil(8))?);
-    say(&table("host-local", "podwire-ipam", &rows));
+    ways[0].push(burst(&reference, &ours, options.rounds.div_ceil(8))?);
+    for (way, rows) in ["direct", "resident"].iter().zip(&ways) {
+        say(&format!("\n{}", table("host-local", &format!("podwire-ipam, {way}"), rows)));
+    }
     Ok(())
+}
+
+/// The ledger's resident owner; killed when it is dropped.
+struct Owner(Child);
+
+impl Owner {
+    /// Returns when it serves.
+    fn start(folder: &Path) -> Result<Self, Error> {
+        let mut process = command(folder.join("ipam"));
+        process.arg("serve").stderr(Stdio::piped());
+        let failed = |source| Error::Start { program: "ipam serve".to_owned(), source };
+        let mut child = process.spawn().map_err(failed)?;
+        let mut line = String::new();
+        if let Some(stderr) = child.stderr.as_mut() {
+            BufReader::new(stderr).read_line(&mut line).map_err(failed)?;
+        }
+        Ok(Self(child))
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// An IPAM plugin with a network of its own.
@@ -93,10 +132,13 @@ impl Candidate {
         Ok(start.elapsed())
     }
 
-    /// Leases until there are so many.
+    /// Leases until there are so many, a few at a time.
     fn fill(&self, present: usize) -> Result<(), Error> {
-        for number in 0..present {
-            self.end("ADD", self.start("ADD", &format!("present{number}"))?)?;
+        let numbers: Vec<usize> = (0..present).collect();
+        for some in numbers.chunks(16) {
+            let children: Vec<Child> =
+                some.iter().map(|number| self.start("ADD", &format!("present{number}"))).collect::<Result<_, _>>()?;
+            children.into_iter().try_for_each(|child| self.end("ADD", child))?;
         }
         Ok(())
     }

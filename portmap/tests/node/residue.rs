@@ -195,3 +195,67 @@ fn an_add_asks_the_kernel_the_same_number_of_questions_however_many_others_there
         assert_eq!(calls(), alone);
     });
 }
+
+/// A DEL, a GC or a `reconcile` under strace(1), with environment and standard input of a request.
+fn traced(command: &str, arguments: &[&str], stdin: &str) -> (std::process::Output, String) {
+    let mut strace = sandbox::command("strace");
+    strace.args(["--follow-forks", "--quiet=all", "--output", LOG]).args(arguments);
+    strace.arg(env!("CARGO_BIN_EXE_podwire-portmap"));
+    let container = [("CNI_CONTAINERID", "pod2"), ("CNI_IFNAME", "eth0")];
+    let container = if command == "DEL" { &container[..] } else { &[] };
+    let output = run(strace, command, container, stdin);
+    (output, fs::read_to_string(LOG).unwrap())
+}
+
+/// Each is killed at each of its calls that change something; the next one then ends what is left.
+#[test]
+fn what_a_killed_del_or_gc_leaves_is_ended_by_the_next_one() {
+    private_host(|| {
+        let pod = pod(2);
+        let attachment = attachment(&pod);
+        let before = traces(&pod);
+        let conf = json!({ "cniVersion": "1.1.0", "name": "podnet", "type": "podwire-portmap" });
+        let all_stale = json!({
+            "cniVersion": "1.1.0", "name": "podnet", "type": "podwire-portmap", "cni.dev/valid-attachments": [],
+        });
+        for (command, stdin) in [("DEL", conf.to_string()), ("GC", all_stale.to_string())] {
+            for syscall in ["unlink", "rmdir", "sendto", "write"] {
+                let mut kills = 0;
+                for n in 1.. {
+                    assert!(n <= MOST_CALLS, "more than {MOST_CALLS} calls of {syscall}");
+                    attachment.add().ok();
+                    let inject = format!("--inject={syscall}:signal=KILL:when={n}");
+                    let (_, seen) = traced(command, &["--trace", syscall, &inject], &stdin);
+                    let killed = seen.contains("killed by SIGKILL");
+                    let (output, _) = traced(command, &["--trace", "none"], &stdin);
+                    assert!(output.status.success(), "{output:?}");
+                    assert_eq!(traces(&pod), before, "{command}, {syscall} number {n}: {seen}");
+                    if !killed {
+                        break;
+                    }
+                    kills += 1;
+                }
+                assert!(kills > 0, "no {syscall} of {command} was killed");
+            }
+        }
+    });
+}
+
+/// Interfaces of pods go at any time, with their settings.
+#[test]
+fn gc_does_not_mind_that_an_interface_goes_while_it_is_looked_at() {
+    private_host(|| {
+        let pod = pod(2);
+        let setting = format!("/proc/sys/net/ipv4/conf/{}/route_localnet", pod.link);
+        let before = traces(&pod);
+        attachment(&pod).add().ok();
+        let conf = json!({
+            "cniVersion": "1.1.0", "name": "podnet", "type": "podwire-portmap", "cni.dev/valid-attachments": [],
+        });
+        let arguments = ["--trace-path", &setting, "--trace=openat", "--inject=openat:error=ENOENT"];
+        let (output, seen) = traced("GC", &arguments, &conf.to_string());
+        assert!(seen.contains("(INJECTED)"), "{seen}");
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(traces(&pod).0, before.0);
+    });
+}

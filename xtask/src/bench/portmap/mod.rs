@@ -52,7 +52,8 @@ pub fn run(options: &Options) -> Result<(), Error> {
     let host = Host::new()?;
     let candidates = candidate::all(&folder.join("podwire-portmap"), &host)?;
     say("connections a second to the first and the last mapped port, by a client on the node's network;");
-    say("ADD of a pod with one more port, the whole process; medians of interleaved rounds, (10 % - 90 %)");
+    say("as many as the median one would make; ADD of a pod with one more port, the whole process;");
+    say("medians of interleaved rounds, (10 % - 90 %)");
     let mut figures: Vec<Vec<Figures>> =
         candidates.iter().map(|_| SIZES.iter().map(|_| Figures::default()).collect()).collect();
     for round in 0..options.rounds {

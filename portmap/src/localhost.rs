@@ -74,11 +74,12 @@ pub fn differences(config: &Config) -> Result<Vec<Difference>, Error> {
 }
 
 /// Takes it back on interfaces that led to the pods of the hairpin elements in `gone`, and to no other pod that needs it.
-/// A pod's own veth goes anyway; a bridge stays, and must not stay open.
+/// A pod's own veth goes anyway; a bridge stays, and must not stay open. Elements that `stale` says yes to, by their
+/// comments, count for nothing: it may be done before they go, so that whoever is killed in between can do it again.
 ///
 /// # Errors
 /// When routes, elements or the sysctl cannot be read, or what was set cannot be taken back.
-pub fn withdraw(firewall: &mut Firewall, gone: &[Entry]) -> Result<(), Error> {
+pub fn withdraw(firewall: &mut Firewall, gone: &[Entry], stale: &dyn Fn(&str) -> bool) -> Result<(), Error> {
     let hairpins = gone.iter().filter(|entry| entry.set == HAIRPIN);
     let pods: Vec<IpAddr> = hairpins.filter_map(|entry| hairpin_pod(&entry.element)).collect();
     if pods.is_empty() {
@@ -95,9 +96,9 @@ pub fn withdraw(firewall: &mut Firewall, gone: &[Entry]) -> Result<(), Error> {
             let index = interface.index;
             // An ADD claims first and sets it then. Looking again after the change sees the claim of every ADD whose
             // setting the change may have undone.
-            if !needed(firewall, &rtnl, index, &pods)?
+            if !needed(firewall, &rtnl, index, &pods, stale)?
                 && interface.set(&rtnl, family, false)?
-                && needed(firewall, &rtnl, index, &pods)?
+                && needed(firewall, &rtnl, index, &pods, stale)?
             {
                 interface.set(&rtnl, family, true)?;
             }
@@ -107,12 +108,19 @@ pub fn withdraw(firewall: &mut Firewall, gone: &[Entry]) -> Result<(), Error> {
 }
 
 /// Whether the interface leads to a pod with a hairpin element, of the family of those that are gone.
-fn needed(firewall: &mut Firewall, rtnl: &Rtnl, index: u32, gone: &[IpAddr]) -> Result<bool, Error> {
+fn needed(
+    firewall: &mut Firewall,
+    rtnl: &Rtnl,
+    index: u32,
+    gone: &[IpAddr],
+    stale: &dyn Fn(&str) -> bool,
+) -> Result<bool, Error> {
+    let counts = |element: &Element| !element.comment.as_deref().is_some_and(stale);
     let Some(family) = gone.first().map(|pod| Family::of(*pod)) else { return Ok(false) };
     for pod in gone {
         // The address may be somebody else's by now.
         let pod = Value::Addr(*pod);
-        if firewall.element(family, HAIRPIN, &[pod.clone(), pod])?.is_some() {
+        if firewall.element(family, HAIRPIN, &[pod.clone(), pod])?.as_ref().is_some_and(counts) {
             return Ok(true);
         }
     }
@@ -127,7 +135,7 @@ fn needed(firewall: &mut Firewall, rtnl: &Rtnl, index: u32, gone: &[IpAddr]) -> 
     }
     let elements = firewall.elements(family, HAIRPIN)?;
     let behind = |pod: IpAddr| routes.iter().any(|route| route.dst.contains(pod));
-    Ok(elements.iter().filter_map(hairpin_pod).any(behind))
+    Ok(elements.iter().filter(|element| counts(element)).filter_map(hairpin_pod).any(behind))
 }
 
 fn hairpin_pod(element: &Element) -> Option<IpAddr> {

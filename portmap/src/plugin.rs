@@ -70,6 +70,7 @@ impl Plugin for Portmap {
         let (all, mut errors) = records.all();
         let stale = all.iter().filter_map(Record::attachment).filter(is_stale);
         errors.extend(stale.filter_map(|owner| records.remove(&owner).err()));
+        records.tidy();
         errors.extend(remove::mappings(&|comment| comment.parse().is_ok_and(|owner| is_stale(&owner))));
         Error::all_of(errors)
     }

@@ -221,14 +221,19 @@ impl Records {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             Ok(()) | Err(_) => Ok(()),
         };
-        let removed = remove(&path).and_then(|()| remove(&unfinished(&path)));
+        let removed = remove(&unfinished(&path)).and_then(|()| remove(&path));
         removed.map_err(|source| Error::Record { action: "remove", path, source })?;
+        self.tidy();
+        Ok(())
+    }
+
+    /// Removes the folder if nothing is in it.
+    pub fn tidy(&self) {
         // Those that others use are not empty. An ADD or DEL that was killed may have left only the outer one.
         let _ = fs::remove_dir(&self.folder);
         if let Some(parent) = self.folder.parent() {
             let _ = fs::remove_dir(parent);
         }
-        Ok(())
     }
 
     /// All records, the oldest first, and what could not be read.

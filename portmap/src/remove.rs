@@ -5,6 +5,7 @@ use nft_model::Family;
 use crate::error::Error;
 use crate::firewall::Firewall;
 use crate::forward::Forward;
+use crate::ruleset::{Entry, HAIRPIN};
 use crate::{flows, localhost};
 
 /// Removes every element whose comment `stale` says yes to, with the flows through it, and each table that nobody has
@@ -23,13 +24,20 @@ pub fn mappings(stale: &dyn Fn(&str) -> bool) -> Vec<Error> {
     errors
 }
 
+/// Takes the way back from the pods to 127.0.0.1 away.
+fn close(firewall: &mut Firewall, family: Family, stale: &dyn Fn(&str) -> bool) -> Result<(), Error> {
+    let elements = firewall.elements(family, HAIRPIN)?.into_iter();
+    let own = elements.filter(|element| element.comment.as_deref().is_some_and(stale));
+    let own: Vec<Entry> = own.map(|element| Entry { set: HAIRPIN, element }).collect();
+    localhost::withdraw(firewall, &own, stale)
+}
+
 fn in_family(firewall: &mut Firewall, family: Family, stale: &dyn Fn(&str) -> bool) -> Vec<Error> {
     let mut errors = Vec::new();
+    // The elements are all that tells which interfaces are open, and the guard of those goes with the last of them.
+    errors.extend(close(firewall, family, stale).err());
     match firewall.release(family, stale) {
-        Ok(gone) => {
-            errors.extend(localhost::withdraw(firewall, &gone).err());
-            errors.extend(flows::cut(&Forward::all(&gone)).err());
-        }
+        Ok(gone) => errors.extend(flows::cut(&Forward::all(&gone)).err()),
         Err(error) => errors.push(error),
     }
     errors.extend(firewall.delete_if_empty(family).err());

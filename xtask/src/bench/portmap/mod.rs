@@ -29,6 +29,9 @@ pub struct Options {
     /// Connections of one measurement.
     #[arg(long, default_value_t = 1_000)]
     connections: usize,
+    /// Measures the podwire-portmap in this folder instead of building one.
+    #[arg(long, value_name = "DIR")]
+    plugin_dir: Option<std::path::PathBuf>,
     /// ADDs of one measurement.
     #[arg(long, default_value_t = 5)]
     adds: usize,
@@ -47,7 +50,10 @@ struct Figures {
 /// Builds, leaves the machine's namespaces, measures and prints.
 pub fn run(options: &Options) -> Result<(), Error> {
     packages::ensure(packages::TEST)?;
-    let folder = build::these(&["podwire-portmap"])?;
+    let folder = match &options.plugin_dir {
+        Some(folder) => folder.clone(),
+        None => build::these(&["podwire-portmap"])?,
+    };
     sandbox::enter().map_err(Error::Sandbox)?;
     let host = Host::new()?;
     let candidates = candidate::all(&folder.join("podwire-portmap"), &host)?;

@@ -37,11 +37,6 @@ pub const UNTESTABLE: &[Untestable] = &[
     ),
     untestable("GC-6", "The runtime excludes ADD and DEL while GC runs.", RUNTIME),
     untestable("GC-9", "libcni sends DEL for stale cached attachments before GC.", RUNTIME),
-    untestable(
-        "PM-1",
-        "A mapped port is reached at [::1].",
-        "Linux leads nothing from ::1 out of the loopback interface, whatever is translated; 127.0.0.1 is asked by PM-1e",
-    ),
     untestable("CFG-1", "Network names are unique on a host.", "it is a duty of operators"),
     untestable(
         "CFG-2",

@@ -53,6 +53,10 @@ cases! { "ports":
         "A mapped UDP port is reached from the node",
         "portMappings: Pass mapping from ports on the host to ports in the container network namespace.",
         "The host asks its own address at hostPort by UDP; the pod's server must answer.";
+    "PM-1k" since "0.3.0" in "practice: what 127.0.0.1 is over IPv4" for CALLED => from_localhost_6,
+        "A mapped port is reached at [::1]",
+        "portMappings: Pass mapping from ports on the host to ports in the container network namespace.",
+        "The host asks [::1] at hostPort; the pod's server must answer.";
     "PM-2a" since "0.3.0" in "practice: plugins issue 1209" for CALLED => passing_traffic,
         "Traffic through the host to the same port elsewhere is left alone",
         "hostPort: a port on the host.",
@@ -223,6 +227,16 @@ fn from_localhost(host: &Host) -> Verdict {
     let (_pod, _, _server) = serving(host, "pod", mapping(HOST_PORT, Protocol::Tcp))?;
     let to = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), HOST_PORT);
     expect(ask(None, Protocol::Tcp, to, 100)?, "pod", "at 127.0.0.1").map(drop)
+}
+
+fn from_localhost_6(host: &Host) -> Verdict {
+    let _outside = prepared(host)?;
+    let (_pod, result, _server) = serving(host, "pod", mapping(HOST_PORT, Protocol::Tcp))?;
+    if !bare_addresses(&result).iter().any(|address| family(address) == "6") {
+        skip!("the pod has no IPv6 address");
+    }
+    let to = SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), HOST_PORT);
+    expect(ask(None, Protocol::Tcp, to, 100)?, "pod", "at [::1]").map(drop)
 }
 
 fn from_itself(host: &Host) -> Verdict {

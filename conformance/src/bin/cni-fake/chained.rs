@@ -239,6 +239,10 @@ fn apply(request: &Request, elements: &[(String, String, String)], device: &str)
         }
         let path = format!("/proc/sys/net/ipv4/conf/{device}/route_localnet");
         std::fs::write(&path, "1").map_err(|error| Failure::new(101, &format!("{path}: {error}")))?;
+        if !request.has("PM-1k") {
+            // IPv6 has no route_localnet: answers to ::1 are looked up among the routes of where they come in.
+            run("ip", &["-6", "route", "replace", "local", "::1", "dev", device, "table", "local", "metric", "9"], "")?;
+        }
     }
     shape(request, device)?;
     if request.has("ADD-6") {
@@ -349,6 +353,7 @@ fn undo(request: &Request, known: &Value) -> Result<(), Failure> {
     let device = text(known, "device");
     if !device.is_empty() {
         // There may be none.
+        let _ = run("ip", &["-6", "route", "delete", "local", "::1", "dev", device, "table", "local"], "");
         let _ = run("tc", &["qdisc", "delete", "dev", device, "root"], "");
         let enter = format!("--net={}", request.netns);
         let _ = run("nsenter", &[&enter, "tc", "qdisc", "delete", "dev", &request.ifname, "root"], "");

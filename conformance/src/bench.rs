@@ -5,17 +5,26 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::cases;
 use crate::error::Error;
 use crate::host::pod::Pod;
-use crate::host::{Host, Profile, exec};
+use crate::host::{Host, Profile, exec, shape};
+use crate::report;
 use crate::runner::{self, Options};
 use crate::target::Target;
 use crate::verdict::{Finding, Verdict};
+
+/// Shown below the options.
+pub const EXAMPLES: &str = "\
+Examples:
+  cni-conformance bench targets/reference-chain.toml targets/podwire-chain.toml --plugin-dir ./bin
+  cni-conformance bench targets/reference-ptp.toml my.toml --present 0 --present 200 --rounds 50 -o json
+
+The rounds of both are taken in turns, so that what else the machine does hits both alike.";
 
 /// What to compare.
 #[derive(Debug, Args)]
@@ -33,9 +42,18 @@ pub struct BenchArgs {
     /// How many pods come at the same time in a burst.
     #[arg(long, default_value_t = 8)]
     burst: u16,
-    /// How many pods are there already while it is measured.
-    #[arg(long, default_value_t = 0)]
-    present: u16,
+    /// How many pods of each target are there already while it is measured; may be repeated, to see how cost grows.
+    #[arg(long, value_name = "PODS", default_value = "0")]
+    present: Vec<u16>,
+    /// How to print what came of it.
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Table,
+    Json,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -56,7 +74,7 @@ struct Series {
     other: Vec<f64>,
 }
 
-/// Measures and returns the JSON: for each operation the medians in milliseconds, and how many times as fast the other is,
+/// Measures and returns the report: for each operation the medians in milliseconds, and how many times as fast the other is,
 /// as the median of the rounds' ratios with their 10th and 90th percentile.
 ///
 /// # Errors
@@ -73,15 +91,58 @@ pub fn run(args: &BenchArgs) -> Result<String, Error> {
     };
     let profiles = [runner::profile(&targets[0], &options)?, runner::profile(&targets[1], &options)?];
     let dirs = options.dirs.iter().chain(&targets[0].dirs).chain(&targets[1].dirs).cloned().collect();
-    let work = Work { targets, profiles, dirs, rounds: args.rounds, burst: args.burst, present: args.present };
-    let input = serde_json::to_vec(&work).map_err(Error::Encode)?;
+    let names = targets.each_ref().map(|target| target.name.clone());
+    let mut work = Work { targets, profiles, dirs, rounds: args.rounds, burst: args.burst, present: 0 };
+    let mut runs = Vec::new();
+    for present in &args.present {
+        report::Progress::say(&format!("{} rounds with {present} pods present", args.rounds));
+        work.present = *present;
+        runs.push(on_a_host_of_its_own(&work, &options)?);
+    }
+    report::Progress::say("");
+    let [base, other] = names;
+    let report = json!({ "base": base, "other": other, "rounds": args.rounds, "burst": args.burst, "runs": runs });
+    match args.output {
+        Format::Json => serde_json::to_string_pretty(&report).map_err(Error::Encode),
+        Format::Table => Ok(table(&report)),
+    }
+}
+
+fn on_a_host_of_its_own(work: &Work, options: &Options) -> Result<Value, Error> {
+    let input = serde_json::to_vec(work).map_err(Error::Encode)?;
     let mut command = sandbox::command(&options.program);
     command.arg("bench-inside");
     let finished = exec::run(&mut command, &input, options.limit).map_err(told)?;
     if finished.status.success() {
-        return Ok(String::from_utf8_lossy(&finished.stdout).into_owned());
+        return serde_json::from_slice(&finished.stdout).map_err(Error::Encode);
     }
     Err(Error::Host(String::from_utf8_lossy(&finished.stderr).trim().to_owned()))
+}
+
+/// The report for people.
+fn table(report: &Value) -> String {
+    let text = |value: &Value, key: &str| shape::text(value, key).to_owned();
+    let (base, other) = (text(report, "base"), text(report, "other"));
+    let mut lines = format!("{other}, compared with {base}; median milliseconds of {} rounds\n", report["rounds"]);
+    for run in shape::list(report, "runs") {
+        lines.push_str(&format!(
+            "\n{} pods present\n  {:<12} {:>10} {:>10}   times as fast\n",
+            run["present"], "", "base", "other"
+        ));
+        for one in shape::list(run, "operations") {
+            let number = |key: &str| one[key].as_f64().map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
+            lines.push_str(&format!(
+                "  {:<12} {:>10} {:>10}   {} ({} to {})\n",
+                text(one, "operation"),
+                number("base_ms"),
+                number("other_ms"),
+                number("times_as_fast"),
+                number("from"),
+                number("to"),
+            ));
+        }
+    }
+    lines
 }
 
 fn told(finding: Finding) -> Error {
@@ -109,7 +170,7 @@ pub fn inside() -> Result<String, Error> {
         host.stop();
     }
     let report = json!({
-        "base": base.target.name, "other": other.target.name, "rounds": work.rounds, "present": work.present,
+        "present": work.present,
         "operations": outcome.map_err(told)?.iter().map(summary).collect::<Vec<_>>(),
     });
     serde_json::to_string_pretty(&report).map_err(Error::Encode)
@@ -197,6 +258,17 @@ fn rounded(value: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_table_has_a_line_for_each_operation() {
+        let series = Series { name: "ADD", base: vec![20.0, 30.0], other: vec![10.0, 10.0] };
+        let empty = Series { name: "CHECK", ..Series::default() };
+        let run = json!({ "present": 5, "operations": [summary(&series), summary(&empty)] });
+        let text = table(&json!({ "base": "a", "other": "b", "rounds": 2, "runs": [run] }));
+        assert!(text.contains("b, compared with a; median milliseconds of 2 rounds"), "{text}");
+        assert!(text.contains("  ADD               30.00      10.00   3.00 (2.00 to 3.00)"), "{text}");
+        assert!(text.contains("  CHECK                 -          -   - (- to -)"), "{text}");
+    }
 
     #[test]
     fn percentiles_are_of_the_values() {

@@ -52,6 +52,7 @@ enum Command {
         id: String,
     },
     /// Compare the speed of two targets, doing the same work in turns.
+    #[command(after_help = bench::EXAMPLES)]
     Bench(bench::BenchArgs),
     /// Run one task that is given on stdin, in this process.
     #[command(hide = true)]

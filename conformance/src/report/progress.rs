@@ -22,6 +22,12 @@ impl Progress {
         Self { target: target.to_owned(), all, done, bad, watched: io::stderr().is_terminal() }
     }
 
+    /// Shows a line if somebody is watching; the next takes its place.
+    pub fn say(text: &str) {
+        let watched = io::stderr().is_terminal();
+        Self { target: String::new(), all: 0, done: AtomicUsize::new(0), bad: AtomicUsize::new(0), watched }.line(text);
+    }
+
     /// One more case has ended.
     pub fn tell(&self, row: &Row) {
         let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;

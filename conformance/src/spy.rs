@@ -16,13 +16,16 @@ use crate::host::OWN_FOLDER;
 use crate::host::shape;
 use crate::verdict::{Finding, Verdict};
 
+/// A variable that means nothing to any plugin.
+pub const FOREIGN: &str = "CONFORMANCE_FOREIGN";
+
 /// Its `type`.
 pub const NAME: &str = "conformance-ipam";
 
 /// How it was called.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Record {
-    /// The CNI_* variables that were set, and TRACEPARENT as an example of others.
+    /// The CNI_* variables that were set, and as examples of others TRACEPARENT and [`FOREIGN`].
     pub env: BTreeMap<String, String>,
     /// All of stdin.
     pub stdin: String,
@@ -87,7 +90,7 @@ fn answer() -> io::Result<u8> {
     io::stdin().read_to_string(&mut stdin)?;
     #[expect(clippy::disallowed_methods, reason = "what it was started with is what it is there to record")]
     let env: BTreeMap<_, _> =
-        std::env::vars().filter(|(key, _)| key.starts_with("CNI_") || key == "TRACEPARENT").collect();
+        std::env::vars().filter(|(key, _)| key.starts_with("CNI_") || key == "TRACEPARENT" || key == FOREIGN).collect();
     let command = env.get("CNI_COMMAND").cloned().unwrap_or_default();
     let record = Record { env, stdin };
     let line = serde_json::to_string(&record)? + "\n";

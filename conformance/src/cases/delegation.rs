@@ -19,11 +19,11 @@ cases! { "delegation":
     "IPAM-1b" since "0.1.0" in "4, Delegated Plugin protocol" for MAIN => |host| same_environment(host, "ADD"),
         "The IPAM plugin gets the same environment on ADD",
         "The delegated plugin must receive all the same environment variables that were passed in to the CNI plugin.",
-        "ADD with every variable set and TRACEPARENT besides; the IPAM plugin must have got the same values.";
+        "ADD with every variable set, and TRACEPARENT and a foreign one besides; the IPAM plugin must have got the same values, of TRACEPARENT the same trace.";
     "IPAM-1c" since "0.1.0" in "4, Delegated Plugin protocol" for MAIN => |host| same_environment(host, "DEL"),
         "The IPAM plugin gets the same environment on DEL",
         "The delegated plugin must receive all the same environment variables that were passed in to the CNI plugin.",
-        "DEL with every variable set and TRACEPARENT besides; the IPAM plugin must have got the same values.";
+        "DEL with every variable set, and TRACEPARENT and a foreign one besides; the IPAM plugin must have got the same values, of TRACEPARENT the same trace.";
     "IPAM-1d" since "0.1.0" in "4, Delegated Plugin protocol" for MAIN => complete_config,
         "The IPAM plugin gets the complete config",
         "Delegated plugins are provided the complete network configuration passed to the upper plugin. In other words, in the IPAM case, not just the ipam section.",
@@ -159,7 +159,7 @@ fn same_environment(host: &Host, command: &str) -> Verdict {
         call(host, "DEL", &pod)?.prev(&result).run()?.success()?;
         spy::records()?;
     }
-    call(host, command, &pod)?.env("TRACEPARENT", trace).run()?.success()?;
+    call(host, command, &pod)?.env("TRACEPARENT", trace).env(spy::FOREIGN, "kept").run()?.success()?;
     let records = spy::records()?;
     done(host, &pod)?;
     let Some(record) = records.iter().find(|record| record.var("CNI_COMMAND") == command) else {
@@ -170,11 +170,14 @@ fn same_environment(host: &Host, command: &str) -> Verdict {
         ("CNI_NETNS", &pod.path),
         ("CNI_IFNAME", &pod.ifname),
         ("CNI_ARGS", "IgnoreUnknown=1;K8S_POD_NAME=web"),
-        ("TRACEPARENT", trace),
+        (spy::FOREIGN, "kept"),
     ];
     for (key, value) in due {
         ensure!(record.var(key) == value, "{key} was {:?} instead of {value:?}", record.var(key));
     }
+    // A plugin that takes part in the trace is the parent of what it calls (W3C Trace Context); the trace is the same.
+    let (id, got) = (trace.get(..35).unwrap_or_default(), record.var("TRACEPARENT"));
+    ensure!(got.starts_with(id), "TRACEPARENT was {got:?}, which is not of {id:?}");
     ensure!(record.var("CNI_PATH").contains("cni-conformance"), "CNI_PATH was {:?}", record.var("CNI_PATH"));
     Ok(())
 }

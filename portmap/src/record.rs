@@ -74,7 +74,7 @@ pub struct Netns {
     pub path: PathBuf,
     /// Of the namespace's file system, nsfs.
     pub device: u64,
-    /// The number in net:[NUMBER].
+    /// The number that `ip netns identify` and `/proc/PID/ns/net` show.
     pub inode: u64,
 }
 

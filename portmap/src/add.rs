@@ -24,7 +24,7 @@ pub fn mappings(config: &Config, record: &Record) -> Result<Vec<Error>, Error> {
     let (written, failed) = Written::new(config, record);
     remarks.extend(failed);
     remarks.extend(with_claim(config, |firewall, claimed| {
-        localhost::withdraw(firewall, &claimed.lost, &|_| false)?;
+        localhost::withdraw(&claimed.lost, &|_| false)?;
         localhost::allow(config)?;
         Ok(settle(firewall, claimed, &forwards))
     })?);

@@ -3,6 +3,8 @@
 mod iptables;
 mod nftables;
 
+use std::net::IpAddr;
+
 use nft_model::{Element, Family, Value};
 
 pub use self::iptables::Iptables;
@@ -22,6 +24,12 @@ pub enum Firewall {
     /// iptables.
     Iptables(Iptables),
 }
+
+/// Says yes to the marks of those that are gone.
+pub type Stale<'a> = &'a dyn Fn(&str) -> bool;
+
+/// Is told what will be removed, and says whether what guards open interfaces may go with it.
+pub type Close<'a> = &'a mut dyn FnMut(&[Entry]) -> bool;
 
 /// What is there under our table's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +78,16 @@ impl Firewall {
         nftables.into_iter().chain([Ok(Self::Iptables(Iptables))]).collect()
     }
 
+    /// Every backend that has anything, as far as that can be told at once.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell.
+    pub fn in_use() -> Result<Vec<Self>, Error> {
+        let nftables = Nftables::open_if_there()?.map(Self::Nftables);
+        let iptables = Iptables.is_in_use()?.then_some(Self::Iptables(Iptables));
+        Ok(nftables.into_iter().chain(iptables).collect())
+    }
+
     /// Which one it is.
     #[must_use]
     pub fn backend(&self) -> Backend {
@@ -108,7 +126,10 @@ impl Firewall {
         if let Some(mut other) = other {
             for family in stale {
                 let may_go = |mark: &str| mark == config.owner.comment() || dead.iter().any(|dead| dead == mark);
-                claimed.lost.extend(other.release(family, &may_go)?);
+                // The guard of the backend that is claimed in stands.
+                let (gone, failed) = other.release(family, &may_go, &mut |_| true);
+                claimed.lost.extend(gone);
+                Error::all_of(failed)?;
             }
         }
         Ok(claimed)
@@ -177,25 +198,45 @@ impl Firewall {
         }
     }
 
-    /// Removes everything whose owner `stale` says yes to. Says what that was.
+    /// Removes everything whose owner `stale` says yes to. Says what that was, also if not all of it could be removed.
+    /// Before it goes, `close` is told, and says whether the guard may go with the last of it.
+    pub fn release(&mut self, family: Family, stale: Stale<'_>, close: Close<'_>) -> (Vec<Entry>, Vec<Error>) {
+        match self {
+            Self::Nftables(nftables) => nftables.release(family, stale, close),
+            Self::Iptables(iptables) => iptables.release(family, stale, close),
+        }
+    }
+
+    /// Whether there is a pod of this address, of an owner that `stale` says no to.
     ///
     /// # Errors
-    /// When the kernel refuses to tell, or a change was not made.
-    pub fn release(&mut self, family: Family, stale: &dyn Fn(&str) -> bool) -> Result<Vec<Entry>, Error> {
+    /// When the kernel refuses to tell.
+    pub fn serves(&mut self, pod: IpAddr, stale: Stale<'_>) -> Result<bool, Error> {
         match self {
-            Self::Nftables(nftables) => nftables.release(family, stale),
-            Self::Iptables(iptables) => iptables.release(family, stale),
+            Self::Nftables(nftables) => nftables.serves(pod, stale),
+            Self::Iptables(iptables) => Ok(iptables.pods(Family::of(pod), stale)?.contains(&pod)),
+        }
+    }
+
+    /// The pods of owners that `stale` says no to.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell.
+    pub fn pods(&mut self, family: Family, stale: Stale<'_>) -> Result<Vec<IpAddr>, Error> {
+        match self {
+            Self::Nftables(nftables) => nftables.pods(family, stale),
+            Self::Iptables(iptables) => iptables.pods(family, stale),
         }
     }
 
     /// Deletes what is there for nobody any more.
     ///
     /// # Errors
-    /// As [`Firewall::release`].
+    /// When the kernel refuses to tell, or to change.
     pub fn delete_if_empty(&mut self, family: Family) -> Result<(), Error> {
         match self {
             Self::Nftables(nftables) => nftables.delete_if_empty(family),
-            Self::Iptables(iptables) => iptables.release(family, &|_| false).map(drop),
+            Self::Iptables(iptables) => Error::all_of(iptables.release(family, &|_| false, &mut |_| true).1),
         }
     }
 

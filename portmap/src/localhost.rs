@@ -1,8 +1,8 @@
 //! Answers to 127.0.0.1 and ::1: the pod's interface on the host must take them.
 //!
 //! In IPv4 the sysctl `route_localnet` of the interface does that. It would let every neighbour on it reach what listens
-//! on 127.0.0.1, so the guard chain of [`crate::ruleset`] keeps them out while it is set. The guard goes with the table,
-//! so the sysctl goes before.
+//! on 127.0.0.1, so the guard chain of [`crate::ruleset`] keeps them out while it is set. The guard goes with the last
+//! rules, so the sysctl goes before any of a pod's rules do: [`crate::remove`] has no other order.
 //!
 //! In IPv6 a local route does it: `ip route add local ::1 dev INTERFACE table local`. Nobody else comes in by it, because
 //! the kernel drops what claims to be for ::1, or from there, before it looks at routes (ip6_rcv_core of
@@ -14,13 +14,13 @@ use std::net::{IpAddr, Ipv6Addr};
 use ipnetwork::IpNetwork;
 use kernel::rtnl::{self, RouteFilter, Rtnl};
 use kernel::sysctl;
-use nft_model::{Element, Family, Value};
+use nft_model::Family;
 
 use crate::config::Config;
 use crate::difference::Difference;
 use crate::error::Error;
-use crate::firewall::Firewall;
-use crate::ruleset::{Entry, HAIRPIN};
+use crate::firewall::{Firewall, Stale};
+use crate::ruleset::Entry;
 
 /// Who made the local route: podwire, as of its other routes (rtnetlink(7), rtm_protocol).
 const PROTOCOL: u8 = 112;
@@ -73,18 +73,21 @@ pub fn differences(config: &Config) -> Result<Vec<Difference>, Error> {
     Ok(all)
 }
 
-/// Takes it back on interfaces that led to the pods of the hairpin elements in `gone`, and to no other pod that needs it.
-/// A pod's own veth goes anyway; a bridge stays, and must not stay open. Elements that `stale` says yes to, by their
-/// comments, count for nothing: it may be done before they go, so that whoever is killed in between can do it again.
+/// Takes it back on interfaces that lead to the pods of these entries, and to no other pod that needs it: to none of an
+/// owner that `stale` says no to, whether the entries are still there or not. A pod's own veth goes anyway; a bridge
+/// stays, and must not stay open.
 ///
 /// # Errors
 /// When routes, elements or the sysctl cannot be read, or what was set cannot be taken back.
-pub fn withdraw(firewall: &mut Firewall, gone: &[Entry], stale: &dyn Fn(&str) -> bool) -> Result<(), Error> {
-    let hairpins = gone.iter().filter(|entry| entry.set == HAIRPIN);
-    let pods: Vec<IpAddr> = hairpins.filter_map(|entry| hairpin_pod(&entry.element)).collect();
+pub fn withdraw(gone: &[Entry], stale: Stale<'_>) -> Result<(), Error> {
+    // Where host ports lead: with a mark of somebody else's, iptables has no rules of a hairpin.
+    let mut pods: Vec<IpAddr> = gone.iter().filter_map(Entry::pod).collect();
+    pods.sort_unstable();
+    pods.dedup();
     if pods.is_empty() {
         return Ok(());
     }
+    let mut firewalls = Firewall::in_use()?;
     let rtnl = Rtnl::open().map_err(Error::Route)?;
     for family in Family::ALL {
         let pods: Vec<IpAddr> = pods.iter().copied().filter(|pod| Family::of(*pod) == family).collect();
@@ -96,9 +99,9 @@ pub fn withdraw(firewall: &mut Firewall, gone: &[Entry], stale: &dyn Fn(&str) ->
             let index = interface.index;
             // An ADD claims first and sets it then. Looking again after the change sees the claim of every ADD whose
             // setting the change may have undone.
-            if !needed(firewall, &rtnl, index, &pods, stale)?
+            if !needed(&mut firewalls, &rtnl, index, family, &pods, stale)?
                 && interface.set(&rtnl, family, false)?
-                && needed(firewall, &rtnl, index, &pods, stale)?
+                && needed(&mut firewalls, &rtnl, index, family, &pods, stale)?
             {
                 interface.set(&rtnl, family, true)?;
             }
@@ -107,21 +110,21 @@ pub fn withdraw(firewall: &mut Firewall, gone: &[Entry], stale: &dyn Fn(&str) ->
     Ok(())
 }
 
-/// Whether the interface leads to a pod with a hairpin element, of the family of those that are gone.
+/// Whether the interface leads to a pod of a living owner.
 fn needed(
-    firewall: &mut Firewall,
+    firewalls: &mut [Firewall],
     rtnl: &Rtnl,
     index: u32,
+    family: Family,
     gone: &[IpAddr],
-    stale: &dyn Fn(&str) -> bool,
+    stale: Stale<'_>,
 ) -> Result<bool, Error> {
-    let counts = |element: &Element| !element.comment.as_deref().is_some_and(stale);
-    let Some(family) = gone.first().map(|pod| Family::of(*pod)) else { return Ok(false) };
-    for pod in gone {
-        // The address may be somebody else's by now.
-        let pod = Value::Addr(*pod);
-        if firewall.element(family, HAIRPIN, &[pod.clone(), pod])?.as_ref().is_some_and(counts) {
-            return Ok(true);
+    for firewall in firewalls.iter_mut() {
+        for pod in gone {
+            // The address may be somebody else's by now.
+            if firewall.serves(*pod, stale)? {
+                return Ok(true);
+            }
         }
     }
     let of = if family == Family::Ip { rtnl::Family::Inet } else { rtnl::Family::Inet6 };
@@ -133,16 +136,13 @@ fn needed(
     if routes.is_empty() {
         return Ok(false);
     }
-    let elements = firewall.elements(family, HAIRPIN)?;
-    let behind = |pod: IpAddr| routes.iter().any(|route| route.dst.contains(pod));
-    Ok(elements.iter().filter(|element| counts(element)).filter_map(hairpin_pod).any(behind))
-}
-
-fn hairpin_pod(element: &Element) -> Option<IpAddr> {
-    match element.key.as_slice() {
-        [Value::Addr(pod), Value::Addr(_)] => Some(*pod),
-        _ => None,
+    let behind = |pod: &IpAddr| routes.iter().any(|route| route.dst.contains(*pod));
+    for firewall in firewalls {
+        if firewall.pods(family, stale)?.iter().any(behind) {
+            return Ok(true);
+        }
     }
+    Ok(false)
 }
 
 /// Where `config` needs it, by family.

@@ -116,8 +116,7 @@ fn make(config: &Config, forwards: &[Forward]) -> Result<Vec<Error>, Error> {
     let mut firewall = Firewall::of(&config.settings)?;
     firewall.repair(config)?;
     let (claimed, dead) = add::claim(&mut firewall, config)?;
-    let mut remarks: Vec<Error> =
-        localhost::withdraw(&mut firewall, &claimed.lost, &|_| false).err().into_iter().collect();
+    let mut remarks: Vec<Error> = localhost::withdraw(&claimed.lost, &|_| false).err().into_iter().collect();
     remarks.extend(localhost::allow(config).err());
     remarks.extend(add::settle(&mut firewall, &claimed, forwards));
     add::bury(&dead);

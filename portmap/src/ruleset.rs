@@ -100,6 +100,22 @@ pub struct Entry {
     pub element: Element,
 }
 
+impl Entry {
+    /// The pod that packets are led to, or that is masqueraded to itself.
+    #[must_use]
+    pub fn pod(&self) -> Option<IpAddr> {
+        let pod = match self.set {
+            EXACT | WILDCARD => self.element.data.first(),
+            HAIRPIN => self.element.key.first(),
+            _ => None,
+        };
+        match pod {
+            Some(Value::Addr(pod)) => Some(*pod),
+            _ => None,
+        }
+    }
+}
+
 /// The table as the first attachment makes it, without any element.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
 //! Running a program of iptables: standard input in, what it complains about out, and an end.
 
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, dup};
 
 use super::LOCK_SECONDS;
 use crate::error::{Error, Result};
@@ -25,15 +25,15 @@ const RESOURCE_PROBLEM: i32 = 4;
 const MOST: usize = 4096;
 
 /// `iptables-restore --noflush --wait SECONDS`.
-pub(super) fn restore(program: &Path, text: &str) -> Result<()> {
+pub(super) fn restore(program: &Path, text: &str, lock: Option<BorrowedFd<'_>>) -> Result<()> {
     let wait = LOCK_SECONDS.to_string();
-    let finished = run(program, &["--noflush", "--wait", &wait], text)?;
+    let finished = run(program, &["--noflush", "--wait", &wait], text, lock)?;
     judge(program, finished.status, &finished.stderr, text)
 }
 
 /// `--version`, on one line.
 pub(super) fn version(program: &Path) -> Result<String> {
-    let finished = run(program, &["--version"], "")?;
+    let finished = run(program, &["--version"], "", None)?;
     judge(program, finished.status, &finished.stderr, "")?;
     Ok(String::from_utf8_lossy(&finished.stdout).trim().to_owned())
 }
@@ -66,9 +66,12 @@ struct Finished {
     stderr: Vec<u8>,
 }
 
-fn run(program: &Path, arguments: &[&str], stdin: &str) -> Result<Finished> {
+fn run(program: &Path, arguments: &[&str], stdin: &str, lock: Option<BorrowedFd<'_>>) -> Result<Finished> {
     let failed = |source| Error::IptablesRun { program: program.to_owned(), source };
+    // A copy without FD_CLOEXEC is the child's too; ours goes once it has begun.
+    let inherited = lock.map(dup).transpose().map_err(|errno| failed(errno.into()))?;
     let mut child = command(program, arguments).spawn().map_err(failed)?;
+    drop(inherited);
     let input = child.stdin.take();
     let end = Instant::now() + DEADLINE;
     let (stdout, stderr, in_time) = thread::scope(|scope| {

@@ -1,6 +1,7 @@
 //! The programs: which there are, what they write to, what they say.
 
 use std::ffi::{OsStr, OsString};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -81,7 +82,16 @@ impl Tool {
     /// [`Error::IptablesBusy`] if the lock was held too long, [`Error::IptablesRefused`] with what the program said,
     /// [`Error::IptablesHangs`] at the deadline.
     pub fn restore(&self, text: &str) -> Result<()> {
-        run::restore(&self.program, text)
+        run::restore(&self.program, text, None)
+    }
+
+    /// The same by a process that holds `lock` too as long as it runs: a lock of flock(2) lasts until the change is made,
+    /// even if the caller is killed before that.
+    ///
+    /// # Errors
+    /// As [`Tool::restore`].
+    pub fn restore_under(&self, lock: BorrowedFd<'_>, text: &str) -> Result<()> {
+        run::restore(&self.program, text, Some(lock))
     }
 
     /// What it says to `--version`, as "iptables-restore v1.8.9 (nf_tables)".

@@ -1,6 +1,10 @@
 //! Rules of iptables: read in this process, changed by one `iptables-restore` for each family.
 
-use std::fs::{self, File};
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,7 +14,7 @@ use nft_model::{Element, Family};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use super::{Claimed, Presence};
+use super::{Claimed, Close, Presence, Stale};
 use crate::claim::{self, Batch, Observed};
 use crate::config::Config;
 use crate::difference::Difference;
@@ -19,11 +23,15 @@ use crate::owner::Owner;
 use crate::ruleset::iptables::{self as rules, NAT_CHAINS, Owned, RAW_CHAINS, Seen};
 use crate::ruleset::{self, Entry, HAIRPIN, MASQ_ALL, Realm};
 
-/// What processes of this plugin take in turn: rules are removed by number, which another one must not move.
+/// What processes of this plugin take in turn: rules are removed by number, which another one must not move. The programs
+/// that they run hold it too, so that it lasts until a change is made even if the plugin is killed before that.
 const LOCK: &str = "/run/podwire/iptables.lock";
 
 /// How long it is waited for: longer than one other may take.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often it is opened again because others remove its folder.
+const OPENINGS: u32 = 100;
 
 /// How often it is looked at.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -79,7 +87,7 @@ impl Iptables {
     /// # Errors
     /// As there; [`Error::Commit`] may come after the first of two families was changed.
     pub fn claim(self, config: &Config, dead: &[String]) -> Result<Claimed, Error> {
-        let _lock = lock()?;
+        let lock = lock()?;
         let mut changes = Vec::new();
         for family in Family::ALL {
             if config.maps(family) {
@@ -89,7 +97,7 @@ impl Iptables {
         let mut claimed = Claimed::default();
         for change in changes {
             if let Some(text) = &change.text {
-                change.tool.restore(text).map_err(Error::Commit)?;
+                change.tool.restore_under(lock.as_fd(), text).map_err(Error::Commit)?;
             }
             claimed.lost.extend(change.claimed.lost);
             claimed.replaced.extend(change.claimed.replaced);
@@ -102,11 +110,11 @@ impl Iptables {
     /// # Errors
     /// When the kernel refuses to tell, or a program to change.
     pub fn repair(self, family: Family) -> Result<(), Error> {
-        let _lock = lock()?;
+        let lock = lock()?;
         let tool = Tool::find(family, None).map_err(Error::Iptables)?;
         let seen = see(family, tool.flavour())?;
         match rules::repair(family, &seen).filter(|_| !seen.is_empty() && !seen.is_foreign()) {
-            Some(text) => tool.restore(&text).map_err(Error::Commit),
+            Some(text) => tool.restore_under(lock.as_fd(), &text).map_err(Error::Commit),
             None => Ok(()),
         }
     }
@@ -121,37 +129,21 @@ impl Iptables {
 
     /// [`super::Firewall::release`], in both flavours, with the frame if nothing is left in it. Nothing is run where
     /// there is nothing to remove.
+    pub fn release(self, family: Family, stale: Stale<'_>, close: Close<'_>) -> (Vec<Entry>, Vec<Error>) {
+        let (mut gone, mut errors) = (Vec::new(), Vec::new());
+        for flavour in Flavour::ALL {
+            errors.extend(release_in(family, flavour, stale, close, &mut gone).err());
+        }
+        (gone, errors)
+    }
+
+    /// [`super::Firewall::pods`]: where host ports lead to.
     ///
     /// # Errors
-    /// When the kernel refuses to tell, or a program to remove.
-    pub fn release(self, family: Family, stale: &dyn Fn(&str) -> bool) -> Result<Vec<Entry>, Error> {
-        // Most nodes have nothing here; a lock would be a file for nothing.
-        if Flavour::ALL
-            .into_iter()
-            .map(|flavour| see(family, flavour))
-            .collect::<Result<Vec<_>, _>>()?
-            .iter()
-            .all(Seen::is_empty)
-        {
-            return Ok(Vec::new());
-        }
-        let _lock = lock()?;
-        let mut gone = Vec::new();
-        for flavour in Flavour::ALL {
-            let seen = see(family, flavour)?;
-            let all = seen.owned();
-            let unused = all.is_empty() && !seen.is_empty() && !seen.is_foreign();
-            let rules: Vec<Owned> = all.into_iter().filter(|rule| stale(&rule.owner)).collect();
-            if rules.is_empty() && !unused {
-                continue;
-            }
-            if let Some(text) = rules::removal(family, &seen, &rules) {
-                let tool = Tool::of_flavour(family, flavour, None).map_err(Error::Iptables)?;
-                tool.restore(&text).map_err(Error::Commit)?;
-            }
-            gone.extend(rules.into_iter().filter_map(|rule| rule.entry));
-        }
-        Ok(gone)
+    /// When the kernel refuses to tell.
+    pub fn pods(self, family: Family, stale: Stale<'_>) -> Result<Vec<IpAddr>, Error> {
+        let living = owned(family)?.into_iter().filter(|rule| !stale(&rule.owner));
+        Ok(living.filter_map(|rule| rule.entry).filter_map(|entry| entry.pod()).collect())
     }
 
     /// [`super::Firewall::elements`].
@@ -198,6 +190,42 @@ impl Iptables {
         }
         Ok(all)
     }
+}
+
+/// Removes in one flavour; adds what is gone to `gone`, also if a part of it had to stay.
+fn release_in(
+    family: Family,
+    flavour: Flavour,
+    stale: Stale<'_>,
+    close: Close<'_>,
+    gone: &mut Vec<Entry>,
+) -> Result<(), Error> {
+    // Most nodes have nothing here; a lock would be a file for nothing.
+    if see(family, flavour)?.is_empty() {
+        return Ok(());
+    }
+    let lock = lock()?;
+    let seen = see(family, flavour)?;
+    let all = seen.owned();
+    let unused = all.is_empty() && !seen.is_empty() && !seen.is_foreign();
+    let going: Vec<Owned> = all.into_iter().filter(|rule| stale(&rule.owner)).collect();
+    if going.is_empty() && !unused {
+        return Ok(());
+    }
+    let entries: Vec<Entry> = going.iter().filter_map(|rule| rule.entry.clone()).collect();
+    let closed = entries.is_empty() || close(&entries);
+    let Some(text) = rules::removal(family, &seen, &going, closed) else { return Ok(()) };
+    let tool = Tool::of_flavour(family, flavour, None).map_err(Error::Iptables)?;
+    let done = tool.restore_under(lock.as_fd(), &text).map_err(Error::Commit);
+    if done.is_ok() {
+        gone.extend(entries);
+        return Ok(());
+    }
+    // Each table is changed by itself, and the kernel may have done what the program did not live to say.
+    let left = see(family, flavour).map(|seen| seen.owned()).unwrap_or_default();
+    let is_left = |entry: &Entry| left.iter().any(|rule| rule.entry.as_ref() == Some(entry));
+    gone.extend(entries.into_iter().filter(|entry| !is_left(entry)));
+    done
 }
 
 /// A rule without quotes, which iptables prints only where it must.
@@ -262,9 +290,8 @@ fn see(family: Family, flavour: Flavour) -> Result<Seen, Error> {
 fn lock() -> Result<Flock<File>, Error> {
     let path = Path::new(LOCK);
     let failed = |source| Error::Lock { path: path.to_owned(), source };
-    fs::create_dir_all(path.parent().unwrap_or(path)).map_err(failed)?;
-    let mut file = File::options().create(true).append(true).open(path).map_err(failed)?;
     let end = Instant::now() + PATIENCE;
+    let mut file = open_lock(path).map_err(failed)?;
     loop {
         file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => return Ok(lock),
@@ -275,5 +302,18 @@ fn lock() -> Result<Flock<File>, Error> {
             return Err(Error::Locked { path: path.to_owned() });
         }
         thread::sleep(PAUSE);
+    }
+}
+
+/// For the owner alone: whoever can open it can hold it.
+fn open_lock(path: &Path) -> io::Result<File> {
+    let mut attempts = 0;
+    loop {
+        DirBuilder::new().recursive(true).mode(0o700).create(path.parent().unwrap_or(path))?;
+        match File::options().create(true).append(true).mode(0o600).open(path) {
+            // Whoever removed the last record took the folder along.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && attempts < OPENINGS => attempts += 1,
+            result => return result,
+        }
     }
 }

@@ -1,18 +1,19 @@
 //! Our tables in the kernel's nf_tables: looked at, changed, taken away when they are empty.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use kernel::nft::{Generation, Nft, Refusal};
 use nft_model::{Change, Element, Family, Table, Value};
 
-use super::{Claimed, Presence};
+use super::{Claimed, Close, Presence, Stale};
 
 use crate::claim::{self, Batch, Observed};
 use crate::config::Config;
 use crate::error::Error;
 use crate::owner::Owner;
 use crate::probe;
-use crate::ruleset::{self, Entry, LAYOUT, OWNERS, Realm, SETS};
+use crate::ruleset::{self, Entry, HAIRPIN, LAYOUT, OWNERS, Realm, SETS};
 
 /// How long a change is tried again that others got in the way of. Being told that the generation moved takes 0.1 ms,
 /// any other refusal up to 34 ms.
@@ -168,20 +169,23 @@ impl Nftables {
         Ok(self.element(family, OWNERS, &owner.key(family))?.is_some())
     }
 
-    /// Removes every element whose comment `stale` says yes to. Says which they were.
-    ///
-    /// # Errors
-    /// [`Error::Busy`] when the firewall was changed at every attempt; others when the kernel refuses to tell or to
-    /// change. Then nothing was changed in the table it failed at.
-    pub fn release(&mut self, family: Family, stale: &dyn Fn(&str) -> bool) -> Result<Vec<Entry>, Error> {
-        let mut gone = Vec::new();
-        for table in self.tables(family)? {
-            gone.extend(self.release_in(&Realm { table, ..Realm::common(family) }, stale)?);
+    /// [`super::Firewall::release`], by the comments of elements. In each table all of them go, or none.
+    pub fn release(&mut self, family: Family, stale: Stale<'_>, close: Close<'_>) -> (Vec<Entry>, Vec<Error>) {
+        let tables = match self.tables(family) {
+            Ok(tables) => tables,
+            Err(error) => return (Vec::new(), vec![error]),
+        };
+        let (mut gone, mut errors) = (Vec::new(), Vec::new());
+        for table in tables {
+            match self.release_in(&Realm { table, ..Realm::common(family) }, stale, close) {
+                Ok(entries) => gone.extend(entries),
+                Err(error) => errors.push(error),
+            }
         }
-        Ok(gone)
+        (gone, errors)
     }
 
-    fn release_in(&mut self, realm: &Realm, stale: &dyn Fn(&str) -> bool) -> Result<Vec<Entry>, Error> {
+    fn release_in(&mut self, realm: &Realm, stale: Stale<'_>, close: Close<'_>) -> Result<Vec<Entry>, Error> {
         let frame = ruleset::frame(realm).map_err(Error::RuleSet)?;
         let mut gone = Vec::new();
         self.persist(|firewall| {
@@ -194,6 +198,10 @@ impl Nftables {
             }
             let mut changes = Vec::new();
             gone = firewall.marked(realm, stale)?;
+            if !gone.is_empty() {
+                // The table, and with it the guard, goes in a transaction of its own.
+                close(&gone);
+            }
             for set in SETS {
                 let keys: Vec<_> =
                     gone.iter().filter(|entry| entry.set == set).map(|entry| entry.element.key.clone()).collect();
@@ -204,6 +212,31 @@ impl Nftables {
             firewall.commit_if_unchanged(&changes, generation)
         })?;
         Ok(gone)
+    }
+
+    /// [`super::Firewall::serves`]: every pod that the loopback reaches has an element in one set.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell.
+    pub fn serves(&mut self, pod: IpAddr, stale: Stale<'_>) -> Result<bool, Error> {
+        let (family, key) = (Family::of(pod), [Value::Addr(pod), Value::Addr(pod)]);
+        for table in self.tables(family)? {
+            let element = self.element_in(family, &table, HAIRPIN, &key)?;
+            if element.is_some_and(|element| !element.comment.as_deref().is_some_and(stale)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// [`super::Firewall::pods`], as far as the loopback reaches them.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell.
+    pub fn pods(&mut self, family: Family, stale: Stale<'_>) -> Result<Vec<IpAddr>, Error> {
+        let elements = self.elements(family, HAIRPIN)?.into_iter();
+        let living = elements.filter(|element| !element.comment.as_deref().is_some_and(stale));
+        Ok(living.filter_map(|element| Entry { set: HAIRPIN, element }.pod()).collect())
     }
 
     /// Deletes our tables that nobody has an element in. An element that comes in the meantime is never lost: the

@@ -105,9 +105,10 @@ pub fn repair(family: Family, seen: &Seen) -> Option<String> {
     text(&[("raw", raw), ("nat", nat)])
 }
 
-/// What removes the rules `gone`, and the frame if no other is left. `None` if there is nothing to do.
+/// What removes the rules `gone`, and the frame if no other is left; the guard of IPv4 only if what it guards is `closed`.
+/// `None` if there is nothing to do.
 #[must_use]
-pub fn removal(family: Family, seen: &Seen, gone: &[Owned]) -> Option<String> {
+pub fn removal(family: Family, seen: &Seen, gone: &[Owned], closed: bool) -> Option<String> {
     let mut nat = removals(gone);
     let left: usize = OWNED.iter().map(|chain| seen.rules(chain).len()).sum();
     if left > gone.len() {
@@ -126,7 +127,7 @@ pub fn removal(family: Family, seen: &Seen, gone: &[Owned]) -> Option<String> {
         }
     }
     let mut raw = String::new();
-    if family == Family::Ip {
+    if family == Family::Ip && closed {
         for _ in seen.raw.get("PREROUTING").into_iter().flatten().filter(|comments| is_static(comments)) {
             line(&mut raw, &format!("-D PREROUTING {}", guard_hook()));
         }
@@ -241,17 +242,19 @@ mod tests {
         assert_eq!(owned.last().and_then(|rule| rule.condition.as_deref()), Some("0123abcd"));
         let (one, two): (Vec<Owned>, Vec<Owned>) = owned.into_iter().partition(|rule| rule.owner == "n c1 eth0");
         let expected = "*nat\n-D PODWIRE-WILDCARD 2\n-D PODWIRE-WILDCARD 1\nCOMMIT\n";
-        assert_eq!(removal(Family::Ip, &all, &one).as_deref(), Some(expected));
+        assert_eq!(removal(Family::Ip, &all, &one, true).as_deref(), Some(expected));
         // A rule that is nobody's keeps the chains.
         let expected = "*nat\n-D PODWIRE-WILDCARD 4\nCOMMIT\n";
-        assert_eq!(removal(Family::Ip, &all, &two).as_deref(), Some(expected));
+        assert_eq!(removal(Family::Ip, &all, &two, true).as_deref(), Some(expected));
     }
 
     #[test]
     fn the_last_one_takes_the_frame_along() {
         let mine = ["n c1 eth0", "tcp . 80 : 10.0.0.1 . 80"];
         let all = seen(&[&WHOLE[..], &[(WILDCARD_CHAIN, &[&mine])]].concat());
-        let text = removal(Family::Ip, &all, &all.owned()).unwrap_or_default();
+        let open = removal(Family::Ip, &all, &all.owned(), false).unwrap_or_default();
+        assert!(open.starts_with("*nat\n") && !open.contains("PODWIRE-GUARD"), "{open}");
+        let text = removal(Family::Ip, &all, &all.owned(), true).unwrap_or_default();
         for line in
             ["-D PODWIRE-WILDCARD 1", "-D PREROUTING -m addrtype", "-X PODWIRE-HOSTPORT", "*raw", "-X PODWIRE-GUARD"]
         {

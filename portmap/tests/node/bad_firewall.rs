@@ -1,13 +1,16 @@
 //! Programs and kernels that are not as they should be, and rules that somebody else has been at.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use crate::common::backend::Backend;
-use crate::common::net::{self, NEIGHBOUR_V4, NEIGHBOUR_V6, NODE_V4, NODE_V6, forward, from, lan, pod};
+use crate::common::net::{self, NEIGHBOUR_V4, NEIGHBOUR_V6, NODE_V4, NODE_V6, PATIENCE, forward, from, lan, pod};
 use crate::common::plugin::{Answer, Attachment, call, feed, nft, run};
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
 use sandbox::private_host;
@@ -158,6 +161,57 @@ fn what_a_del_had_to_leave_is_no_living_pods() {
         next.del().ok();
         assert_eq!(Backend::IptablesLegacy.rules(), "");
         assert!(!fs::exists("/run/podwire/portmap").unwrap());
+    });
+}
+
+#[test]
+fn our_lock_lasts_until_the_change_is_made_even_if_the_plugin_is_killed() {
+    private_host(|| {
+        Backend::IptablesLegacy.prepared();
+        let attachments: Vec<Attachment> = (1..5)
+            .map(|n: u16| {
+                let ports = json!([{ "hostPort": 8080 + n, "containerPort": 80 }]);
+                Attachment::on_paper(&format!("c{n}"), &[&format!("10.88.0.{n}/32")], &ports)
+            })
+            .map(|attachment| attachment.on(Backend::IptablesLegacy))
+            .collect();
+        attachments.iter().for_each(|one| drop(one.add().ok()));
+        let xtables = File::create("/run/xtables.lock").unwrap();
+        let xtables = Flock::lock(xtables, FlockArg::LockExclusive).map_err(|(_, errno)| errno).unwrap();
+        let mut plugin = sandbox::command(env!("CARGO_BIN_EXE_podwire-portmap"));
+        plugin.env("CNI_COMMAND", "DEL").env("CNI_CONTAINERID", "c1").env("CNI_IFNAME", "eth0");
+        let mut plugin = plugin.env("CNI_PATH", "/").stdin(Stdio::piped()).spawn().unwrap();
+        let config = json!({ "cniVersion": "1.1.0", "name": "podnet", "type": "podwire-portmap" });
+        plugin.stdin.take().unwrap().write_all(config.to_string().as_bytes()).unwrap();
+        // Its program waits for the lock of iptables.
+        let end = Instant::now() + PATIENCE;
+        let child = format!("/proc/{0}/task/{0}/children", plugin.id());
+        let waits = || {
+            let child = fs::read_to_string(&child).unwrap();
+            let locks = fs::read_to_string("/proc/locks").unwrap();
+            let of_child = |line: &str| line.split_whitespace().any(|word| word == child.trim());
+            !child.is_empty() && locks.lines().any(|line| line.contains(" -> ") && of_child(line))
+        };
+        while !waits() {
+            assert!(Instant::now() < end, "{}", fs::read_to_string("/proc/locks").unwrap());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        plugin.kill().unwrap();
+        plugin.wait().unwrap();
+        let ours = File::open("/run/podwire/iptables.lock").unwrap();
+        let taken = Flock::lock(ours, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno);
+        assert_eq!(taken.map(drop), Err(Errno::EWOULDBLOCK));
+        // Nobody's numbers are moved by what the program does late.
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| attachments[1].del().ok());
+            drop(xtables);
+            second.join().unwrap();
+        });
+        let rules = Backend::IptablesLegacy.rules();
+        let left = |n: u16| rules.matches(&format!("podnet c{n} eth0")).count();
+        assert_eq!([1, 2, 3, 4].map(left), [0, 0, left(3), left(3)], "{rules}");
+        assert!(left(3) > 0, "{rules}");
+        attachments[2..].iter().for_each(|one| drop(one.check().ok()));
     });
 }
 

@@ -349,42 +349,6 @@ fn gc_removes_what_belongs_to_no_valid_attachment_of_its_network() {
     });
 }
 
-#[test]
-fn a_bridge_is_closed_again_with_its_last_pod() {
-    private_host(|| {
-        for arguments in [
-            ["link", "add", "cni0", "type", "bridge"].as_slice(),
-            &["address", "add", "10.99.0.1/24", "dev", "cni0"],
-            &["link", "set", "cni0", "up"],
-        ] {
-            assert!(sandbox::command("ip").args(arguments).status().unwrap().success());
-        }
-        let attach = |id: &str, port: u32| {
-            let ports = json!([{ "hostPort": port, "containerPort": 80 }]);
-            let attachment = Attachment::on_paper(id, &[&format!("10.99.0.{}/24", port - 8000)], &ports);
-            attachment.add().ok();
-            attachment
-        };
-        let value = || sysctl::get("net/ipv4/conf/cni0/route_localnet").unwrap();
-        attach("c1", 8002);
-        assert_eq!(value(), "1");
-        // Its DEL was lost, and now it is behind an interface of its own.
-        let moved = Attachment::new(&pod(2), &json!([{ "hostPort": 9090, "containerPort": 80 }]));
-        let moved = Attachment { container: "c1".to_owned(), ..moved };
-        moved.add().ok();
-        moved.check().ok();
-        assert_eq!(value(), "0");
-        moved.del().ok();
-        let (one, two) = (attach("c1", 8002), attach("c2", 8003));
-        assert_eq!(value(), "1");
-        one.del().ok();
-        assert_eq!(value(), "1");
-        two.check().ok();
-        two.del().ok();
-        assert_eq!((value().as_str(), ruleset().as_str()), ("0", ""));
-    });
-}
-
 /// Runs the executable without any right on the node.
 fn without_capabilities() -> std::process::Command {
     let mut command = sandbox::command("setpriv");

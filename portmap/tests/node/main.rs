@@ -12,6 +12,7 @@ mod common;
 mod adopt;
 mod bad_firewall;
 mod bad_input;
+mod bridge;
 mod check;
 mod children;
 mod coexist;

@@ -11,6 +11,7 @@ mod events;
 mod invariants;
 mod leases;
 mod main_plugins;
+mod model;
 mod processes;
 mod recovery;
 mod support;

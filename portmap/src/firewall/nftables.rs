@@ -70,6 +70,8 @@ impl Nftables {
         let mut names: Vec<String> =
             tables.into_iter().map(|table| table.name).filter(|name| Realm::is_one(name)).collect();
         names.sort_unstable();
+        // While a table is replaced by one of the same name, the kernel may list both.
+        names.dedup();
         Ok(names)
     }
 

@@ -19,6 +19,7 @@ Examples:
   cni-conformance run --plugin-dir ./bin --conflist my.conflist
   cni-conformance run --plugin-dir ./bin --conflist my-ipam.conf --kind ipam --filter del
   cni-conformance run targets/reference-ptp.toml targets/reference-bridge.toml -o html > standing.html
+  cni-conformance report one.json another.json -o html > standing.html
   cni-conformance list --filter gc
   cni-conformance explain DEL-2a
   cni-conformance bench targets/reference-chain.toml targets/podwire-chain.toml --plugin-dir ./bin
@@ -37,6 +38,19 @@ enum Command {
     /// Put the cases to one or more targets.
     #[command(after_help = EXAMPLES)]
     Run(RunArgs),
+    /// Print what `run -o json` has printed in another way, several files side by side.
+    #[command(after_help = EXAMPLES)]
+    Report {
+        /// The files.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// How to print them.
+        #[arg(short, long, value_enum, default_value = "table")]
+        output: Format,
+        /// Show passed cases too, and the plugin calls of failed ones.
+        #[arg(short, long)]
+        verbose: bool,
+    },
     /// Show the cases with the sentences that they hold to.
     List {
         /// Only cases of this topic, id or title; may be repeated.
@@ -121,6 +135,7 @@ pub fn main() -> ExitCode {
     }
     let outcome = match Cli::parse().command {
         Command::Run(args) => run(&args),
+        Command::Report { files, output, verbose } => show_saved(&files, output, verbose),
         Command::List { filter, json } => list(&filter, json),
         Command::Explain { id } => explain(&id),
         Command::Bench(args) => bench::run(&args).and_then(|text| print(&text)).map(|()| ExitCode::SUCCESS),
@@ -186,13 +201,23 @@ fn run(args: &RunArgs) -> Result<ExitCode, Error> {
         reports.push(runner::run(target, &cases, &options, &|row: &Row| progress.tell(row))?);
         progress.end();
     }
-    print(&match args.output {
-        Format::Table => report::table(&reports, args.verbose),
-        Format::Json => serde_json::to_string_pretty(&reports).map_err(Error::Encode)?,
-        Format::Junit => report::junit(&reports),
-        Format::Html => report::html(&reports),
+    show(&reports, args.output, args.verbose)
+}
+
+/// Prints, and tells by the exit status what is in it.
+fn show(reports: &[Report], output: Format, verbose: bool) -> Result<ExitCode, Error> {
+    print(&match output {
+        Format::Table => report::table(reports, verbose),
+        Format::Json => serde_json::to_string_pretty(reports).map_err(Error::Encode)?,
+        Format::Junit => report::junit(reports),
+        Format::Html => report::html(reports),
     })?;
-    Ok(status(&reports))
+    Ok(status(reports))
+}
+
+fn show_saved(files: &[PathBuf], output: Format, verbose: bool) -> Result<ExitCode, Error> {
+    let reports = files.iter().map(|path| report::saved(path)).collect::<Result<Vec<_>, _>>()?.concat();
+    show(&reports, output, verbose)
 }
 
 /// Plugins are started from another folder.

@@ -43,6 +43,15 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
+    /// A saved report is not one.
+    #[error("{} is not what `run -o json` prints", .path.display())]
+    Saved {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        #[source]
+        source: serde_json::Error,
+    },
     /// A target or conflist lacks something.
     #[error("{what}: {why}")]
     Invalid {

@@ -91,6 +91,15 @@ fn json_has_a_row_for_each_question() {
 }
 
 #[test]
+fn what_is_saved_is_read_again() {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(file.path(), serde_json::to_vec(&[report()]).expect("it is JSON")).expect("our own file");
+    let again = report::saved(file.path()).expect("it was saved");
+    assert_eq!(serde_json::to_value(again).expect("it is JSON"), serde_json::to_value([report()]).expect("it is JSON"));
+    assert_eq!(report::html(&report::saved(file.path()).expect("it was saved")), report::html(&[report()]));
+}
+
+#[test]
 fn the_table_gives_each_skip_its_reason() {
     let text = report::table(&[report()], false);
     assert!(text.contains("skipped  1 ("), "{text}");

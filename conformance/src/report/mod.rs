@@ -4,12 +4,14 @@ mod html;
 mod junit;
 mod listing;
 mod progress;
+mod saved;
 mod table;
 
 pub use html::html;
 pub use junit::junit;
 pub use listing::{explain, explain_untestable, list, list_json};
 pub use progress::Progress;
+pub use saved::saved;
 pub use table::table;
 
 /// Text for XML and HTML. Control characters have no place there.

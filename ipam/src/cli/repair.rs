@@ -11,7 +11,7 @@ use super::terminal::Terminal;
 use crate::clock::{self, Moment};
 use crate::ledger::leases_in_kernel;
 use crate::operation::Operation;
-use crate::{Error, Ledger, Record, StoreError, reservations};
+use crate::{Ledger, Record, reservations};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -69,13 +69,18 @@ impl Repair {
 
     fn damages(&self, ledger: &Ledger) -> Result<Vec<Damage>, Stop> {
         let mut damages = Vec::new();
+        // A resident owner tells of its errors in words; what they come to is the same.
         let known = match ledger.leases("ipam repair") {
             Ok(leases) => leases.unwrap_or_default(),
-            Err(Error::Store { source: StoreError::Damaged(damage), .. }) => {
-                damages.push(Damage::Ledger(damage.to_string()));
+            Err(error) => {
+                let stop = Stop::from(error);
+                if stop.exit != Exit::Damaged {
+                    return Err(stop);
+                }
+                let text = stop.text.unwrap_or_default();
+                damages.push(Damage::Ledger(text.split("; the next ADD").next().unwrap_or_default().to_owned()));
                 Vec::new()
             }
-            Err(error) => return Err(error.into()),
         };
         if let Err(error) = reservations::read(ledger.state_dir(), Timestamp::now()) {
             let text = std::fs::read(reservations::file(ledger.state_dir())).map_err(|_| Stop::from(error))?;
@@ -118,7 +123,7 @@ impl Damage {
     fn plan(&self, ledger: &Ledger) -> String {
         match self {
             Self::Ledger(why) => {
-                format!("put the damaged ledger aside ({why}) and make a new one from its copies and the kernel")
+                format!("put the damaged ledger aside and make a new one from its copies and the kernel: {why}")
             }
             Self::Reservations { readable } => {
                 let file = reservations::file(ledger.state_dir());

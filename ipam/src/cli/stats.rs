@@ -1,6 +1,5 @@
 //! `ipam stats` and `ipam metrics`.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -231,14 +230,4 @@ fn full_in(seconds: Option<u64>) -> String {
         Some(seconds) if seconds > TEN_YEARS => ">10y".to_owned(),
         Some(seconds) => length(SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX))),
     }
-}
-
-/// For metrics: how full pools are, by state.
-pub(super) fn by_state(usage: &Usage) -> BTreeMap<&'static str, u128> {
-    BTreeMap::from([
-        ("used", usage.used.0),
-        ("cooling", usage.cooling.0),
-        ("reserved", usage.reserved.0),
-        ("free", usage.free.0),
-    ])
 }

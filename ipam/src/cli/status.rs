@@ -42,6 +42,8 @@ pub(super) struct State {
     dir: PathBuf,
     state_dir: PathBuf,
     boot_id: String,
+    /// Whether a resident owner (`ipam serve`) answers for the ledger; otherwise every call opens it.
+    resident: bool,
     /// Whether there is a ledger of this boot.
     exists: bool,
     leases: usize,
@@ -81,6 +83,7 @@ fn state(ledger: &Ledger, conf_dir: &Path) -> Result<(State, Exit), Stop> {
         dir: ledger.dir().to_owned(),
         state_dir: ledger.state_dir().to_owned(),
         boot_id: clock::boot_id()?,
+        resident: ledger.has_owner(),
         exists: false,
         leases: 0,
         generation: 0,
@@ -129,6 +132,7 @@ fn paragraph(state: &State, colour: bool) -> String {
     let mut lines = vec![
         ("Status", word),
         ("Ledger", format!("{}{ledger}", state.dir.display())),
+        ("Owner", if state.resident { "resident" } else { "none: each call opens the ledger" }.to_owned()),
         ("State", state.state_dir.display().to_string()),
         ("Leases", format!("{}, {} changes", state.leases, state.generation)),
         ("Boot", state.boot_id.clone()),

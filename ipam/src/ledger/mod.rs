@@ -122,6 +122,11 @@ impl Ledger {
         self.lock_timeout
     }
 
+    /// Whether a resident owner answers for the ledger.
+    pub(crate) fn has_owner(&self) -> bool {
+        client::is_there(&self.dir)
+    }
+
     /// Makes the folder of a ledger that is to be filled before any plugin has made it.
     pub(crate) fn make_dir(&self) -> Result<(), Error> {
         make_folder(&self.dir).map_err(|source| Error::Folder { path: self.dir.clone(), source })

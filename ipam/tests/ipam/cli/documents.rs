@@ -98,11 +98,11 @@ fn pools_count_every_address_once() {
         assert_eq!(count("free"), 253 - 1 - 16);
         assert_eq!(pools["items"][1]["capacity"], "18446744073709551614", "too large for a number");
         let text = place.cli(&["metrics"]).stdout;
-        let line = "podwire_ipam_pool_addresses{network=\"red\",pool=\"10.1.2.0/24\",state=\"free\"} 236\n";
+        let line = "cni_ipam_pool_free{network=\"red\",family=\"ipv4\",pool=\"10.1.2.1-10.1.2.254\"} 236\n";
         assert!(text.contains(line), "{text}");
         assert_eq!(place.cli(&["stats", "-o", "prometheus"]).stdout.lines().count(), text.lines().count());
         let file = place.data_dir().join("ipam.prom");
         assert_eq!(place.cli(&["metrics", "--textfile", file.to_str().unwrap()]).code, 0);
-        assert!(std::fs::read_to_string(file).unwrap().contains("podwire_ipam_leases 2\n"));
+        assert!(std::fs::read_to_string(file).unwrap().contains("cni_ipam_leases 2\n"));
     });
 }

@@ -133,11 +133,16 @@ impl Havoc for StoppedHolder {
     }
 
     fn strike(&mut self, scene: &Scene, dice: &mut Dice, _: bool) -> bool {
-        if dice.below(20) != 0 {
+        if dice.below(12) != 0 {
             return false;
         }
-        let text = fs::read(scene.data_dir.join("lock")).unwrap_or_default();
-        let Ok(held) = serde_json::from_slice::<serde_json::Value>(&text) else { return false };
+        // The file names its holder while there is one: somebody will be there soon.
+        let held = (0..500).find_map(|_| {
+            thread::sleep(Duration::from_millis(1));
+            let text = fs::read(scene.data_dir.join("lock")).unwrap_or_default();
+            serde_json::from_slice::<serde_json::Value>(&text).ok()
+        });
+        let Some(held) = held else { return false };
         let pid = Pid::from_raw(i32::try_from(held["pid"].as_i64().unwrap()).unwrap());
         if kill(pid, Signal::SIGSTOP).is_ok() {
             // For longer than anybody waits: the test is what becomes of them.
@@ -149,7 +154,7 @@ impl Havoc for StoppedHolder {
     }
 
     fn end(&mut self, _: &Scene) {
-        assert!(self.times > 3, "{} holders were stopped", self.times);
+        assert!(self.times > 0, "no holder was stopped");
     }
 }
 

@@ -41,7 +41,11 @@ pub fn apply(steps: &[Step], ends: &Ends<'_>, wiring: &Wiring, network: &Network
             }
             Step::Address { place, link, address } => {
                 let index = ends.link(*place, link)?.index;
-                ends.rtnl(*place).add_address(index, *address).map_err(failed)?;
+                let added = match place {
+                    Place::Pod => ends.pod.rtnl.add_address(index, *address),
+                    Place::Host => ends.node.rtnl.add_listening_address(index, *address),
+                };
+                added.map_err(failed)?;
             }
             Step::Neighbour { place, link, address, mac, permanent } => {
                 let index = ends.link(*place, link)?.index;

@@ -22,9 +22,9 @@ pub const ADDRESSES: &str = "addresses";
 /// All three, for whoever looks for an attachment's elements.
 pub const SETS: [&str; 3] = [LINKS, SENDERS, ADDRESSES];
 
-/// Neighbour discovery (RFC 4861, section 4): router solicitation and advertisement, neighbour solicitation and
-/// advertisement, redirect.
-const NEIGHBOUR_DISCOVERY: [u8; 5] = [133, 134, 135, 136, 137];
+/// Neighbour discovery (RFC 4861, section 4): router solicitation and advertisement, neighbour advertisement, redirect.
+/// A solicitation, 135, only asks; from its own address a pod may.
+const NEIGHBOUR_DISCOVERY: [u8; 4] = [133, 134, 136, 137];
 
 /// Before `raw` (-300), where others may switch connection tracking off.
 const BEFORE_RAW: i32 = -310;

@@ -41,6 +41,9 @@ pub struct Wiring {
     pub masquerade_table: Option<String>,
     /// What the pod may send.
     pub guard: Guard,
+    /// Whether somebody may set the pod's hardware address after this plugin. The kernel then forgets all neighbours of
+    /// the pod, so it must be able to ask for its gateway.
+    pub may_change_mac: bool,
     /// How its gateway is chosen.
     pub gateway: Gateway,
     /// Settings of its interface.
@@ -75,6 +78,7 @@ impl Wiring {
             others: Vec::new(),
             masquerade_table: config.masquerade.as_ref().map(|_| masquerade_table(&attachment.network)),
             guard: config.guard,
+            may_change_mac: config.guard == Guard::Addresses || config.guard == Guard::Strict && config.mac.is_some(),
             gateway: config.gateway,
             sysctl: config.sysctl.clone(),
             bandwidth: config.bandwidth,
@@ -111,7 +115,7 @@ impl Wiring {
             pod: self.ifname.clone(),
             pod_mac: *pod_mac,
             mtu: self.mtu,
-            arp: self.guard != Guard::Strict,
+            arp: self.guard != Guard::Strict || self.may_change_mac,
             alias: alias.clone(),
             netns: self.netns.clone(),
         }];
@@ -145,7 +149,8 @@ impl Wiring {
             route,
         }));
         steps.extend(self.host_sysctls());
-        // A gateway of the range is the node: the pod reaches it there, as with other plugins.
+        // A gateway of the range is the node: the pod reaches it there, as with other plugins. And a pod that has to ask
+        // for its gateway needs somebody who answers.
         steps.extend(self.gateways().into_iter().map(|gateway| Step::Address {
             place: Place::Host,
             link: self.names.host_link.clone(),
@@ -256,7 +261,10 @@ impl Wiring {
 
     /// The gateways that the node has an address for.
     fn gateways(&self) -> Vec<IpAddr> {
-        let mut gateways: Vec<IpAddr> = self.gateways.values().copied().collect();
+        let mut gateways: Vec<IpAddr> = match self.may_change_mac {
+            true => self.addresses.iter().map(|address| self.gateway_of(address)).collect(),
+            false => self.gateways.values().copied().collect(),
+        };
         gateways.sort_unstable();
         gateways.dedup();
         gateways
@@ -266,14 +274,17 @@ impl Wiring {
         self.addresses.iter().any(IpNetwork::is_ipv6)
     }
 
-    /// On the node an entry may have to follow a pod that changes its hardware address; nothing but this plugin ever
-    /// changes the node's end.
+    /// On the node an entry may have to follow a pod whose hardware address changes; in the pod such a change removes all
+    /// entries.
     fn neighbour(&self, place: Place, address: IpAddr) -> Step {
         let (link, mac) = match place {
             Place::Host => (&self.names.host_link, self.names.pod_mac),
             Place::Pod => (&self.ifname, self.names.host_mac),
         };
-        let permanent = place == Place::Pod || self.guard != Guard::Addresses;
+        let permanent = match place {
+            Place::Pod => !self.may_change_mac,
+            Place::Host => self.guard != Guard::Addresses,
+        };
         Step::Neighbour { place, link: link.clone(), address, mac, permanent }
     }
 
@@ -293,6 +304,11 @@ impl Wiring {
         let mut steps = Vec::new();
         if self.has_ipv6() {
             steps.push(sysctl(Place::Pod, format!("net/ipv6/conf/{ifname}/disable_ipv6"), "0"));
+        }
+        // Before it is doubtful the gateway is asked for anew, from the pod's own address: a probe would come from a
+        // link-local one, which the guard drops.
+        if self.may_change_mac && self.has_ipv6() {
+            steps.push(sysctl(Place::Pod, format!("net/ipv6/neigh/{ifname}/ucast_solicit"), "0"));
         }
         // A pod whose hardware address changes tells the node at once.
         if self.guard == Guard::Addresses {

@@ -155,7 +155,8 @@ impl fmt::Display for Step {
             Self::Rename { from, to } => write!(f, "ip link set {from} name {to}"),
             Self::Address { place, link, address } => {
                 let nodad = if address.is_ipv6() { " nodad" } else { "" };
-                write!(f, "{} address add {address} dev {link}{nodad}", ip(*place))
+                let scope = if *place == Place::Host && address.is_ipv4() { " scope host" } else { "" };
+                write!(f, "{} address add {address} dev {link}{scope}{nodad}", ip(*place))
             }
             Self::Neighbour { place, link, address, mac, permanent } => {
                 let state = if *permanent { "permanent" } else { "reachable" };

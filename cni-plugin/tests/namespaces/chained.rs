@@ -56,6 +56,12 @@ impl Chain {
     }
 }
 
+fn mac_in(pod: &TestPod) -> String {
+    let shown = text("ip", &["-n", &pod.id, "-j", "link", "show", "eth0"]);
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    shown[0]["address"].as_str().unwrap().to_owned()
+}
+
 /// Both ways, both families.
 fn talk(pod: &TestPod, own: &[IpAddr], node_addresses: [IpAddr; 2]) {
     let node = NetNs::current().unwrap();
@@ -76,6 +82,49 @@ fn tuning_sets_what_it_likes() {
         let result = chain.add(&pod);
         talk(&pod, &addresses(&result), node_addresses);
         chain.check(&pod, &result);
+        chain.del(&pod, &result);
+        before.unchanged("after DEL");
+    });
+}
+
+#[test]
+fn a_hardware_address_that_both_are_told_is_the_same() {
+    sandbox::private_host(|| {
+        let node_addresses = node_addresses();
+        let mac = "02:00:00:00:00:77";
+        let told = json!({ "capabilities": { "mac": true }, "runtimeConfig": { "mac": mac } });
+        let places = [
+            (told.clone(), with(told, &json!({ "type": "tuning" })), "IgnoreUnknown=1"),
+            (json!({}), json!({ "type": "tuning" }), "IgnoreUnknown=1;MAC=02:00:00:00:00:77"),
+        ];
+        for (number, (first, second, args)) in places.into_iter().enumerate() {
+            let chain = Chain::new(&first, &second, args);
+            let pod = TestPod::new(&format!("pod{number}"));
+            let result = chain.add(&pod);
+            assert_eq!(mac_in(&pod), mac);
+            talk(&pod, &addresses(&result), node_addresses);
+            chain.check(&pod, &result);
+            chain.del(&pod, &result);
+        }
+    });
+}
+
+#[test]
+fn a_hardware_address_that_changes_later_is_followed() {
+    sandbox::private_host(|| {
+        let node_addresses = node_addresses();
+        let before = traces();
+        let free = json!({ "antiSpoofing": "addresses" });
+        let chain = Chain::new(&free, &json!({ "type": "tuning", "mac": "02:00:00:00:00:78" }), "");
+        let pod = TestPod::new("one");
+        let result = chain.add(&pod);
+        assert_eq!(mac_in(&pod), "02:00:00:00:00:78");
+        talk(&pod, &addresses(&result), node_addresses);
+        chain.check(&pod, &result);
+        // And once more, in the middle of its life.
+        text("ip", &["-n", "one", "link", "set", "eth0", "address", "02:00:00:00:00:79"]);
+        talk(&pod, &addresses(&result), node_addresses);
+        chain.call(&pod, "CHECK", &chain.first, Some(&result));
         chain.del(&pod, &result);
         before.unchanged("after DEL");
     });

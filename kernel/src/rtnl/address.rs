@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 
@@ -37,7 +37,22 @@ impl Rtnl {
     /// [`Error::AddressNotReady`]; in the last case the address is there.
     pub fn add_address(&self, index: u32, address: IpNetwork) -> Result<()> {
         match address {
-            IpNetwork::V4(_) => self.send_address(index, address),
+            IpNetwork::V4(_) => self.send_address(address, index, message(index, address)),
+            IpNetwork::V6(_) => self.add_ipv6_address(index, address),
+        }
+    }
+
+    /// As [`Rtnl::add_address`], but the host never chooses the address as a source on its own: scope "host" for IPv4.
+    ///
+    /// # Errors
+    /// Those of [`Rtnl::add_address`].
+    pub fn add_listening_address(&self, index: u32, address: IpNetwork) -> Result<()> {
+        match address {
+            IpNetwork::V4(_) => {
+                let mut message = message(index, address);
+                message.header.scope = AddressScope::Host;
+                self.send_address(address, index, message)
+            }
             IpNetwork::V6(_) => self.add_ipv6_address(index, address),
         }
     }
@@ -72,8 +87,8 @@ impl Rtnl {
         Ok(objects.into_iter().filter_map(address).collect())
     }
 
-    fn send_address(&self, index: u32, address: IpNetwork) -> Result<()> {
-        let request = RouteNetlinkMessage::NewAddress(message(index, address));
+    fn send_address(&self, address: IpNetwork, index: u32, message: AddressMessage) -> Result<()> {
+        let request = RouteNetlinkMessage::NewAddress(message);
         match self.change(request, NLM_F_CREATE | NLM_F_EXCL) {
             Ok(_) => Ok(()),
             Err(failure) if failure.is(&[Errno::EEXIST]) => Err(Error::AddressExists { address, index }),
@@ -84,7 +99,7 @@ impl Rtnl {
     fn add_ipv6_address(&self, index: u32, address: IpNetwork) -> Result<()> {
         let cannot_watch = |source| Error::WatchAddress { address, source };
         let mut watching = self.watch.join().map_err(cannot_watch)?;
-        self.send_address(index, address)?;
+        self.send_address(address, index, message(index, address))?;
         let usable = async { tokio::time::timeout(USABLE_DEADLINE, watching.usable(index, address.ip())).await };
         match self.runtime.block_on(usable) {
             Ok(result) => result.map_err(cannot_watch)?,

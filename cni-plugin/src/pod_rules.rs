@@ -51,13 +51,14 @@ fn is_link_local(address: IpAddr) -> bool {
 }
 
 /// Removes the rules of an attachment: those for its table, and those for addresses that its interface has. So it comes
-/// before the link is deleted. A namespace that is gone has none.
+/// before the link is deleted. A namespace that is gone has none, and
+/// one that cannot be looked into keeps them: nothing outside depends on them, and they end with it.
 ///
 /// # Errors
 /// [`Error::Observe`], [`Error::Step`].
 pub fn remove(netns: &Path, ifname: &str, names: &Names) -> Result<(), Error> {
     let pod = match Pod::open(netns) {
-        Err(Error::Netns { .. } | Error::NetnsIsHost { .. }) => return Ok(()),
+        Err(Error::Netns { .. } | Error::NetnsIsHost { .. } | Error::Netlink { .. }) => return Ok(()),
         opened => opened?,
     };
     let listed = pod.rtnl.rules().map_err(|source| observe("the pod's routing rules", source))?;

@@ -192,3 +192,46 @@ fn prefix(prefix: String) -> Result<String, CniError> {
 fn sysctl((key, value): (&String, &String)) -> Result<PodSysctl, CniError> {
     PodSysctl::new(key, value).map_err(|why| invalid(format!("sysctl[{key:?}]"), value, &why))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn of(changes: &Value) -> Result<Config, String> {
+        let mut json = json!({ "cniVersion": "1.0.0", "name": "n", "type": "podwire", "ipam": { "type": "static" } });
+        for (key, value) in changes.as_object().unwrap() {
+            json[key] = value.clone();
+        }
+        let conf = NetConf::from_bytes(json.to_string().into_bytes()).unwrap();
+        Config::of(&conf).map_err(|error| error.msg)
+    }
+
+    #[test]
+    fn dns_replaces_everything_if_any_key_has_a_value() {
+        let dns = |value: Value| of(&json!({ "dns": value })).unwrap().dns;
+        for nothing in [json!(null), json!({}), json!({ "domain": "" }), json!({ "search": null })] {
+            assert_eq!(dns(nothing.clone()), None, "{nothing}");
+        }
+        assert_eq!(dns(json!({ "nameservers": [] })), Some(Dns::default()), "an empty list is a wish");
+        assert_eq!(dns(json!({ "domain": "d" })).unwrap().domain.as_deref(), Some("d"));
+    }
+
+    #[test]
+    fn what_is_none_of_the_choices_is_refused_with_them() {
+        for (changes, message) in [
+            (json!({ "antiSpoofing": "on" }), "antiSpoofing=\"on\": must be one of \"strict\", \"addresses\", \"off\""),
+            (json!({ "gateway": "10.0.0.1" }), "gateway=\"10.0.0.1\": must be one of \"link-local\", \"range\""),
+            (json!({ "hostInterfacePrefix": "0x" }), "hostInterfacePrefix=\"0x\": must be a letter and up to 7"),
+            (json!({ "hostInterfacePrefix": "muchtoolong" }), "hostInterfacePrefix=\"muchtoolong\": must be"),
+            (json!({ "sysctl": { "kernel.hostname": "x" } }), "sysctl[\"kernel.hostname\"]=\"x\": must be a setting"),
+            (json!({ "snatSource": "127.0.0.1" }), "snatSource=\"127.0.0.1\": is no address that an answer"),
+            (json!({ "snatSource": ["::1:2", "::1:3"] }), "snatSource[1]=\"::1:3\": is a second address of its family"),
+            (json!({ "mtu": 20 }), "mtu=20: must be 0, or 68 to 65535 bytes"),
+        ] {
+            let found = of(&changes).unwrap_err();
+            assert!(found.contains(message), "{found}");
+        }
+    }
+}

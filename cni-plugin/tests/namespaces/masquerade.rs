@@ -64,6 +64,23 @@ fn without_ip_masq_everybody_sees_the_pod() {
 }
 
 #[test]
+fn the_outside_sees_the_source_that_the_config_names() {
+    sandbox::private_host(|| {
+        let outside = outside_machine();
+        text("ip", &["address", "add", "192.168.50.77/32", "dev", "uplink"]);
+        text("ip", &["address", "add", "fd50::77/128", "dev", "uplink", "nodad"]);
+        let pod = TestPod::new("one");
+        let config = with(dual_stack(), &json!({ "snatSource": ["192.168.50.77", "fd50::77"] }));
+        let result = pod.add(&config).ok().json();
+        for (to, source) in [("198.51.100.1", "192.168.50.77"), ("2001:db8:51::1", "fd50::77")] {
+            assert_eq!(exchange(&outside, &pod.netns, address(to)).unwrap().ip(), address(source));
+        }
+        assert_eq!(exchange(&outside, &pod.netns, address("10.244.9.9")).unwrap().ip(), address("10.244.1.2"));
+        pod.check(&config, &result).ok();
+    });
+}
+
+#[test]
 fn a_changed_config_changes_the_rules_and_keeps_the_pods() {
     sandbox::private_host(|| {
         let outside = outside_machine();

@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::error::Error;
 use crate::machine::Machine;
 use crate::program::{self, command, root};
-use crate::{build, demo, packages, say};
+use crate::{build, conformance, demo, packages, say};
 
 /// `cargo-deny`, at the version whose config format `deny.toml` has.
 const DENY_VERSION: &str = "0.20.2";
@@ -24,7 +24,7 @@ pub struct Options {
 
 type Step = (&'static str, fn(&Path) -> Result<(), Error>);
 
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 8] = [
     ("formatting", |_| program::run(command("cargo").args(["fmt", "--all", "--check"]))),
     ("lints", |_| {
         program::run(command("cargo").args([
@@ -50,6 +50,7 @@ const STEPS: [Step; 7] = [
             command("cargo").args(["test", "--workspace", "--locked", "--no-fail-fast"]).env("PODWIRE_BIN_DIR", folder),
         )
     }),
+    ("conformance", conformance::sample),
     ("demo", demos),
     ("demo as an ordinary user", demo_as_user),
 ];

@@ -67,9 +67,12 @@ impl Plugin for Portmap {
         let valid = &request.valid;
         let is_stale = |owner: &Attachment| owner.network == *network && !valid.contains(owner);
         let records = Records::default();
-        let (all, mut errors) = records.all();
-        let stale = all.iter().filter_map(Record::attachment).filter(is_stale);
-        errors.extend(stale.filter_map(|owner| records.remove(&owner).err()));
+        // By name: one that cannot be read keeps no other from being cleaned up.
+        let (owners, mut errors) = match records.owners() {
+            Ok(owners) => (owners, Vec::new()),
+            Err(error) => (Vec::new(), vec![error]),
+        };
+        errors.extend(owners.iter().filter(|owner| is_stale(owner)).filter_map(|owner| records.remove(owner).err()));
         records.tidy();
         errors.extend(remove::mappings(&|comment| comment.parse().is_ok_and(|owner| is_stale(&owner))));
         Error::all_of(errors)

@@ -221,10 +221,58 @@ impl Records {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             Ok(()) | Err(_) => Ok(()),
         };
-        let removed = remove(&unfinished(&path)).and_then(|()| remove(&path));
+        let unfinished = [unfinished(&unfinished(&path)), unfinished(&path)];
+        let removed = unfinished.iter().try_for_each(|path| remove(path)).and_then(|()| remove(&path));
         removed.map_err(|source| Error::Record { action: "remove", path, source })?;
         self.tidy();
         Ok(())
+    }
+
+    /// Removes a record if it is still this one. Says whether it was: otherwise its DEL, or another ADD, was quicker.
+    ///
+    /// # Errors
+    /// [`Error::Record`].
+    pub fn remove_if_still(&self, record: &Record) -> Result<bool, Error> {
+        let Some(attachment) = record.attachment() else { return Ok(false) };
+        let path = self.path(&attachment);
+        self.take(&path, record).map_err(|source| Error::Record { action: "remove", path, source })
+    }
+
+    /// Aside for the last comparison: there it is written by nobody any more.
+    fn take(&self, path: &Path, record: &Record) -> io::Result<bool> {
+        if !matches!(read(path), Ok(Some(found)) if found == *record) {
+            return Ok(false);
+        }
+        let aside = unfinished(&unfinished(path));
+        match fs::rename(path, &aside) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            result => result?,
+        }
+        let is_it = matches!(read(&aside), Ok(Some(found)) if found == *record);
+        if !is_it {
+            // Back, unless there is a newer one.
+            match fs::hard_link(&aside, path) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        fs::remove_file(&aside)?;
+        self.tidy();
+        Ok(is_it)
+    }
+
+    /// Whose records there are, by the names of files alone: also of those that cannot be read, or were never finished.
+    ///
+    /// # Errors
+    /// [`Error::Record`].
+    pub fn owners(&self) -> Result<Vec<Attachment>, Error> {
+        let entries = match fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(Error::Record { action: "list", path: self.folder.clone(), source }),
+        };
+        let names = entries.filter_map(Result::ok).filter_map(|entry| entry.file_name().into_string().ok());
+        Ok(names.filter_map(|name| name.trim_start_matches(UNFINISHED).replace(':', " ").parse().ok()).collect())
     }
 
     /// Removes the folder if nothing is in it.

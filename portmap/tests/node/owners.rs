@@ -149,6 +149,24 @@ fn a_record_comes_and_goes_with_its_mappings() {
 }
 
 #[test]
+fn records_that_cannot_be_read_are_no_trouble_for_gc() {
+    private_host(|| {
+        let pod = pod(2);
+        Attachment::new(&pod, &json!([port(8080)])).add().ok();
+        for name in ["podnet:c8:eth0", "~podnet:c9:eth0", "other:c8:eth0"] {
+            fs::write(format!("{RECORDS}/{name}"), "{").unwrap();
+        }
+        gc("podnet", &[("pod2", "eth0")]).ok();
+        // Those of other networks are theirs.
+        assert_eq!(records(), ["other:c8:eth0", "podnet:pod2:eth0"]);
+        gc("other", &[]).ok();
+        gc("podnet", &[]).ok();
+        assert_eq!(records(), Vec::<String>::new());
+        assert!(!fs::exists("/run/podwire").unwrap());
+    });
+}
+
+#[test]
 fn an_add_without_a_place_for_its_record_goes_on_and_says_so() {
     private_host(|| {
         fs::create_dir_all("/run/podwire").unwrap();

@@ -11,8 +11,16 @@ use crate::settings::{Backend, Mark, Settings};
 /// needs something that only iptables has.
 ///
 /// # Errors
-/// [`Error::NoBackend`] if neither can be used.
+/// [`Error::NoBackend`] if neither can be used; [`Error::Unsupported`] if the one cannot do what the config says.
 pub fn choose(settings: &Settings) -> Result<Backend, Error> {
+    let backend = preferred(settings)?;
+    if backend == Backend::Iptables {
+        settings.fit_iptables()?;
+    }
+    Ok(backend)
+}
+
+fn preferred(settings: &Settings) -> Result<Backend, Error> {
     match (settings.backend, &settings.mark) {
         (Some(backend), _) => return Ok(backend),
         (None, Some(Mark::Chain(_))) => return Ok(Backend::Iptables),

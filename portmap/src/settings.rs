@@ -108,6 +108,24 @@ impl Settings {
         if family == Family::Ip { v4 } else { v6 }
     }
 
+    /// Whether rules of iptables can have these conditions: one rule has one incoming interface.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`].
+    pub fn fit_iptables(&self) -> Result<(), Error> {
+        let is_interface =
+            |condition: &&Statement| matches!(condition, Statement::Iifname(_) | Statement::IifnameNot(_));
+        for (key, family) in [("conditionsV4", Family::Ip), ("conditionsV6", Family::Ip6)] {
+            let conditions = self.conditions(family);
+            if conditions.iter().filter(is_interface).count() > 1 {
+                let words: Vec<String> = conditions.iter().map(|one| one.in_family(family).to_string()).collect();
+                let why = "iptables takes one incoming interface; name one, or use the backend nftables";
+                return Err(Error::Unsupported { key, value: words.into(), why: why.into() });
+            }
+        }
+        Ok(())
+    }
+
     /// Whether the node is to reach pods at 127.0.0.1.
     #[must_use]
     pub fn reaches_from_loopback(&self) -> bool {

@@ -287,3 +287,25 @@ fn no_ports_touch_nothing_and_pass_the_result_through() {
         assert_eq!(ruleset(), "");
     });
 }
+
+#[test]
+fn a_condition_that_iptables_would_lose_is_refused() {
+    private_host(|| {
+        let ports = json!([{ "hostPort": 8080, "containerPort": 80 }]);
+        let words = json!(["-i", "eth+", "!", "-i", "eth1"]);
+        let attach =
+            |key: &str| Attachment::on_paper("c1", &["10.88.0.2/32", "fd88::2/128"], &ports).with(key, words.clone());
+        for key in ["conditionsV4", "conditionsV6"] {
+            let (code, msg, _) = attach(key).with("backend", json!("iptables")).add().failed();
+            assert_eq!(code, 2, "{msg}");
+            let expected = format!(
+                "unsupported network config: {key}=[\"iifname \\\"eth*\\\"\",\"iifname != \\\"eth1\\\"\"]: iptables takes one"
+            );
+            assert!(msg.starts_with(&expected), "{msg}");
+            assert_eq!(ruleset(), "");
+        }
+        attach("conditionsV4").add().ok();
+        let rules = ruleset();
+        assert!(rules.contains("iifname \"eth*\" iifname != \"eth1\" fib daddr type local"), "{rules}");
+    });
+}

@@ -11,7 +11,7 @@ use crate::liveness::Liveness;
 use crate::owner::{Holder, Owner};
 use crate::policy::{Conflict, HostListeners};
 use crate::record::{Record, Records};
-use crate::{flows, listeners, localhost, remove};
+use crate::{flows, listeners, localhost, reconcile, remove};
 
 /// Maps every host port of `config`, whose request is `record`. Returns what went wrong without being a reason to refuse:
 /// it is to be told.
@@ -142,48 +142,56 @@ pub fn with_claim<T>(
     match result {
         Ok(done) => {
             undo.forget();
-            bury(&dead);
+            bury(dead);
             Ok(done)
         }
         Err(failure) => Err(undo.run(failure)),
     }
 }
 
-/// Claims, and takes over from holders that are dead. Says by their marks who they were.
+/// A holder that is dead.
+#[derive(Debug)]
+pub struct Dead {
+    attachment: Attachment,
+    /// By which it was judged.
+    record: Option<Record>,
+}
+
+/// Claims, and takes over from holders that are dead. Says who they were.
 ///
 /// # Errors
 /// Those of [`Firewall::claim`]; [`Error::HeldBy`] for a port that is somebody else's.
-pub fn claim(firewall: &mut Firewall, config: &Config) -> Result<(Claimed, Vec<String>), Error> {
-    let mut dead = Vec::new();
+pub fn claim(firewall: &mut Firewall, config: &Config) -> Result<(Claimed, Vec<Dead>), Error> {
+    let mut dead: Vec<Dead> = Vec::new();
     loop {
-        match firewall.claim(config, &dead) {
+        let marks: Vec<String> = dead.iter().map(|dead| dead.attachment.to_string()).collect();
+        match firewall.claim(config, &marks) {
             Ok(claimed) => return Ok((claimed, dead)),
-            Err(Error::Held { port, holder, target }) => {
-                let mark = judge(config.policy.conflict, &dead, &holder);
-                match mark {
-                    Ok(mark) => dead.push(mark),
-                    Err((holder, why)) => {
-                        let held = Box::new(Error::Held { port, holder: Box::new(holder), target });
-                        return Err(Error::HeldBy { held, why });
-                    }
+            Err(Error::Held { port, holder, target }) => match judge(config.policy.conflict, &marks, &holder) {
+                Ok(one) => dead.push(one),
+                Err((holder, why)) => {
+                    let held = Box::new(Error::Held { port, holder: Box::new(holder), target });
+                    return Err(Error::HeldBy { held, why });
                 }
-            }
+            },
             Err(error) => return Err(error),
         }
     }
 }
 
-/// The mark of a holder that may be taken over from; or the holder by name, and why not.
-fn judge(conflict: Conflict, dead: &[String], holder: &Holder) -> Result<String, (Holder, String)> {
+/// The holder, if it may be taken over from; or by name, and why not.
+fn judge(conflict: Conflict, dead: &[String], holder: &Holder) -> Result<Dead, (Holder, String)> {
     let Holder::Attachment(attachment, _) = holder else {
         return Err((holder.clone(), "no DEL and no GC will end it; see podwire-portmap list".to_owned()));
     };
-    let records = Records::default();
-    let (mark, liveness) = (attachment.to_string(), Liveness::of(attachment, &records));
-    let pod = records.read(attachment).and_then(|record| record.pod.text());
+    let record = Records::default().read(attachment);
+    let liveness = Liveness::by(attachment, record.as_ref());
+    let pod = record.as_ref().and_then(|record| record.pod.text());
     let named = || Holder::Attachment(attachment.clone(), pod);
     match conflict {
-        Conflict::TakeOver if liveness.is_dead() && !dead.contains(&mark) => Ok(mark),
+        Conflict::TakeOver if liveness.is_dead() && !dead.contains(&attachment.to_string()) => {
+            Ok(Dead { attachment: attachment.clone(), record })
+        }
         Conflict::Refuse if liveness.is_dead() => {
             Err((named(), format!("{liveness}; \"conflict\" is \"refuse\", so DEL or GC has to end it")))
         }
@@ -193,14 +201,20 @@ fn judge(conflict: Conflict, dead: &[String], holder: &Holder) -> Result<String,
     }
 }
 
-/// Ends whatever else dead holders have. Their DEL was lost; what cannot be ended now is left to GC.
-pub fn bury(dead: &[String]) {
+/// Ends whatever else dead holders have. Their DEL was lost; what cannot be ended now is left to GC. One that was begun
+/// anew meanwhile keeps what it has.
+pub fn bury(dead: Vec<Dead>) {
     let records = Records::default();
-    for mark in dead {
-        if let Ok(attachment) = mark.parse() {
-            let _ = records.remove(&attachment);
+    for Dead { attachment, record } in dead {
+        let mark = attachment.to_string();
+        match record {
+            Some(judged) => drop(reconcile::end(&records, &attachment, &judged)),
+            None => drop(remove::mappings(&|comment| comment == mark)),
         }
-        remove::mappings(&|comment| comment == mark);
+        if let Some(now) = records.read(&attachment) {
+            // What fails is seen by the next reconcile, too.
+            let _ = reconcile::restore(&records, &attachment, now, false);
+        }
     }
 }
 

@@ -42,9 +42,14 @@ impl Liveness {
     /// Looks at an attachment.
     #[must_use]
     pub fn of(attachment: &Attachment, records: &Records) -> Self {
-        let record = records.read(attachment);
-        let netns = record.as_ref().and_then(|record| record.netns.as_ref()).map_or(Sign::Unknown, netns);
-        let links = record.as_ref().map(Record::links).unwrap_or_default();
+        Self::by(attachment, records.read(attachment).as_ref())
+    }
+
+    /// Looks at an attachment, by what is known of it.
+    #[must_use]
+    pub fn by(attachment: &Attachment, record: Option<&Record>) -> Self {
+        let netns = record.and_then(|record| record.netns.as_ref()).map_or(Sign::Unknown, netns);
+        let links = record.map(Record::links).unwrap_or_default();
         Self { link: link(attachment, &links), netns, lease: lease(attachment) }
     }
 

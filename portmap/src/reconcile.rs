@@ -54,12 +54,20 @@ pub fn all(dry_run: bool) -> (Vec<Outcome>, Vec<Error>) {
     // The dead first: their ports may be somebody's by now.
     for record in all {
         let Some(attachment) = record.attachment() else { continue };
-        let liveness = Liveness::of(&attachment, &records);
-        if liveness.is_dead() {
-            errors.extend(if dry_run { Vec::new() } else { prune(&records, &attachment) });
-            outcomes.push(Outcome { attachment, done: Done::Pruned(liveness) });
-        } else {
+        let liveness = Liveness::by(&attachment, Some(&record));
+        if !liveness.is_dead() {
             living.push((attachment, record));
+            continue;
+        }
+        let ended = dry_run || {
+            let (ended, failed) = end(&records, &attachment, &record);
+            errors.extend(failed);
+            ended
+        };
+        // The same attachment, begun anew.
+        living.extend(records.read(&attachment).filter(|now| *now != record).map(|now| (attachment.clone(), now)));
+        if ended {
+            outcomes.push(Outcome { attachment, done: Done::Pruned(liveness) });
         }
     }
     for (attachment, record) in living {
@@ -69,16 +77,25 @@ pub fn all(dry_run: bool) -> (Vec<Outcome>, Vec<Error>) {
     (outcomes, errors)
 }
 
-fn prune(records: &Records, attachment: &Attachment) -> Vec<Error> {
-    let mark = attachment.to_string();
-    let mut errors: Vec<Error> = records.remove(attachment).err().into_iter().collect();
-    errors.extend(remove::mappings(&|other| other == mark));
-    errors
+/// Ends what a pod has that is dead by `judged`. Says whether that still was its record; if not, its DEL or a newer ADD was
+/// quicker, and nothing is done. An ADD that comes while the mappings go is seen by its record after that.
+pub fn end(records: &Records, attachment: &Attachment, judged: &Record) -> (bool, Vec<Error>) {
+    match records.remove_if_still(judged) {
+        Ok(true) => {
+            let mark = attachment.to_string();
+            (true, remove::mappings(&|other| other == mark))
+        }
+        Ok(false) => (false, Vec::new()),
+        Err(error) => (false, vec![error]),
+    }
 }
 
 /// Makes the firewall as a record wants it. A record that went, or was replaced, while that was done has the last word:
 /// its DEL or ADD may have looked before the claim.
-fn restore(records: &Records, attachment: &Attachment, record: Record, dry_run: bool) -> Result<Done, Error> {
+///
+/// # Errors
+/// When a port is somebody else's by now, or the kernel refuses.
+pub fn restore(records: &Records, attachment: &Attachment, record: Record, dry_run: bool) -> Result<Done, Error> {
     let mut record = record;
     let mut restored = Done::Nothing;
     for _ in 0..ATTEMPTS {
@@ -119,7 +136,7 @@ fn make(config: &Config, forwards: &[Forward]) -> Result<Vec<Error>, Error> {
     let mut remarks: Vec<Error> = localhost::withdraw(&claimed.lost, &|_| false).err().into_iter().collect();
     remarks.extend(localhost::allow(config).err());
     remarks.extend(add::settle(&mut firewall, &claimed, forwards));
-    add::bury(&dead);
+    add::bury(dead);
     Ok(remarks)
 }
 

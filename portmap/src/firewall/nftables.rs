@@ -155,9 +155,12 @@ impl Nftables {
             let mut changes = vec![Change::DeleteTable { family, name: name.clone() }];
             changes.push(Change::AddTable(frame.clone()));
             for set in SETS {
-                let elements = firewall.elements_in(family, name, set)?;
+                let mut elements = firewall.elements_in(family, name, set)?;
                 // What does not fit is no element of ours.
-                changes.extend(frame.add_elements(set, elements).ok());
+                elements.retain(|element| frame.add_elements(set, vec![element.clone()]).is_ok());
+                if !elements.is_empty() {
+                    changes.push(frame.add_elements(set, elements).map_err(Error::RuleSet)?);
+                }
             }
             firewall.commit_if_unchanged(&changes, generation)
         })

@@ -6,6 +6,8 @@ use crate::common::backend::Backend;
 use crate::common::net::{NEIGHBOUR_V4, NEIGHBOUR_V6, NODE_V4, NODE_V6, forward, from, lan, pod};
 use crate::common::plugin::{Attachment, by_hand, nft, ruleset};
 use kernel::sysctl;
+use portmap::reconcile::end;
+use portmap::record::Records;
 use sandbox::private_host;
 use serde_json::{Value, json};
 
@@ -120,6 +122,49 @@ fn the_dead_are_removed_and_not_restored() {
         nft(&["flush", "ruleset"]);
         reconcile("");
         assert!(!ruleset().contains("8080") && ruleset().contains("9090"), "{}", ruleset());
+    });
+}
+
+#[test]
+fn elements_that_nobody_asked_for_cost_nobody_else_anything() {
+    private_host(|| {
+        let of = |id: &str, address: &str, port: u16| {
+            Attachment::on_paper(id, &[address], &json!([{ "hostPort": port, "containerPort": 80 }]))
+        };
+        of("c1", "10.88.0.2/32", 8080).add().ok();
+        of("c2", "10.88.0.3/32", 8081).add().ok();
+        // Nothing knows of it but the firewall itself.
+        std::fs::remove_file("/run/podwire/portmap/podnet:c2:eth0").unwrap();
+        nft(&["add", "element", "ip", TABLE, "wildcard", "{ udplite . 80 : 10.88.0.77 . 80 }"]);
+        nft(&["flush", "chain", "ip", TABLE, "prerouting"]);
+        reconcile("");
+        let listed = ruleset();
+        assert!(listed.contains("8080") && listed.contains("8081"), "{listed}");
+        of("c2", "10.88.0.3/32", 8081).check().ok();
+    });
+}
+
+#[test]
+fn a_judgement_that_is_old_ends_nobody() {
+    private_host(|| {
+        let first = Attachment::new(&pod(2), &json!([{ "hostPort": 8080, "containerPort": 80 }]));
+        first.add().ok();
+        let records = Records::default();
+        let attachment: cni_spec::Attachment = "podnet pod2 eth0".parse().unwrap();
+        let judged = records.read(&attachment).unwrap();
+        // Its DEL was lost, and it was begun anew after it was looked at.
+        let again = Attachment::new(&pod(3), &json!([{ "hostPort": 8081, "containerPort": 80 }]));
+        let again = Attachment { container: "pod2".to_owned(), ..again };
+        again.add().ok();
+        let before = ruleset();
+        let (ended, errors) = end(&records, &attachment, &judged);
+        assert!(!ended && errors.is_empty(), "{errors:?}");
+        assert_eq!(ruleset(), before);
+        again.check().ok();
+        let judged = records.read(&attachment).unwrap();
+        let (ended, errors) = end(&records, &attachment, &judged);
+        assert!(ended && errors.is_empty(), "{errors:?}");
+        assert_eq!((ruleset().as_str(), std::fs::exists("/run/podwire").unwrap()), ("", false));
     });
 }
 

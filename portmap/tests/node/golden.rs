@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 use crate::common::backend::Backend;
 use crate::common::plugin;
 use cni_spec::{Attachment, NetConf};
+use data_encoding::HEXLOWER;
 use nft_model::Family;
 use portmap::config::Config;
-use portmap::ruleset;
+use portmap::ruleset::{self, LAYOUT, Realm};
+use sha2::{Digest, Sha256};
 
 on_each_backend!(the_kernel_holds_what_was_planned, its_tool_reads_what_was_planned, it_can_be_called_portmap,);
 
@@ -238,4 +240,12 @@ fn it_can_be_called_portmap(backend: Backend) {
     call("CHECK");
     call("DEL");
     assert_eq!(backend.rules(), "");
+}
+
+/// The number stands for the frame: whoever changes one has to change the other, and this.
+#[test]
+fn another_frame_has_another_number() {
+    let frames = Family::ALL.map(|family| ruleset::frame(&Realm::common(family)).unwrap().to_string());
+    let hash = HEXLOWER.encode(&Sha256::digest(frames.concat())[..8]);
+    assert_eq!((LAYOUT, hash.as_str()), ("podwire-portmap layout 2", "86f94a8708269193"));
 }

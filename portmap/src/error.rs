@@ -153,6 +153,9 @@ pub enum Error {
     /// Rules of the reference portmap name a container, and nothing tells its network.
     #[error("nothing tells which network container {0} is on: /var/lib/cni/results has no entry for it")]
     UnknownNetwork(String),
+    /// A rule of the reference portmap lets only some packets in.
+    #[error("the rule `{0}` lets only some packets in, and an adopted mapping would let all in")]
+    Limited(String),
     /// Somebody else has the host port, and was looked at.
     #[error("{held}")]
     HeldBy {
@@ -326,6 +329,7 @@ impl From<Error> for CniError {
             | Error::Flows(_)
             | Error::MissingPiece { .. }
             | Error::UnknownNetwork(_)
+            | Error::Limited(_)
             | Error::Record { .. }
             | Error::Lock { .. }
             | Error::NoBackend(_)

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 
 use cni_spec::Attachment;
 use serde::Deserialize;
+use serde_json::{Value, json};
 
-use crate::record::Pod;
+use crate::liveness::{Liveness, Sign};
+use crate::record::{Netns, Pod, Record};
 
 /// `CacheDir` of libcni, where every runtime leaves it.
 const FOLDER: &str = "/var/lib/cni/results";
@@ -23,6 +25,9 @@ pub struct Known {
     pub netns: PathBuf,
     #[serde(default)]
     cni_args: Option<Vec<(String, String)>>,
+    /// Of its ADD.
+    #[serde(default)]
+    result: Value,
 }
 
 impl Known {
@@ -36,6 +41,22 @@ impl Known {
         let args = self.cni_args.as_deref().unwrap_or_default();
         let value = |key: &str| args.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone());
         Pod { namespace: value("K8S_POD_NAMESPACE"), name: value("K8S_POD_NAME") }
+    }
+
+    /// Whether the pod is still there, by what its ADD named.
+    pub fn liveness(&self, attachment: &Attachment) -> Liveness {
+        let config = json!({
+            "cniVersion": "1.0.0", "name": self.network_name, "type": "portmap", "prevResult": self.result,
+        });
+        let mut liveness = Liveness::by(attachment, Some(&Record::new(attachment, self.pod(), None, config)));
+        if !self.netns.as_os_str().is_empty() {
+            let path = self.netns.display();
+            liveness.netns = match Netns::at(&self.netns) {
+                Some(_) => Sign::There(format!("its network namespace {path} is there")),
+                None => Sign::Gone(format!("its network namespace {path} is gone")),
+            };
+        }
+        liveness
     }
 
     /// Whether it may be the one that a rule names.

@@ -23,6 +23,20 @@ pub struct Found {
     pub network: Option<String>,
     /// The container id.
     pub container_id: String,
+    /// `snat`: whether the pod reaches itself by it.
+    pub snat: bool,
+    /// `masqAll`: whether all its clients are masqueraded.
+    pub masq_all: bool,
+    /// The rule, if packets must meet more than the port (`conditionsV4`, `conditionsV6`).
+    pub limited: Option<String>,
+}
+
+impl Found {
+    /// Whether it is of the same attachment, as far as rules tell.
+    #[must_use]
+    pub fn is_of(&self, network: Option<&str>, container_id: &str) -> bool {
+        self.network.as_deref() == network && self.container_id == container_id
+    }
 }
 
 /// The mappings in what `iptables -t nat -S` prints.
@@ -35,9 +49,20 @@ pub fn in_iptables(family: Family, listing: &[String]) -> Vec<Found> {
         else {
             continue;
         };
-        for rule in rules.iter().filter(|rule| rule.chain == chain) {
+        let in_chain = || rules.iter().filter(|rule| rule.chain == chain);
+        for rule in in_chain() {
             let Some(forward) = rule.forward(family) else { continue };
-            let one = Found { forward, network: Some(network.clone()), container_id: container_id.clone() };
+            // Beside what translates, a rule marks what is to be masqueraded, of some sources or of all.
+            let port = rule.value("--dport");
+            let marks = || in_chain().filter(|mark| mark.value("-j") != Some("DNAT") && mark.value("--dport") == port);
+            let one = Found {
+                forward,
+                network: Some(network.clone()),
+                container_id: container_id.clone(),
+                snat: marks().next().is_some(),
+                masq_all: marks().any(|mark| mark.value("-s").is_none()),
+                limited: top.is_limited().then(|| top.text.clone()),
+            };
             // Each protocol has a rule of its own that leads to the same chain.
             if !found.contains(&one) {
                 found.push(one);
@@ -53,17 +78,19 @@ pub fn in_nftables(family: Family, rules: Vec<DnatRule>) -> Vec<Found> {
     let found = rules.into_iter().filter_map(|rule| {
         let DnatRule { comment, daddr, protocol, port, to } = rule;
         let forward = Forward { host_ip: daddr, family, protocol, host_port: port, pod: to };
-        Some(Found { forward, network: None, container_id: comment? })
+        let (snat, masq_all) = (true, false);
+        Some(Found { forward, network: None, container_id: comment?, snat, masq_all, limited: None })
     });
     found.collect()
 }
 
-/// What removes the rules of containers that `gone` says yes to, and with the last of them everything that the plugin
+/// What removes the rules of a network's container that `gone` says yes to, and with the last of them everything that the plugin
 /// made, in the words of iptables-restore(8). `None` if there is nothing to do.
 #[must_use]
-pub fn removal(listing: &[String], gone: &dyn Fn(&str) -> bool) -> Option<String> {
+pub fn removal(listing: &[String], gone: &dyn Fn(&str, &str) -> bool) -> Option<String> {
     let rules: Vec<Rule> = listing.iter().filter_map(|line| Rule::read(line)).collect();
-    let is_gone = |rule: &Rule| rule.value("--comment").and_then(owner).is_some_and(|(_, id)| gone(&id));
+    let is_gone =
+        |rule: &Rule| rule.value("--comment").and_then(owner).is_some_and(|(network, id)| gone(&network, &id));
     let (top_gone, top_left): (Vec<&Rule>, Vec<&Rule>) =
         rules.iter().filter(|rule| rule.chain == TOP).partition(|rule| is_gone(rule));
     let chains: Vec<&str> = listing.iter().filter_map(|line| line.strip_prefix("-N ")).collect();
@@ -114,6 +141,12 @@ impl Rule {
     fn value(&self, option: &str) -> Option<&str> {
         let at = self.words.iter().position(|word| word == option)?;
         self.words.get(at + 1).map(String::as_str)
+    }
+
+    /// Whether a rule that leads to a container's chain has words besides those that the plugin itself writes.
+    fn is_limited(&self) -> bool {
+        const OWN: [&str; 6] = ["-p", "-m", "--comment", "--dports", "--dport", "-j"];
+        self.words.iter().any(|word| (word.starts_with('-') || word == "!") && !OWN.contains(&word.as_str()))
     }
 
     fn deletion(&self) -> String {

@@ -27,11 +27,13 @@ use crate::record::{Netns, Record, Records};
 const TABLE: &str = "cni_hostport";
 const CHAINS: [&str; 2] = ["hostip_hostports", "hostports"];
 
-/// What became of the mappings of one container.
+/// What became of the mappings of one container on one network.
 #[derive(Debug)]
 pub struct Outcome {
     /// The container id.
     pub container_id: String,
+    /// The network, if its rules tell.
+    pub network: Option<String>,
     /// Which attachment that is, if it could be told.
     pub attachment: Option<Attachment>,
     /// What it had.
@@ -55,7 +57,7 @@ pub enum Done {
 
 /// Where rules of the reference plugin are.
 enum Place {
-    Iptables { tool: Tool, listing: Vec<String> },
+    Iptables { tool: Tool },
     Nftables { family: Family },
 }
 
@@ -76,10 +78,11 @@ pub fn all(dry_run: bool) -> Result<Vec<Outcome>, Error> {
     let known = cache::known();
     let mut outcomes: Vec<Outcome> = Vec::new();
     for one in &found {
-        match outcomes.iter_mut().find(|outcome| outcome.container_id == one.container_id) {
+        match outcomes.iter_mut().find(|outcome| one.is_of(outcome.network.as_deref(), &outcome.container_id)) {
             Some(outcome) => outcome.forwards.push(one.forward),
             None => outcomes.push(Outcome {
                 container_id: one.container_id.clone(),
+                network: one.network.clone(),
                 attachment: None,
                 forwards: vec![one.forward],
                 done: Done::Adopted,
@@ -87,17 +90,17 @@ pub fn all(dry_run: bool) -> Result<Vec<Outcome>, Error> {
         }
     }
     for outcome in &mut outcomes {
-        let network = found.iter().find(|one| one.container_id == outcome.container_id);
-        let network = network.and_then(|one| one.network.as_deref());
-        adopt(outcome, network, &known, dry_run);
+        let of = |one: &&Found| one.is_of(outcome.network.as_deref(), &outcome.container_id);
+        let found: Vec<Found> = found.iter().filter(of).cloned().collect();
+        adopt(outcome, &found, &known, dry_run);
     }
     if !dry_run {
-        let left: Vec<&str> = outcomes
-            .iter()
-            .filter(|one| matches!(one.done, Done::Left(_)))
-            .map(|one| one.container_id.as_str())
-            .collect();
-        places.iter().try_for_each(|place| clean(place, &|id| !left.contains(&id)))?;
+        // What came meanwhile is nobody's that was dealt with.
+        let gone = |network: Option<&str>, id: &str| {
+            let of = |one: &&Outcome| one.network.as_deref() == network && one.container_id == id;
+            outcomes.iter().find(of).is_some_and(|one| !matches!(one.done, Done::Left(_)))
+        };
+        places.iter().try_for_each(|place| clean(place, &gone))?;
     }
     Ok(outcomes)
 }
@@ -113,7 +116,7 @@ fn look() -> Result<(Vec<Place>, Vec<Found>), Error> {
             let tool = Tool::of_flavour(family, flavour, None).map_err(Error::Iptables)?;
             let listing = tool.list("nat").map_err(Error::Iptables)?;
             found.extend(in_iptables(family, &listing));
-            places.push(Place::Iptables { tool, listing });
+            places.push(Place::Iptables { tool });
         }
         let Some(mut nft) = Nft::open_if_there().map_err(Error::Open)? else { continue };
         let read = |source| Error::Read { what: format!("table {family} {TABLE}"), source };
@@ -128,7 +131,8 @@ fn look() -> Result<(Vec<Place>, Vec<Found>), Error> {
 }
 
 /// Claims what a container has, if its pod lives.
-fn adopt(outcome: &mut Outcome, network: Option<&str>, known: &[cache::Known], dry_run: bool) {
+fn adopt(outcome: &mut Outcome, found: &[Found], known: &[cache::Known], dry_run: bool) {
+    let network = outcome.network.as_deref();
     let known = known.iter().find(|known| known.is(network, &outcome.container_id));
     // The reference plugin's rules do not tell the interface; nearly every pod's first one has this name.
     let guess = || network.and_then(|network| format!("{network} {} eth0", outcome.container_id).parse().ok());
@@ -138,9 +142,11 @@ fn adopt(outcome: &mut Outcome, network: Option<&str>, known: &[cache::Known], d
     };
     outcome.attachment = Some(attachment.clone());
     let netns = known.map(|known| known.netns.as_path()).filter(|path| !path.as_os_str().is_empty());
-    let liveness = Liveness::of(&attachment, &Records::default());
-    let gone = netns.is_some_and(|path| Netns::at(path).is_none());
-    if gone || liveness.is_dead() {
+    let liveness = match known {
+        Some(known) => known.liveness(&attachment),
+        None => Liveness::of(&attachment, &Records::default()),
+    };
+    if liveness.is_dead() {
         outcome.done = Done::Removed(liveness);
         return;
     }
@@ -155,9 +161,13 @@ fn adopt(outcome: &mut Outcome, network: Option<&str>, known: &[cache::Known], d
             return;
         }
     }
+    if let Some(rule) = found.iter().find_map(|one| one.limited.clone()) {
+        outcome.done = Done::Left(Error::Limited(rule));
+        return;
+    }
     let pod = known.map(cache::Known::pod).unwrap_or_default();
     let sandbox = netns.map_or_else(|| "unknown".to_owned(), |path| path.display().to_string());
-    let config = config(&attachment, &sandbox, &outcome.forwards);
+    let config = config(&attachment, &sandbox, found);
     let record = Record::new(&attachment, pod, netns.and_then(Netns::at), config);
     let result = record.request().and_then(|config| match config {
         Some(config) if !dry_run => add::mappings(&config, &record).map(drop),
@@ -174,7 +184,8 @@ fn is_ours(attachment: &Attachment) -> Result<bool, Error> {
 }
 
 /// The request that an ADD for the same mappings would have had.
-fn config(attachment: &Attachment, sandbox: &str, forwards: &[Forward]) -> Value {
+fn config(attachment: &Attachment, sandbox: &str, found: &[Found]) -> Value {
+    let forwards: Vec<Forward> = found.iter().map(|one| one.forward).collect();
     let mappings: Vec<Value> = forwards
         .iter()
         .map(|forward| {
@@ -197,6 +208,7 @@ fn config(attachment: &Attachment, sandbox: &str, forwards: &[Forward]) -> Value
         "cniVersion": "1.0.0", "name": attachment.network.as_str(), "type": "podwire-portmap",
         // Its pod has had the ports all along; who else listens there is no news.
         "hostListeners": "ignore",
+        "snat": found.iter().all(|one| one.snat), "masqAll": found.iter().any(|one| one.masq_all),
         "runtimeConfig": { "portMappings": mappings },
         "prevResult": {
             "cniVersion": "1.0.0", "ips": ips,
@@ -205,20 +217,23 @@ fn config(attachment: &Attachment, sandbox: &str, forwards: &[Forward]) -> Value
     })
 }
 
-/// Removes its rules for containers that `gone` says yes to. Its nftables rules go all together or stay: they do not lead
-/// elsewhere than ours do.
-fn clean(place: &Place, gone: &dyn Fn(&str) -> bool) -> Result<(), Error> {
+/// Removes its rules for what `gone` says yes to, a network and a container. Its nftables rules go all together or stay:
+/// they do not lead elsewhere than ours do.
+fn clean(place: &Place, gone: &dyn Fn(Option<&str>, &str) -> bool) -> Result<(), Error> {
     match place {
-        Place::Iptables { tool, listing } => match removal(listing, gone) {
-            Some(text) => tool.restore(&text).map_err(Error::Iptables),
-            None => Ok(()),
-        },
+        // Listed again: pods may have come since.
+        Place::Iptables { tool } => {
+            match removal(&tool.list("nat").map_err(Error::Iptables)?, &|network, id| gone(Some(network), id)) {
+                Some(text) => tool.restore(&text).map_err(Error::Iptables),
+                None => Ok(()),
+            }
+        }
         Place::Nftables { family } => {
             let mut nft = Nft::open().map_err(Error::Open)?;
             for chain in CHAINS {
                 let read = |source| Error::Read { what: format!("table {family} {TABLE}"), source };
                 let rules = in_nftables(*family, nft.dnat_rules(*family, TABLE, chain).map_err(read)?);
-                if rules.iter().any(|rule| !gone(&rule.container_id)) {
+                if rules.iter().any(|rule| !gone(None, &rule.container_id)) {
                     return Ok(());
                 }
             }

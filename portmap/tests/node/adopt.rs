@@ -7,16 +7,24 @@ use std::thread;
 
 use crate::common::backend::Backend;
 use crate::common::net::{Host, NEIGHBOUR_V4, NEIGHBOUR_V6, NODE_V4, NODE_V6, PATIENCE, forward, from, lan, pod};
-use crate::common::plugin::{Answer, Attachment, by_hand, nft, ruleset, run};
+use crate::common::plugin::{Answer, Attachment, by_hand, feed, nft, ruleset, run};
 use sandbox::private_host;
 use serde_json::{Value, json};
 
 /// ADD by the reference plugin.
 fn reference_add(pod: &Host, mappings: &Value) {
+    reference_add_with(pod, &pod.name, mappings, &json!({}));
+}
+
+/// The same for a container of that id, with these keys of the config besides.
+fn reference_add_with(pod: &Host, id: &str, mappings: &Value, keys: &Value) {
     let mut config = Attachment::new(pod, mappings).with("cniVersion", json!("1.0.0")).with("type", json!("portmap"));
+    for (key, value) in keys.as_object().unwrap() {
+        config = config.with(key, value.clone());
+    }
     config.config["prevResult"]["cniVersion"] = json!("1.0.0");
     let netns = format!("/run/netns/{}", pod.name);
-    let container = [("CNI_CONTAINERID", pod.name.as_str()), ("CNI_IFNAME", "eth0"), ("CNI_NETNS", &netns)];
+    let container = [("CNI_CONTAINERID", id), ("CNI_IFNAME", "eth0"), ("CNI_NETNS", &netns)];
     let output = run(sandbox::command("/usr/lib/cni/portmap"), "ADD", &container, &config.config.to_string());
     Answer::of(&output).ok();
 }
@@ -27,6 +35,7 @@ fn remember(pod: &Host) {
     let entry = json!({
         "kind": "cniCacheV1", "containerId": pod.name, "ifName": "eth0", "networkName": "podnet",
         "netns": format!("/run/netns/{}", pod.name),
+        "result": { "cniVersion": "1.0.0", "interfaces": [{ "name": pod.link }], "ips": [] },
         "cniArgs": [["K8S_POD_NAMESPACE", "shop"], ["K8S_POD_NAME", format!("web-{}", pod.name)]],
     });
     fs::write(format!("/var/lib/cni/results/podnet-{}-eth0", pod.name), entry.to_string()).unwrap();
@@ -150,6 +159,75 @@ fn what_cannot_be_adopted_stays_and_is_told() {
         let listed = by_hand("list").1;
         assert!(listed.contains("10.88.0.2:80") && listed.contains("10.88.0.4:80"), "{listed}");
         assert_eq!(lan.tcp(NODE_V4[0], 9090), from("pod4", NEIGHBOUR_V4));
+    });
+}
+
+#[test]
+fn a_namespace_that_is_not_seen_is_no_death() {
+    private_host(|| {
+        forward();
+        let (lan, pod) = (lan(), pod(2));
+        pod.serve(80);
+        reference_add(&pod, &mappings());
+        remember(&pod);
+        // As where the runtime mounts them in a namespace of its own.
+        let path = "/var/lib/cni/results/podnet-pod2-eth0";
+        let entry = fs::read_to_string(path).unwrap().replace("/run/netns/", "/run/elsewhere/");
+        fs::write(path, entry).unwrap();
+        let (code, stdout, _) = by_hand("adopt");
+        assert_eq!(code, 0, "{stdout}");
+        assert!(stdout.contains("podnet pod2 eth0: adopted 0.0.0.0:8080/tcp"), "{stdout}");
+        all_reach(&lan, "pod2");
+    });
+}
+
+#[test]
+fn nobody_is_let_in_whom_the_reference_plugin_kept_out() {
+    private_host(|| {
+        let [first, second, third] = [2, 3, 4].map(pod);
+        let port = |number: u16| json!([{ "hostPort": number, "containerPort": 80, "protocol": "tcp" }]);
+        reference_add_with(&first, "pod2", &port(8080), &json!({ "conditionsV4": ["-s", "10.0.0.0/8"] }));
+        reference_add_with(&second, "pod3", &port(8081), &json!({ "snat": false }));
+        reference_add(&third, &port(8082));
+        // As a newer version does with `masqAll`: a mark for whoever it is.
+        let listed = iptables();
+        let chain = listed.lines().find(|line| line.contains("--to-destination 10.88.0.4:80")).unwrap();
+        let chain = chain.split(' ').nth(1).unwrap();
+        let rule = format!("-I {chain} 1 -p tcp -m tcp --dport 8082 -j CNI-HOSTPORT-SETMARK");
+        feed("iptables-restore", &["--noflush"], &format!("*nat\n{rule}\nCOMMIT\n"));
+        let (code, stdout, _) = by_hand("adopt");
+        assert_eq!(code, 1, "{stdout}");
+        assert!(
+            stdout.contains("podnet pod2 eth0: left as it is: the rule `CNI-HOSTPORT-DNAT -s 10.0.0.0/8 "),
+            "{stdout}"
+        );
+        let left = iptables();
+        assert!(left.contains("8080") && !left.contains("8081") && !left.contains("8082"), "{left}");
+        let record = |id: &str| {
+            let text = fs::read_to_string(format!("/run/podwire/portmap/podnet:{id}:eth0")).unwrap();
+            let record: Value = serde_json::from_str(&text).unwrap();
+            [record["config"]["snat"].as_bool().unwrap(), record["config"]["masqAll"].as_bool().unwrap()]
+        };
+        assert_eq!((record("pod3"), record("pod4")), ([false, false], [true, true]));
+        assert!(!ruleset().contains("podnet pod2"), "{}", ruleset());
+    });
+}
+
+#[test]
+fn a_container_on_two_networks_keeps_the_ports_of_both() {
+    private_host(|| {
+        forward();
+        let (lan, one, other) = (lan(), pod(2), pod(3));
+        one.serve(80);
+        other.serve(80);
+        let port = |number: u16| json!([{ "hostPort": number, "containerPort": 80, "protocol": "tcp" }]);
+        reference_add(&one, &port(8080));
+        reference_add_with(&other, "pod2", &port(8081), &json!({ "name": "othernet" }));
+        let (code, stdout, _) = by_hand("adopt");
+        assert_eq!(code, 0, "{stdout}");
+        assert!(!iptables().contains("CNI-"), "{}", iptables());
+        assert_eq!(lan.tcp(NODE_V4[0], 8080), from("pod2", NEIGHBOUR_V4));
+        assert_eq!(lan.tcp(NODE_V4[0], 8081), from("pod3", NEIGHBOUR_V4));
     });
 }
 

@@ -165,28 +165,36 @@ impl Iptables {
             return Ok(Vec::new());
         }
         let tool = Tool::find(family, None).map_err(Error::Iptables)?;
-        let mut all = Vec::new();
-        let mut table = "";
-        let mut found: Vec<String> = Vec::new();
         let wanted = wanted.unwrap_or_default();
-        for line in wanted.lines() {
-            if let Some(name) = line.strip_prefix('*') {
-                table = name;
-                found = tool.list(table).map_err(Error::Iptables)?.iter().map(|line| plain(line)).collect();
-            }
-            if line.starts_with("-A ") && !found.contains(&plain(line)) {
-                all.push(Difference::new(format!("{family} table {table} of iptables"), Some(line.to_owned()), None));
-            }
-        }
         let lines: Vec<String> = wanted.lines().map(plain).collect();
         let mark = plain(&format!("--comment \"{owner}\""));
-        let listed = if table == "nat" {
-            found
-        } else {
-            tool.list("nat").map_err(Error::Iptables)?.iter().map(|line| plain(line)).collect()
-        };
-        for line in listed.into_iter().filter(|line| line.contains(&mark) && !lines.contains(line)) {
-            all.push(Difference::new(format!("{family} table nat of iptables"), None, Some(line)));
+        let mut all = Vec::new();
+        for table in ["nat", "raw"] {
+            let head = format!("*{table}");
+            let of_table = wanted.lines().skip_while(|line| **line != head).take_while(|line| *line != "COMMIT");
+            let of_table: Vec<&str> = of_table.filter(|line| line.starts_with("-A ")).collect();
+            // Its attachments' rules are in one table.
+            if table != "nat" && of_table.is_empty() {
+                continue;
+            }
+            let found: Vec<String> =
+                tool.list(table).map_err(Error::Iptables)?.iter().map(|line| plain(line)).collect();
+            let place = || format!("{family} table {table} of iptables");
+            for line in of_table.iter().filter(|line| !found.contains(&plain(line))) {
+                all.push(Difference::new(place(), Some((*line).to_owned()), None));
+            }
+            let too_many = |line: &&String| line.contains(&mark) || (!of_table.is_empty() && rules::is_stray(line));
+            for line in found.iter().filter(|line| !lines.contains(line)).filter(too_many) {
+                all.push(Difference::new(place(), None, Some(line.clone())));
+            }
+            // Exact addresses come before all addresses.
+            let top =
+                |lines: Vec<String>| -> Vec<String> { lines.into_iter().filter(|line| rules::is_top(line)).collect() };
+            let (expected, found) = (top(of_table.iter().map(|line| plain(line)).collect()), top(found));
+            let is_in = |line: &String| found.contains(line);
+            if expected.iter().all(is_in) && found.len() == expected.len() && expected != found {
+                all.push(Difference::new(place(), Some(expected.join("; ")), Some(found.join("; "))));
+            }
         }
         Ok(all)
     }

@@ -110,8 +110,8 @@ pub fn repair(family: Family, seen: &Seen) -> Option<String> {
 #[must_use]
 pub fn removal(family: Family, seen: &Seen, gone: &[Owned], closed: bool) -> Option<String> {
     let mut nat = removals(gone);
-    let left: usize = OWNED.iter().map(|chain| seen.rules(chain).len()).sum();
-    if left > gone.len() {
+    // Rules that are nobody's keep nothing.
+    if seen.owned().len() > gone.len() {
         return text(&[("nat", nat)]);
     }
     for (chain, rule, _) in hooks() {
@@ -146,6 +146,19 @@ fn removals(gone: &[Owned]) -> String {
     let mut text = String::new();
     gone.iter().for_each(|rule| line(&mut text, &format!("-D {} {}", rule.chain, rule.number)));
     text
+}
+
+/// Whether a rule, as `iptables -S` lists it, is in a chain of ours and no attachment's.
+#[must_use]
+pub fn is_stray(line: &str) -> bool {
+    let ours = OWNED.iter().chain(&[TOP, GUARD]).any(|chain| line.starts_with(&format!("-A {chain} ")));
+    ours && line.matches("--comment ").count() < 2
+}
+
+/// Whether a rule, as `iptables -S` lists it, is in the chain that everything begins with.
+#[must_use]
+pub fn is_top(line: &str) -> bool {
+    line.starts_with(&format!("-A {TOP} "))
 }
 
 /// Everything that a node without other host ports holds after an ADD, as `iptables -S` lists it.

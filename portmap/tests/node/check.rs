@@ -1,8 +1,8 @@
 //! CHECK compares content: every difference is found, and told with what should be there.
 
 use crate::common::backend::Backend;
-use crate::common::net::{forward, lan, pod};
-use crate::common::plugin::{Answer, Attachment, DIFFERS, nft, ruleset};
+use crate::common::net::{NEIGHBOUR_V4, NODE_V4, forward, from, lan, pod};
+use crate::common::plugin::{Answer, Attachment, DIFFERS, by_hand, nft, ruleset};
 use kernel::sysctl;
 use sandbox::private_host;
 use serde_json::json;
@@ -155,7 +155,8 @@ fn a_mapping_that_is_no_longer_asked_for_is_told() {
 /// The same on iptables: rules that are missing, and one too many, wherever they are.
 fn check_tells_every_rule_that_is_not_as_it_was(backend: Backend) {
     forward();
-    let (_lan, pod) = (lan(), pod(2));
+    let (lan, pod) = (lan(), pod(2));
+    pod.serve(80);
     let attachment = Attachment::new(&pod, &json!([{ "hostPort": 8080, "containerPort": 80 }])).on(backend);
     attachment.add().ok();
     assert_eq!(differences(&attachment), Vec::<String>::new());
@@ -176,7 +177,29 @@ fn check_tells_every_rule_that_is_not_as_it_was(backend: Backend) {
     assert!(missing("ip", "nat", "-A PODWIRE-WILDCARD -p tcp -m tcp --dport 8080"), "{found:?}");
     assert!(missing("ip", "raw", "-A PODWIRE-GUARD -s 127.0.0.0/8"), "{found:?}");
     assert!(missing("ip6", "nat", "-A PODWIRE-MASQ -s fd88::2/128 -d fd88::2/128"), "{found:?}");
-    assert_eq!(found.len(), 4, "{found:?}");
+    let added = "ip6 table nat of iptables: expected nothing, found `-A PODWIRE-MASQ -s fd88::2/128 -j RETURN`";
+    assert!(found.iter().any(|line| line == added), "{found:?}");
+    assert_eq!(found.len(), 5, "{found:?}");
+    assert_eq!(by_hand("reconcile").0, 0);
+    assert_eq!(differences(&attachment), Vec::<String>::new());
+    // What is only added, and what is in another order, changes where packets go as well.
+    run("iptables", "-t nat -I PODWIRE-HOSTPORT 1 -j RETURN");
+    run("iptables", "-t raw -I PODWIRE-GUARD 1 -j RETURN");
+    run("ip6tables", "-t nat -D PODWIRE-HOSTPORT 1");
+    run("ip6tables", "-t nat -A PODWIRE-HOSTPORT -m comment --comment podwire-hostport -j PODWIRE-EXACT");
+    let found = differences(&attachment);
+    let top = |chain: &str| format!("-A PODWIRE-HOSTPORT -m comment --comment podwire-hostport -j {chain}");
+    let (exact, wildcard) = (top("PODWIRE-EXACT"), top("PODWIRE-WILDCARD"));
+    let expected = [
+        "ip table nat of iptables: expected nothing, found `-A PODWIRE-HOSTPORT -j RETURN`".to_owned(),
+        "ip table raw of iptables: expected nothing, found `-A PODWIRE-GUARD -j RETURN`".to_owned(),
+        format!("ip6 table nat of iptables: expected `{exact}; {wildcard}`, found `{wildcard}; {exact}`"),
+    ];
+    assert_eq!(found, expected);
+    assert_eq!(by_hand("reconcile").0, 0);
+    assert_eq!(differences(&attachment), Vec::<String>::new());
+    assert_eq!(lan.tcp(NODE_V4[0], 8080), from("pod2", NEIGHBOUR_V4));
+    run("ip6tables", "-t nat -I PODWIRE-MASQ 1 -s fd88::2/128 -j RETURN");
     // An ADD puts back what is its own, and the chains that are nobody's.
     attachment.del().ok();
     attachment.add().ok();

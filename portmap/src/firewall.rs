@@ -145,7 +145,7 @@ impl Firewall {
     }
 
     /// Looks here for what is to be claimed in the other backend. Says in which families there is something of the
-    /// attachment's own, or of `dead`, under one of its keys.
+    /// attachment's own, or of `dead` under one of its keys.
     fn heed(&mut self, config: &Config, dead: &[String]) -> Result<Vec<Family>, Error> {
         let mut stale = Vec::new();
         for family in Family::ALL.into_iter().filter(|family| config.maps(*family)) {
@@ -158,6 +158,12 @@ impl Firewall {
                 stale.push(family);
             }
         }
+        for family in Family::ALL {
+            if self.knows(&config.owner, family)? {
+                stale.push(family);
+            }
+        }
+        stale.sort_unstable();
         stale.dedup();
         Ok(stale)
     }

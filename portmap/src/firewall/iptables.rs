@@ -87,12 +87,17 @@ impl Iptables {
     /// # Errors
     /// As there; [`Error::Commit`] may come after the first of two families was changed.
     pub fn claim(self, config: &Config, dead: &[String]) -> Result<Claimed, Error> {
+        let may_go = |mark: &str| mark == config.owner.comment() || dead.iter().any(|dead| dead == mark);
         let lock = lock()?;
-        let mut changes = Vec::new();
-        for family in Family::ALL {
-            if config.maps(family) {
-                changes.push(plan(config, dead, family)?);
+        let (mut changes, mut elsewhere) = (Vec::new(), Vec::new());
+        for family in Family::ALL.into_iter().filter(|family| config.maps(*family)) {
+            let change = plan(config, dead, family)?;
+            for flavour in Flavour::ALL.into_iter().filter(|flavour| *flavour != change.tool.flavour()) {
+                if heed(config, family, flavour, &may_go)? {
+                    elsewhere.push((family, flavour));
+                }
             }
+            changes.push(change);
         }
         let mut claimed = Claimed::default();
         for change in changes {
@@ -101,6 +106,11 @@ impl Iptables {
             }
             claimed.lost.extend(change.claimed.lost);
             claimed.replaced.extend(change.claimed.replaced);
+        }
+        drop(lock);
+        for (family, flavour) in elsewhere {
+            // The guard of the flavour that is claimed in stands.
+            release_in(family, flavour, &may_go, &mut |_| true, &mut claimed.lost)?;
         }
         Ok(claimed)
     }
@@ -239,6 +249,27 @@ fn release_in(
 /// A rule without quotes, which iptables prints only where it must.
 fn plain(line: &str) -> String {
     line.replace('"', "")
+}
+
+/// Looks in the other flavour for what is to be claimed: packets meet the rules of both. Says whether there is something of
+/// the attachment's own, or under one of its keys of somebody who may go.
+fn heed(config: &Config, family: Family, flavour: Flavour, may_go: Stale<'_>) -> Result<bool, Error> {
+    let there = see(family, flavour)?.owned();
+    let condition = rules::condition(config, family);
+    let mut stale = there.iter().any(|rule| rule.owner == config.owner.comment());
+    for wanted in ruleset::entries(config, family).iter().filter(|entry| claim::is_claim(entry.set)) {
+        for rule in there.iter().filter(|rule| rule.condition == condition) {
+            let Some(entry) = &rule.entry else { continue };
+            if entry.set != wanted.set || entry.element.key != wanted.element.key {
+                continue;
+            }
+            if !may_go(&rule.owner) {
+                return Err(claim::held(family, &entry.element));
+            }
+            stale = true;
+        }
+    }
+    Ok(stale)
 }
 
 fn plan(config: &Config, dead: &[String], family: Family) -> Result<Change, Error> {

@@ -105,6 +105,17 @@ impl Nftables {
             let changes = [repairs, changes].concat();
             if if_unchanged { firewall.commit_if_unchanged(&changes, generation) } else { firewall.commit(&changes) }
         })?;
+        // What it had under other conditions is in another table.
+        for family in Family::ALL {
+            let own = Realm::of(config, family).table;
+            for table in self.tables(family)?.into_iter().filter(|table| *table != own) {
+                if self.element_in(family, &table, OWNERS, &config.owner.key(family))?.is_some() {
+                    let realm = Realm { table, ..Realm::common(family) };
+                    let is_own = |mark: &str| mark == config.owner.comment();
+                    claimed.lost.extend(self.release_in(&realm, &is_own, &mut |_| true)?);
+                }
+            }
+        }
         Ok(claimed)
     }
 

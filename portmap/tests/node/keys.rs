@@ -259,6 +259,49 @@ fn a_port_that_is_held_in_another_backend_is_held(backend: Backend) {
     assert_eq!(lan.tcp(NODE_V4[0], 8080), from("pod3", NEIGHBOUR_V4));
 }
 
+#[test]
+fn a_port_that_is_held_in_another_flavour_is_held() {
+    sandbox::private_host(|| {
+        forward();
+        let (lan, one, two) = (lan(), pod(2), pod(3));
+        one.serve(80);
+        two.serve(80);
+        let [first, second] = [&one, &two].map(|pod| Attachment::new(pod, &mapping(8080)).on(Backend::IptablesNft));
+        first.add().ok();
+        // The administrator chooses the other one.
+        let chosen = Backend::IptablesLegacy.prepared();
+        let (code, msg, _) = second.add().failed();
+        assert_eq!(code, crate::common::plugin::HELD);
+        assert!(msg.contains("container pod2 (eth0) of network podnet"), "{msg}");
+        assert_eq!((chosen.rules().as_str(), name(lan.tcp(NODE_V4[0], 8080))), ("", Ok("pod2".to_owned())));
+        // What it has under another port moves along as well.
+        Attachment::new(&one, &mapping(8081)).on(chosen).add().ok();
+        assert_eq!(Backend::IptablesNft.rules(), "");
+        second.add().ok();
+        assert_eq!(lan.tcp(NODE_V4[0], 8080), from("pod3", NEIGHBOUR_V4));
+        assert_eq!(lan.tcp(NODE_V4[0], 8081), from("pod2", NEIGHBOUR_V4));
+    });
+}
+
+#[test]
+fn what_was_mapped_under_other_conditions_is_replaced() {
+    sandbox::private_host(|| {
+        forward();
+        let (lan, pod) = (lan(), pod(2));
+        pod.serve(80);
+        let before = Attachment::new(&pod, &mapping(8080)).with("conditionsV4", json!(["-s", "192.0.2.0/24"]));
+        before.add().ok();
+        assert_eq!(lan.tcp(NODE_V4[0], 8080), from("pod2", NEIGHBOUR_V4));
+        let after = Attachment::new(&pod, &mapping(8081));
+        after.add().ok();
+        after.check().ok();
+        assert_eq!(lan.tcp(NODE_V4[0], 8080), REFUSED);
+        assert_eq!(lan.tcp(NODE_V4[0], 8081), from("pod2", NEIGHBOUR_V4));
+        after.del().ok();
+        assert!(!Backend::Nftables.rules().contains("odwire"), "{}", Backend::Nftables.rules());
+    });
+}
+
 /// The config, or what the node has, may have changed between ADD and DEL.
 fn what_another_backend_left_is_removed(backend: Backend) {
     forward();

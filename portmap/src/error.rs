@@ -71,7 +71,7 @@ pub enum Error {
         #[source]
         source: kernel::Error,
     },
-    /// Changing the firewall failed; nothing was changed.
+    /// Changing the firewall failed; nothing was changed, or with iptables the first of two families only.
     #[error("failed to change the rules of host ports")]
     Commit(#[source] kernel::Error),
     /// Others changed the firewall again and again in the meantime; with what the kernel said last.

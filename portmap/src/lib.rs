@@ -16,7 +16,7 @@
 //! [`adopt`], which takes over from the reference portmap.
 //!
 //! What this crate does not do: it gives no pod an address or an interface, opens no port in anybody's filter rules,
-//! and decides nothing by what is on file.
+//! and takes no file's word for who holds what: records tell only whether a holder lives, and what a flushed firewall had.
 
 pub mod add;
 pub mod adopt;

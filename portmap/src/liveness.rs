@@ -80,7 +80,7 @@ fn link(attachment: &Attachment, named: &[String]) -> Sign {
     let Ok(rtnl) = Rtnl::open() else { return Sign::Unknown };
     for name in named {
         match rtnl.link(name) {
-            // Another pod's by now, if it says so. A bridge says nothing, and stays: it is no sign of life.
+            // Only what says that it is the attachment's is a sign by itself: a bridge says nothing, and stays.
             Ok(Some(link)) if link.alias.as_deref().is_some_and(|alias| alias == mark(attachment)) => {
                 return Sign::There(format!("its interface {name} is there"));
             }

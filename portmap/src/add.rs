@@ -130,7 +130,10 @@ pub fn with_claim<T>(
     let mut firewall = Firewall::of(&config.settings)?;
     let undo = Undo(Some(&config.owner));
     let (claimed, dead) = match claim(&mut firewall, config) {
-        Ok(claimed) => claimed,
+        Ok((claimed, dead)) if claimed.errors.is_empty() => (claimed, dead),
+        Ok((claimed, _)) => {
+            return Err(undo.run(Error::Several(claimed.errors)));
+        }
         // The kernel may have done it, and only its answer got lost.
         Err(failure @ Error::Commit(_)) => return Err(undo.run(failure)),
         Err(failure) => {

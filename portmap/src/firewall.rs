@@ -43,12 +43,14 @@ pub enum Presence {
 }
 
 /// What a claim took away.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Claimed {
     /// What the attachment had from an ADD whose DEL was lost.
     pub lost: Vec<Entry>,
     /// What led elsewhere under the same keys, its own and that of dead holders.
     pub replaced: Vec<Entry>,
+    /// What went wrong after the claim was made, with what the attachment has elsewhere.
+    pub errors: Vec<Error>,
 }
 
 impl Firewall {
@@ -129,7 +131,7 @@ impl Firewall {
                 // The guard of the backend that is claimed in stands.
                 let (gone, failed) = other.release(family, &may_go, &mut |_| true);
                 claimed.lost.extend(gone);
-                Error::all_of(failed)?;
+                claimed.errors.extend(failed);
             }
         }
         Ok(claimed)

@@ -132,9 +132,10 @@ pub fn restore(records: &Records, attachment: &Attachment, record: Record, dry_r
 fn make(config: &Config, forwards: &[Forward]) -> Result<Vec<Error>, Error> {
     let mut firewall = Firewall::of(&config.settings)?;
     firewall.repair(config)?;
-    let (claimed, dead) = add::claim(&mut firewall, config)?;
+    let (mut claimed, dead) = add::claim(&mut firewall, config)?;
     let mut remarks: Vec<Error> = localhost::withdraw(&claimed.lost, &|_| false).err().into_iter().collect();
     remarks.extend(localhost::allow(config).err());
+    remarks.extend(std::mem::take(&mut claimed.errors));
     remarks.extend(add::settle(&mut firewall, &claimed, forwards));
     add::bury(dead);
     Ok(remarks)

@@ -110,7 +110,8 @@ impl Iptables {
         drop(lock);
         for (family, flavour) in elsewhere {
             // The guard of the flavour that is claimed in stands.
-            release_in(family, flavour, &may_go, &mut |_| true, &mut claimed.lost)?;
+            let released = release_in(family, flavour, &may_go, &mut |_| true, &mut claimed.lost);
+            claimed.errors.extend(released.err());
         }
         Ok(claimed)
     }
@@ -305,7 +306,7 @@ fn plan(config: &Config, dead: &[String], family: Family) -> Result<Change, Erro
     let taken = entries.iter().filter_map(find);
     gone.extend(taken.filter(|rule| rule.owner != config.owner.comment()).cloned());
     let text = rules::change(family, &seen, &gone, &rules::rules(config, family));
-    Ok(Change { tool, text, claimed: Claimed { lost, replaced } })
+    Ok(Change { tool, text, claimed: Claimed { lost, replaced, errors: Vec::new() } })
 }
 
 /// The rules of attachments, in both flavours.

@@ -100,23 +100,32 @@ impl Nftables {
                 observed.extend(firewall.observe(config, &Realm::of(config, family))?);
             }
             let Batch { changes, if_unchanged, lost, replaced } = claim::batch(&config.owner, dead, &observed)?;
-            claimed = Claimed { lost, replaced };
+            claimed = Claimed { lost, replaced, errors: Vec::new() };
             let if_unchanged = if_unchanged || !repairs.is_empty();
             let changes = [repairs, changes].concat();
             if if_unchanged { firewall.commit_if_unchanged(&changes, generation) } else { firewall.commit(&changes) }
         })?;
-        // What it had under other conditions is in another table.
+        match self.release_elsewhere(config) {
+            Ok(lost) => claimed.lost.extend(lost),
+            Err(error) => claimed.errors.push(error),
+        }
+        Ok(claimed)
+    }
+
+    /// Removes what the attachment had under other conditions, which is in another table.
+    fn release_elsewhere(&mut self, config: &Config) -> Result<Vec<Entry>, Error> {
+        let mut lost = Vec::new();
         for family in Family::ALL {
             let own = Realm::of(config, family).table;
             for table in self.tables(family)?.into_iter().filter(|table| *table != own) {
                 if self.element_in(family, &table, OWNERS, &config.owner.key(family))?.is_some() {
                     let realm = Realm { table, ..Realm::common(family) };
                     let is_own = |mark: &str| mark == config.owner.comment();
-                    claimed.lost.extend(self.release_in(&realm, &is_own, &mut |_| true)?);
+                    lost.extend(self.release_in(&realm, &is_own, &mut |_| true)?);
                 }
             }
         }
-        Ok(claimed)
+        Ok(lost)
     }
 
     /// Whether the kernel takes our rules. Where a table of ours is there it does; otherwise they are sent in a

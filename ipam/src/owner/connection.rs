@@ -1,5 +1,6 @@
 //! One visitor: a request and its answer, or an HTTP request for the metrics.
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ pub(super) fn may_ask(stream: &UnixStream) -> bool {
 /// Answers one line, and the next, until the visitor goes.
 pub(super) async fn serve(stream: UnixStream, queue: mpsc::Sender<Task>, counters: Arc<Counters>) {
     let peer = stream.peer_cred().ok();
+    let Ok(asker) = stream.as_fd().try_clone_to_owned().map(Arc::new) else { return };
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
@@ -49,7 +51,7 @@ pub(super) async fn serve(stream: UnixStream, queue: mpsc::Sender<Task>, counter
             request.by.uid = peer.uid();
             request.by.pid = peer.pid().and_then(|pid| u32::try_from(pid).ok()).unwrap_or(request.by.pid);
         }
-        let Some(reply) = ask(&queue, request).await else { return };
+        let Some(reply) = ask(&queue, request, Some(Arc::clone(&asker))).await else { return };
         let Ok(mut answer) = serde_json::to_vec(&reply) else { return };
         answer.push(b'\n');
         let Ok(Ok(())) = timeout(PATIENCE, writer.write_all(&answer)).await else { return };
@@ -63,9 +65,9 @@ fn understood(line: &[u8]) -> Option<Request> {
     question.is_understood().then_some(question.request)
 }
 
-async fn ask(queue: &mpsc::Sender<Task>, request: Request) -> Option<Reply> {
+async fn ask(queue: &mpsc::Sender<Task>, request: Request, asker: Option<Arc<OwnedFd>>) -> Option<Reply> {
     let (answer, answered) = oneshot::channel();
-    queue.send(Task { request, answer }).await.ok()?;
+    queue.send(Task { request, answer, asker }).await.ok()?;
     answered.await.ok()
 }
 
@@ -97,5 +99,5 @@ async fn respond(line: &[u8], queue: &mpsc::Sender<Task>, counters: &Counters) -
 async fn look(queue: &mpsc::Sender<Task>) -> Option<Reply> {
     let asked = Moment::now().ok()?.boottime;
     let by = Cause::of_this_process("metrics");
-    ask(queue, Request { by, asked, deadline: u64::MAX, operation: Operation::Look }).await
+    ask(queue, Request { by, asked, deadline: u64::MAX, operation: Operation::Look }, None).await
 }

@@ -1,11 +1,13 @@
 //! The one thread that works on the database.
 
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
 use cni_spec::CniError;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::Error;
@@ -20,6 +22,22 @@ const WAITING: usize = 1024;
 pub(super) struct Task {
     pub request: Request,
     pub answer: oneshot::Sender<Reply>,
+    /// The connection of a process that asks, and may be killed while it waits.
+    pub asker: Option<Arc<OwnedFd>>,
+}
+
+impl Task {
+    /// Whether nobody waits for the answer any more. The kernel is asked: a process that was killed has been followed
+    /// by another, whose requests must find the ledger as if the first had never asked.
+    fn is_given_up(&self) -> bool {
+        let gone = PollFlags::POLLHUP | PollFlags::POLLERR;
+        let hung_up = |asker: &OwnedFd| {
+            let mut asked = [PollFd::new(asker.as_fd(), gone)];
+            let _ = poll(&mut asked, PollTimeout::ZERO);
+            asked[0].revents().is_some_and(|events| events.intersects(gone))
+        };
+        self.answer.is_closed() || self.asker.as_deref().is_some_and(hung_up)
+    }
 }
 
 /// What the owner counts.
@@ -55,15 +73,16 @@ impl Worker {
         let (counters, lost) = (Arc::<Counters>::default(), Arc::<Notify>::default());
         let (counted, notify) = (Arc::clone(&counters), Arc::clone(&lost));
         let work = move || {
-            while let Some(Task { request, answer }) = tasks.blocking_recv() {
+            while let Some(task) = tasks.blocking_recv() {
                 if let Err(error) = resident.stands() {
                     notify.notify_one();
                     return Some(error);
                 }
                 // Whoever asked has gone away: nobody would know of a lease that were made now.
-                if answer.is_closed() || resident.is_late(&request) {
+                if task.is_given_up() || resident.is_late(&task.request) {
                     continue;
                 }
+                let Task { request, answer, .. } = task;
                 let reply = match resident.carry_out(&request) {
                     Ok(answered) => {
                         counted.answered.fetch_add(1, Ordering::Relaxed);

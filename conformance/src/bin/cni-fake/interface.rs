@@ -101,9 +101,7 @@ fn add(request: &Request) -> Result<Value, Failure> {
     if request.has("KILL-3") && std::fs::create_dir(LOCK).is_err() {
         return Err(Failure::new(11, "somebody else is at work"));
     }
-    if request.has("IO-13a") && store.records().values().any(|record| record.as_array().is_some_and(Vec::is_empty)) {
-        return Err(Failure::new(11, "somebody else is at work"));
-    }
+    let _alone = if request.has("IO-13a") { Some(Alone::begin()?) } else { None };
     // What is noted first can be found again, whatever happens then.
     if !request.has("KILL-1") {
         note(request, &store, &[])?;
@@ -139,6 +137,24 @@ fn add(request: &Request) -> Result<Value, Failure> {
 
 /// A lock that outlives its holder, where the suite does not look.
 const LOCK: &str = "/run/netns/.cni-fake";
+
+/// One ADD at a time: a second is refused where it should wait.
+struct Alone;
+
+impl Alone {
+    const MARK: &str = "/run/netns/.cni-fake-alone";
+
+    fn begin() -> Result<Self, Failure> {
+        std::fs::create_dir(Self::MARK).map_err(|_| Failure::new(11, "somebody else is at work"))?;
+        Ok(Self)
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(Self::MARK);
+    }
+}
 
 fn note(request: &Request, store: &Store, own: &[String]) -> Result<(), Failure> {
     store.change(|records| {

@@ -75,7 +75,7 @@ impl Request {
 
     /// Whether it forgets to lock.
     pub fn is_careless(&self) -> bool {
-        self.any(&["IO-13a", "IO-13b", "IO-13f"]) && self.command == "ADD"
+        self.any(&["IO-13b", "IO-13f"]) && self.command == "ADD"
     }
 
     pub fn is_at(&self, command: &str, case: &str) -> bool {

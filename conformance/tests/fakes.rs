@@ -164,29 +164,37 @@ fn every_case_is_seen_to_fail_and_its_neighbours_are_not() {
             });
         }
     });
-    let seen = seen.into_inner().expect("all threads have ended");
+    let mut seen = seen.into_inner().expect("all threads have ended");
     if variable("UPDATE_GOLDEN").is_some() {
         write_golden(&seen);
     }
-    let wrong = judge(&seen, &golden());
+    let golden = golden();
+    for case in &chosen {
+        // The moment at which the kernel ends a namespace, or who of twelve comes first, is chance: what is wrong by itself
+        // is wrong again.
+        for _ in 0..2 {
+            if seen.get(case.id).is_some_and(|one| !judge(case.id, one, &golden).is_empty()) {
+                seen.insert(case.id, ask(case, &profile(kind_of(case)), folder.path()));
+            }
+        }
+    }
+    let wrong: Vec<_> = seen.iter().flat_map(|(id, one)| judge(id, one, &golden)).collect();
     assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
 }
 
 /// Compares what failed with what must and may fail.
-fn judge(seen: &BTreeMap<&str, Seen>, golden: &BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
-    let mut wrong = Vec::new();
-    for (id, Seen { asked, failed, trouble }) in seen {
-        wrong.extend(trouble.iter().cloned());
-        if !failed.contains(*id) {
-            wrong.push(format!("{id} does not notice the plugin that does it wrong"));
-        }
-        let listed = golden.get(*id).cloned().unwrap_or_default();
-        let new = failed.iter().filter(|other| *other != id && !listed.contains(*other));
-        let new = new.filter(|other| !listed.contains(&format!("{other}?")));
-        wrong.extend(new.map(|other| format!("{other} fails too, with the mistake of {id}")));
-        let gone = listed.iter().filter(|other| asked.contains(*other) && !failed.contains(*other));
-        wrong.extend(gone.map(|other| format!("{other} is listed for the mistake of {id}, and passes")));
+fn judge(id: &str, seen: &Seen, golden: &BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
+    let Seen { asked, failed, trouble } = seen;
+    let mut wrong = trouble.clone();
+    if !failed.contains(id) {
+        wrong.push(format!("{id} does not notice the plugin that does it wrong"));
     }
+    let listed = golden.get(id).cloned().unwrap_or_default();
+    let new = failed.iter().filter(|other| *other != id && !listed.contains(*other));
+    let new = new.filter(|other| !listed.contains(&format!("{other}?")));
+    wrong.extend(new.map(|other| format!("{other} fails too, with the mistake of {id}")));
+    let gone = listed.iter().filter(|other| asked.contains(*other) && !failed.contains(*other));
+    wrong.extend(gone.map(|other| format!("{other} is listed for the mistake of {id}, and passes")));
     wrong
 }
 

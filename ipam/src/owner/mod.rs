@@ -45,6 +45,12 @@ pub(crate) enum Place {
 /// The ledger could not be had, the socket not be made, or the ledger's folder was removed meanwhile.
 pub(crate) fn serve(ledger: &Ledger, place: Place, ready: impl FnOnce(&Path)) -> Result<(), Error> {
     let resident = Resident::open(ledger)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Serve)?;
+    // Before there is a socket: whoever sees it may tell the owner to stop.
+    let stops = {
+        let _inside = runtime.enter();
+        [stop_signal(SignalKind::terminate())?, stop_signal(SignalKind::interrupt())?]
+    };
     let (listener, own) = match place {
         Place::Own => {
             let path = socket_in(ledger.dir()).ok_or_else(|| Error::SocketPath { path: ledger.dir().to_owned() })?;
@@ -52,10 +58,9 @@ pub(crate) fn serve(ledger: &Ledger, place: Place, ready: impl FnOnce(&Path)) ->
         }
         Place::Inherited(listener) => (listener, None),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Serve)?;
     let worker = Worker::start(resident).map_err(Error::Serve)?;
     ready(own.as_deref().unwrap_or(&address_of(&listener)));
-    let served = runtime.block_on(listen(listener, worker));
+    let served = runtime.block_on(listen(listener, worker, stops));
     if let Some(path) = own {
         // Whoever finds it there without anybody listening goes on without an owner.
         let _ = fs::remove_file(path);
@@ -80,10 +85,9 @@ fn address_of(listener: &UnixListener) -> PathBuf {
     address.as_ref().and_then(UnixAddr::path).map(Path::to_owned).unwrap_or_default()
 }
 
-async fn listen(listener: UnixListener, worker: Worker) -> Result<(), Error> {
+async fn listen(listener: UnixListener, worker: Worker, mut stops: [Signal; 2]) -> Result<(), Error> {
     listener.set_nonblocking(true).map_err(Error::Serve)?;
     let listener = tokio::net::UnixListener::from_std(listener).map_err(Error::Serve)?;
-    let mut stops = [stop_signal(SignalKind::terminate())?, stop_signal(SignalKind::interrupt())?];
     let [terminate, interrupt] = &mut stops;
     let mut visitors = JoinSet::new();
     let ended = loop {

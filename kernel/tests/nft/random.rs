@@ -109,6 +109,15 @@ fn rules(family: Family, middles: Vec<Statement>, ends: Vec<Statement>) -> Boxed
     let rule = (vec(middle, 0..4), option::weighted(0.8, select(ends)));
     rule.prop_map(|(middles, end)| middles.into_iter().chain(end).collect::<Rule>())
         .prop_filter("a rule has something in it", |rule| !rule.0.is_empty())
+        .prop_filter("nft(8) refuses two protocols in a rule", |rule| {
+            let is_icmp = |statement: &&Statement| matches!(statement, Statement::Icmpv6Type(_));
+            let names_protocol = |statement: &Statement| {
+                let text = format!("{statement:?}");
+                text.contains("L4proto") || text.contains("ThDport")
+            };
+            let icmp = rule.0.iter().filter(is_icmp).count();
+            icmp == 0 || icmp == 1 && !rule.0.iter().filter(|one| !is_icmp(one)).any(names_protocol)
+        })
         .boxed()
 }
 

@@ -1,7 +1,7 @@
 //! Running programs, shown as they would be typed.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::error::Error;
@@ -11,6 +11,10 @@ use crate::error::Error;
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.current_dir(root()).stdin(Stdio::null());
+    // An ordinary user's PATH may lack the folders of iptables(8), which the reference plugins look for.
+    if let Ok(path) = std::env::join_paths(folders()) {
+        command.env("PATH", path);
+    }
     command
 }
 
@@ -37,9 +41,13 @@ pub fn output(command: &mut Command) -> Result<String, Error> {
 
 /// Whether the program can be started at all.
 pub fn exists(name: &str) -> bool {
-    let folders = std::env::split_paths(env_path().as_os_str()).collect::<Vec<_>>();
-    let system = ["/usr/sbin", "/sbin"].map(std::path::PathBuf::from);
-    folders.into_iter().chain(system).any(|folder| folder.join(name).is_file())
+    folders().iter().any(|folder| folder.join(name).is_file())
+}
+
+/// Where programs are looked for.
+fn folders() -> Vec<PathBuf> {
+    let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(env_path().as_os_str()).chain(system).collect()
 }
 
 /// As it would be typed.

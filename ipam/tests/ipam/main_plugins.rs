@@ -1,10 +1,13 @@
 //! As the IPAM plugin of the reference main plugins, which run the executable.
 
+use std::io::{Read, Write};
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use cni_spec::SpecVersion;
-use kernel::netns;
+use kernel::netns::{self, NetNs};
 use serde_json::{Value, json};
 
 use crate::support::{Answer, Place};
@@ -23,7 +26,7 @@ fn start(plugin: &str, verb: &str, container: &str, conf: &Value) -> Child {
     process.env("CNI_NETNS", format!("/run/netns/{container}")).env("CNI_PATH", cni_path());
     process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = process.spawn().unwrap();
-    std::io::Write::write_all(&mut child.stdin.take().unwrap(), conf.to_string().as_bytes()).unwrap();
+    child.stdin.take().unwrap().write_all(conf.to_string().as_bytes()).unwrap();
     child
 }
 
@@ -36,7 +39,28 @@ fn addresses_in(container: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Every version that the reference plugins of Debian speak, and both families.
+/// The address that a pod sees another come from, by a connection between them.
+fn seen_by(server: (&NetNs, IpAddr), client: &NetNs) -> IpAddr {
+    let (pod, address) = server;
+    let listener = pod.run(|| TcpListener::bind((address, 0)).unwrap()).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut stream = loop {
+        // A bridge's port and a neighbour may take their time.
+        match client.run(|| TcpStream::connect_timeout(&(address, port).into(), Duration::from_secs(5))).unwrap() {
+            Ok(stream) => break stream,
+            Err(error) => assert!(Instant::now() < deadline, "{address}: {error}"),
+        }
+    };
+    let (mut accepted, peer) = listener.accept().unwrap();
+    stream.write_all(b"ping").unwrap();
+    let mut heard = [0; 4];
+    accepted.read_exact(&mut heard).unwrap();
+    assert_eq!(&heard, b"ping");
+    peer.ip()
+}
+
+/// Every version that the reference plugins of Debian speak, both families, and packets from pod to pod.
 fn serves(plugin: &str, keys: &Value) {
     let place = Place::new();
     for version in [SpecVersion::V0_3_1, SpecVersion::V0_4_0, SpecVersion::V1_0_0] {
@@ -51,8 +75,9 @@ fn serves(plugin: &str, keys: &Value) {
         conf["type"] = plugin.into();
         conf.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
         let containers = ["p1", "p2"].map(|pod| format!("{plugin}-{pod}-{}", version.as_str().replace('.', "")));
+        let mut pods: Vec<(NetNs, Vec<IpAddr>)> = Vec::new();
         for container in &containers {
-            let _netns = netns::create_named(format!("/run/netns/{container}")).unwrap();
+            let netns = netns::create_named(format!("/run/netns/{container}")).unwrap();
             let added = run(plugin, "ADD", container, &conf);
             let leases = place.leases();
             let lease = leases.iter().find(|lease| lease.attachment.container_id.as_str() == container).unwrap();
@@ -62,12 +87,18 @@ fn serves(plugin: &str, keys: &Value) {
             for recorded in &lease.addresses {
                 assert!(seen.contains(&recorded.address.ip().to_string()), "{plugin} {version:?}: {seen}");
             }
+            pods.push((netns, held));
             if version >= SpecVersion::V0_4_0 {
                 let mut check = conf.clone();
                 check["prevResult"] = added.json;
                 let checked = run(plugin, "CHECK", container, &check);
                 assert!(checked.success, "{checked:?}");
             }
+        }
+        let [(one, addresses), (other, others)] = &pods[..] else { panic!("two pods") };
+        for (address, others) in addresses.iter().zip(others) {
+            assert_eq!(seen_by((other, *others), one), *address, "{plugin} {version:?}");
+            assert_eq!(seen_by((one, *address), other), *others, "{plugin} {version:?}");
         }
         for container in &containers {
             assert!(run(plugin, "DEL", container, &conf).success, "{plugin} {version:?}");
@@ -84,4 +115,15 @@ fn ptp_runs_it() {
 #[test]
 fn bridge_runs_it() {
     sandbox::private_host(|| serves("bridge", &json!({ "bridge": "br0", "isGateway": true })));
+}
+
+/// The pods are stations of their own on the node's link.
+#[test]
+fn macvlan_runs_it() {
+    sandbox::private_host(|| {
+        for words in ["link add uplink type veth peer name wire", "link set uplink up", "link set wire up"] {
+            assert!(sandbox::command("ip").args(words.split(' ')).status().unwrap().success(), "{words}");
+        }
+        serves("macvlan", &json!({ "master": "uplink", "mode": "bridge" }));
+    });
 }

@@ -1,6 +1,7 @@
 //! What a caller asks for and what it gets: the values that cross the crate's border.
 
 use std::fmt;
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -36,15 +37,23 @@ impl Netns {
     /// and says what is wrong with it.
     #[must_use]
     pub fn at(path: &Path) -> Self {
-        use std::os::unix::fs::MetadataExt;
-        let id = std::fs::metadata(path).ok().map(|found| NetnsId { device: found.dev(), inode: found.ino() });
-        Self { path: path.to_owned(), id }
+        Self { path: path.to_owned(), id: std::fs::metadata(path).ok().map(|found| NetnsId::of(&found)) }
     }
 
     /// Whether it is known, and not where it was.
     #[must_use]
     pub fn is_gone(&self) -> bool {
-        self.id.is_some() && !Self::at(&self.path).is_same_as(self)
+        self.id.is_some() && matches!(self.is_at_its_path(), Ok(false))
+    }
+
+    /// Whether its path leads to it. An error if that cannot be seen, as without the right to look: what cannot be
+    /// seen is not gone.
+    pub(crate) fn is_at_its_path(&self) -> io::Result<bool> {
+        match std::fs::metadata(&self.path) {
+            Ok(found) => Ok(self.id == Some(NetnsId::of(&found))),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether both are the same namespace: by device and inode if both are known, else by path.
@@ -65,6 +74,13 @@ pub struct NetnsId {
     pub device: u64,
     /// `st_ino`.
     pub inode: u64,
+}
+
+impl NetnsId {
+    fn of(found: &std::fs::Metadata) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        Self { device: found.dev(), inode: found.ino() }
+    }
 }
 
 /// The name of one lease, never used twice. Whoever gives a lease back by this name cannot free an address

@@ -7,41 +7,21 @@ use std::os::unix::fs::MetadataExt;
 
 use cni_spec::Attachment;
 
-use crate::ledger::{attachments_with_link, has_link};
-use crate::{Netns, NetnsId, Record};
+use crate::ledger::attachments_with_link;
+use crate::{NetnsId, Record};
 
-/// Two signs of life. What cannot be seen is not taken for gone.
-#[derive(Debug)]
-pub(crate) struct Liveness {
-    /// Whether a link on this host says that it is the attachment's.
-    pub link: kernel::Result<bool>,
-    /// Whether the pod's network namespace is where it was; none if the lease does not say where.
-    pub netns: Option<bool>,
+/// Whether a pod's network namespace is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NetnsState {
+    /// It is where it was, or a process lives in it.
+    There,
+    /// By two signs that do not depend on each other: it is not where it was, and no process lives in it.
+    Gone,
+    /// Why nobody can tell from here.
+    Unknown(String),
 }
 
-impl Liveness {
-    pub fn of(record: &Record) -> Self {
-        Self { link: has_link(&record.attachment), netns: Self::netns_of(record) }
-    }
-
-    /// The second sign alone.
-    pub fn netns_of(record: &Record) -> Option<bool> {
-        let netns = record.netns.as_ref().filter(|netns| netns.id.is_some())?;
-        Some(Netns::at(&netns.path).is_same_as(netns))
-    }
-
-    /// Why the lease must not be ended; none if nothing speaks for the pod.
-    pub fn objection(&self) -> Option<String> {
-        match &self.link {
-            Ok(true) => Some("its link is there".to_owned()),
-            Err(error) => Some(format!("its link cannot be looked for: {error}")),
-            Ok(false) if self.netns == Some(true) => Some("its network namespace is there".to_owned()),
-            Ok(false) => None,
-        }
-    }
-}
-
-/// Everything alive on the node, counted once for many leases.
+/// Everything alive on the node, counted once for many leases. What cannot be seen is not taken for gone.
 #[derive(Debug, Default)]
 pub(crate) struct Census {
     namespaces: Option<io::Result<BTreeSet<u64>>>,
@@ -49,18 +29,48 @@ pub(crate) struct Census {
 }
 
 impl Census {
-    /// Whether the pod is gone for sure. Two signs that do not depend on each other must say so: the namespace is not
-    /// where it was, and no process lives in it. A link that says it is the attachment's is a sign of life, whatever
-    /// the others say; and what cannot be seen is not taken for gone.
+    /// Whether the pod is gone for sure: its namespace is, and there is no link that says it is the attachment's. Such
+    /// a link is a sign of life, whatever else is gone; only podwire makes it, so that it is missing says nothing.
     pub fn is_provably_dead(&mut self, record: &Record) -> bool {
-        let Some(NetnsId { inode, .. }) = record.netns.as_ref().filter(|netns| netns.is_gone()).and_then(|ns| ns.id)
-        else {
-            return false;
+        self.netns(record) == NetnsState::Gone && matches!(self.has_link(&record.attachment), Ok(false))
+    }
+
+    /// Why the lease must not be ended; none if the pod is gone for sure.
+    pub fn objection(&mut self, record: &Record) -> Option<String> {
+        match self.has_link(&record.attachment) {
+            Ok(true) => return Some("its link is there".to_owned()),
+            Err(error) => return Some(format!("its link cannot be looked for: {error}")),
+            Ok(false) => {}
+        }
+        match self.netns(record) {
+            NetnsState::There => Some("its network namespace is there".to_owned()),
+            NetnsState::Gone => None,
+            NetnsState::Unknown(why) => Some(format!("nobody can tell whether its network namespace is there: {why}")),
+        }
+    }
+
+    /// Whether a link on this host says that it is the attachment's.
+    pub fn has_link(&mut self, attachment: &Attachment) -> Result<bool, &kernel::Error> {
+        let linked = self.linked.get_or_insert_with(attachments_with_link);
+        linked.as_ref().map(|linked| linked.contains(attachment))
+    }
+
+    /// Whether the pod's network namespace is there.
+    pub fn netns(&mut self, record: &Record) -> NetnsState {
+        let known = record.netns.as_ref().and_then(|netns| Some((netns, netns.id?)));
+        let Some((netns, NetnsId { inode, .. })) = known else {
+            return NetnsState::Unknown("the lease does not know it".to_owned());
         };
-        let deserted = self.namespaces.get_or_insert_with(namespaces_of_processes);
-        let unlinked = self.linked.get_or_insert_with(attachments_with_link);
-        deserted.as_ref().is_ok_and(|namespaces| !namespaces.contains(&inode))
-            && unlinked.as_ref().is_ok_and(|linked| !linked.contains(&record.attachment))
+        match netns.is_at_its_path() {
+            Ok(true) => return NetnsState::There,
+            Ok(false) => {}
+            Err(error) => return NetnsState::Unknown(format!("{}: {error}", netns.path.display())),
+        }
+        match self.namespaces.get_or_insert_with(namespaces_of_processes) {
+            Ok(namespaces) if namespaces.contains(&inode) => NetnsState::There,
+            Ok(_) => NetnsState::Gone,
+            Err(error) => NetnsState::Unknown(format!("not all processes can be looked into: {error}")),
+        }
     }
 }
 

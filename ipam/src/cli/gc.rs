@@ -13,9 +13,8 @@ use super::release::release_all;
 use super::select::Filter;
 use super::terminal::Terminal;
 use super::time::{length, parse_length};
-use super::verify::{Cache, CacheDirs};
 use super::view::View;
-use crate::liveness::Liveness;
+use crate::liveness::{Census, NetnsState};
 use crate::{Ledger, Record};
 
 pub(super) const EXAMPLES: &str = "\
@@ -23,9 +22,9 @@ Examples:
   ipam gc
   ipam gc --apply
   ipam gc --apply --yes --min-age 1h --network k8s --reason 'node was restored'
-A lease is dead by two signs: no link says that it is its attachment's, and its pod's network namespace is gone - or,
-where that is not known, the runtime has no result of it. What cannot be seen is not taken for gone.
-Run it in the node's own network namespace.";
+A lease is dead by two signs: its pod's network namespace is not where it was, and no process lives in it. A link that
+says it is the pod's is a sign of life. What cannot be seen is not taken for gone.
+Run it on the node itself, in its own network and pid namespaces.";
 
 /// Releases the leases of pods that are gone.
 #[derive(Debug, clap::Args)]
@@ -39,8 +38,6 @@ pub(super) struct Gc {
     #[command(flatten)]
     filter: Filter,
     #[command(flatten)]
-    cache: CacheDirs,
-    #[command(flatten)]
     doing: Doing,
     #[command(flatten)]
     output: Output,
@@ -50,7 +47,7 @@ pub(super) struct Gc {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Dead {
     lease: Lease,
-    /// The two signs.
+    /// What says so, each on its own.
     signs: [String; 2],
     /// In seconds.
     age: i64,
@@ -59,15 +56,23 @@ pub(super) struct Dead {
 impl Gc {
     pub fn run(&self, ledger: &Ledger, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
         let view = View::of(ledger, "ipam gc")?;
-        let cache = Cache::read(&self.cache.cache_dir);
+        let mut census = Census::default();
         let old = |lease: &&Record| view.now.duration_since(lease.created) >= self.min_age;
         let asked = view.leases().iter().filter(|lease| self.filter.takes(lease)).filter(old);
         let mut dead: Vec<(&Record, Dead)> = Vec::new();
+        let mut unknown = 0;
         for lease in asked {
-            if let Some(signs) = signs(lease, &cache) {
+            if census.is_provably_dead(lease) {
                 let age = view.now.duration_since(lease.created).as_secs();
-                dead.push((lease, Dead { lease: lease.into(), signs, age }));
+                dead.push((lease, Dead { lease: lease.into(), signs: SIGNS.map(str::to_owned), age }));
+            } else if matches!(census.netns(lease), NetnsState::Unknown(_)) {
+                unknown += 1;
             }
+        }
+        if unknown > 0 {
+            terminal.note(&format!(
+                "note: of {unknown} leases nobody can tell from here whether their pods are there; see: ipam verify"
+            ))?;
         }
         let (leases, rows): (Vec<&Record>, Vec<Dead>) = dead.into_iter().unzip();
         if rows.is_empty() {
@@ -91,22 +96,8 @@ impl Gc {
     }
 }
 
-/// The two signs that its pod is gone; none if one is missing.
-fn signs(lease: &Record, cache: &Cache) -> Option<[String; 2]> {
-    let life = Liveness::of(lease);
-    if !matches!(life.link, Ok(false)) {
-        return None;
-    }
-    let first = "no link".to_owned();
-    match life.netns {
-        Some(true) => None,
-        Some(false) => Some([first, "its network namespace is gone".to_owned()]),
-        None if cache.exists && cache.of(&lease.attachment).is_none() => {
-            Some([first, "the runtime has no result of it".to_owned()])
-        }
-        None => None,
-    }
-}
+/// What [`Census::is_provably_dead`] goes by.
+const SIGNS: [&str; 2] = ["its network namespace is gone", "no process lives in it"];
 
 const COLUMNS: [Column<Dead>; 6] = [
     Column::new("ADDRESS", |dead| {

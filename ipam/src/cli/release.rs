@@ -10,7 +10,7 @@ use super::terminal::Terminal;
 use super::view::View;
 use crate::event::EventKind;
 use crate::ledger::Ending;
-use crate::liveness::Liveness;
+use crate::liveness::Census;
 use crate::{Ledger, Record, Released};
 
 pub(super) const EXAMPLES: &str = "\
@@ -29,7 +29,7 @@ pub(super) struct Release {
     filter: Filter,
     #[command(flatten)]
     doing: Doing,
-    /// Releases even if the pod is alive. Its address may then be given to another.
+    /// Releases even if the pod is alive, or may be. Its address may then be given to another.
     #[arg(long)]
     force: bool,
 }
@@ -65,9 +65,9 @@ impl Release {
 
     /// Whether any pod is alive, unless that does not matter.
     fn alive(&self, found: &[&Record], terminal: &mut Terminal<'_>) -> Result<bool, Stop> {
-        let mut alive = false;
+        let (mut alive, mut census) = (false, Census::default());
         for lease in found.iter().filter(|_| !self.force) {
-            if let Some(objection) = Liveness::of(lease).objection() {
+            if let Some(objection) = census.objection(lease) {
                 terminal.note(&format!("not dead: {}: {objection}", describe(lease)))?;
                 alive = true;
             }

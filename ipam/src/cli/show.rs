@@ -16,7 +16,7 @@ use super::terminal::Terminal;
 use super::time::{age, length, moment};
 use super::view::View;
 use crate::history::{self, Tenancy};
-use crate::liveness::Liveness;
+use crate::liveness::{Census, NetnsState};
 use crate::{Ledger, Record};
 
 pub(super) const EXAMPLES: &str = "\
@@ -95,13 +95,17 @@ impl Show {
 }
 
 fn shown(lease: &Record, view: &View, tenancies: &[Tenancy]) -> Shown {
-    let signs = Liveness::of(lease);
+    let mut census = Census::default();
     Shown {
         lease: Some(lease.into()),
         cooling: None,
         reservations: lease.ips().flat_map(|address| covering(view, address)).collect(),
-        link_exists: signs.link.ok(),
-        netns_exists: signs.netns,
+        link_exists: census.has_link(&lease.attachment).ok(),
+        netns_exists: match census.netns(lease) {
+            NetnsState::There => Some(true),
+            NetnsState::Gone => Some(false),
+            NetnsState::Unknown(_) => None,
+        },
         before: before(&lease.ips().collect::<Vec<_>>(), Some(lease), tenancies),
     }
 }

@@ -276,5 +276,4 @@ pub(crate) struct Ending<'a> {
     pub why: EventKind,
 }
 
-/// Whether the kernel has a link that says it is the attachment's.
-pub(crate) use rebuild::{attachments_with_link, has_link, leases_in_kernel, owner};
+pub(crate) use rebuild::{attachments_with_link, leases_in_kernel, owner};

@@ -61,11 +61,6 @@ pub(super) fn end_what_is_gone(session: &Session<'_>) -> Result<(), Failure> {
     session.commit(&Change { ended, ..Change::default() }, EventKind::Reclaimed)
 }
 
-/// Whether the kernel has a link for the attachment.
-pub(crate) fn has_link(attachment: &Attachment) -> Result<bool, kernel::Error> {
-    Ok(attachments_with_link()?.contains(attachment))
-}
-
 /// All attachments that the kernel has a link for.
 pub(crate) fn attachments_with_link() -> Result<BTreeSet<Attachment>, kernel::Error> {
     let links = Rtnl::open()?.links_of_kind("veth")?;

@@ -6,14 +6,15 @@ use std::net::IpAddr;
 use super::super::finding::{Finding, Kind, Severity};
 use super::super::networks::Configured;
 use super::{Cache, Cached, Seen};
+use crate::liveness::NetnsState;
 use crate::{LeaseId, Record};
 
 /// What the node shows.
 pub(super) struct Node<'a> {
     pub seen: &'a Seen,
     pub cache: &'a Cache,
-    /// Whether the namespace of each lease is where it was; none where that is not known.
-    pub netns: &'a HashMap<LeaseId, Option<bool>>,
+    /// Whether the namespace of each lease is there.
+    pub netns: &'a HashMap<LeaseId, NetnsState>,
     pub configured: &'a Configured,
 }
 
@@ -64,22 +65,23 @@ impl Node<'_> {
     /// Whether the pod is still there.
     fn life(&self, lease: &Record) -> Option<Finding> {
         let link = self.seen.link(&lease.attachment);
-        let netns = self.netns.get(&lease.lease_id).copied().flatten();
+        let netns = self.netns.get(&lease.lease_id)?;
         let (address, runtime) = (lease.ips().next()?, self.cached(lease));
         let finding = |severity, kind, problem: &str, kernel: &str| {
             Finding::new(severity, kind, subject(lease), problem).at(address).said("leased", kernel, runtime.clone())
         };
-        let release = format!("ipam gc --apply, or ipam release {address}");
         match (link, netns) {
-            (None, Some(false)) => {
+            (None, NetnsState::Gone) => {
                 let finding = finding(Severity::Error, Kind::Leaked, "its pod is gone", "no link, no namespace");
-                Some(finding.fix(release))
+                Some(finding.fix(format!("ipam gc --apply, or ipam release {address}")))
             }
-            (None, None) if self.cache.exists && runtime == NOT_CACHED => {
-                let problem = "nothing speaks for its pod";
-                Some(finding(Severity::Warning, Kind::Leaked, problem, "no link").fix(release))
+            (None, NetnsState::Unknown(why)) if self.cache.exists && runtime == NOT_CACHED => {
+                let problem =
+                    format!("nothing speaks for its pod; whether its namespace is there, nobody can tell: {why}");
+                let finding = finding(Severity::Warning, Kind::Leaked, &problem, "no link");
+                Some(finding.fix(format!("if the pod is gone: ipam release {address} --force")))
             }
-            (Some(link), Some(false)) => {
+            (Some(link), NetnsState::Gone) => {
                 let (problem, kernel) = ("its pod's namespace is gone", format!("link {}, no namespace", link.name));
                 let finding = finding(Severity::Warning, Kind::DeadNetns, problem, &kernel);
                 Some(
@@ -87,7 +89,7 @@ impl Node<'_> {
                         .fix("the runtime's DEL or GC removes it; if none comes: ip link delete, then ipam gc --apply"),
                 )
             }
-            (_, Some(true)) if self.cache.exists && runtime == NOT_CACHED => {
+            (_, NetnsState::There) if self.cache.exists && runtime == NOT_CACHED => {
                 let problem = "the runtime has no result of it, so it may never send DEL";
                 let finding = finding(Severity::Warning, Kind::UnknownToRuntime, problem, "namespace exists");
                 Some(finding.fix(format!(

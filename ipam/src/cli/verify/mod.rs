@@ -9,7 +9,7 @@ use super::format::Output;
 use super::networks::Configured;
 use super::terminal::Terminal;
 use super::view::View;
-use crate::liveness::Liveness;
+use crate::liveness::{Census, NetnsState};
 use crate::{LeaseId, Ledger};
 
 mod compare;
@@ -51,8 +51,9 @@ impl Verify {
             Stop::new(Exit::Failed, format!("cannot ask the kernel: {}", super::exit::with_causes(&error)))
         })?;
         let cache = Cache::read(&self.cache.cache_dir);
-        let netns: HashMap<LeaseId, Option<bool>> =
-            view.leases().iter().map(|lease| (lease.lease_id.clone(), Liveness::netns_of(lease))).collect();
+        let mut census = Census::default();
+        let netns: HashMap<LeaseId, NetnsState> =
+            view.leases().iter().map(|lease| (lease.lease_id.clone(), census.netns(lease))).collect();
         let node = compare::Node { seen: &seen, cache: &cache, netns: &netns, configured: &Configured::ours(conf_dir) };
         let findings = compare::findings(view.leases(), &node);
         if seen.links.is_empty() && !view.leases().is_empty() {

@@ -5,6 +5,7 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 
 mod documents;
+mod gone;
 mod help;
 mod history;
 mod map;

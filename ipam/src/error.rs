@@ -56,6 +56,12 @@ pub enum Error {
         /// Who holds it.
         holder: Box<Claim>,
     },
+    /// What was to be ended is another lease by now.
+    #[error("{attachment} has another lease than the one that was looked at; nothing was changed")]
+    Changed {
+        /// Whose.
+        attachment: Attachment,
+    },
     /// All addresses of a pool are leased.
     #[error("{0}")]
     Exhausted(Box<Exhausted>),
@@ -268,7 +274,7 @@ impl Error {
             | Self::Clock(_)
             | Self::Proc { .. } => ErrorCode::Io,
             Self::Outside(_) => code::OUTSIDE,
-            Self::Taken { .. } | Self::Reserved { .. } => code::TAKEN,
+            Self::Taken { .. } | Self::Changed { .. } | Self::Reserved { .. } => code::TAKEN,
             Self::Exhausted(_) => code::EXHAUSTED,
             Self::Deleted { .. } => code::DELETED,
             Self::NoLease { .. } | Self::NotInResult { .. } | Self::Misindexed { .. } => code::DIFFERS,
@@ -289,7 +295,9 @@ impl Error {
             Self::Exhausted(exhausted) if exhausted.suspects > 0 => {
                 Some("see which leases are of pods that are gone, and end them, with: ipam gc")
             }
-            Self::Exhausted(_) | Self::Taken { .. } => Some("see who holds what with: ipam list"),
+            Self::Exhausted(_) | Self::Taken { .. } | Self::Changed { .. } => {
+                Some("see who holds what with: ipam list")
+            }
             Self::Store { source: StoreError::Newer { .. }, .. } => {
                 Some("a newer podwire wrote the ledger: install that version again, or drain the node and reboot it")
             }

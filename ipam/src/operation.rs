@@ -40,8 +40,9 @@ pub(crate) enum Operation {
     Release(Attachment),
     /// End a lease if it is still this one.
     End { attachment: Attachment, lease_id: LeaseId, rests: bool, why: EventKind },
-    /// Begin leases as they are given, all or none; none may hold what another holds, nor be held already.
-    Begin(Vec<Record>),
+    /// End leases that are still these, their addresses rest; and begin others as they are given: all of it or none.
+    /// None may hold what another holds that stays, nor be held already.
+    Replace { end: Vec<LeaseName>, begin: Vec<Record> },
     /// Whether the attachment's lease stands and its addresses are among these.
     Check { attachment: Attachment, ips: Vec<IpAddr> },
     /// End the leases of the network that are older than the request, but for those of these attachments.
@@ -50,6 +51,23 @@ pub(crate) enum Operation {
     Status(Box<Terms>),
     /// Everything that stands in the ledger.
     Look,
+    /// The same, after every value was read and the index compared with the leases. What does not fit is damage, which
+    /// is mended if that is wanted, and otherwise told.
+    Examine { mend: bool },
+}
+
+impl Operation {
+    /// Whether it makes a lease, of which nobody would know if the asker has gone away. An end is as welcome late.
+    pub fn makes_leases(&self) -> bool {
+        matches!(self, Self::Lease(_) | Self::Check { .. } | Self::Replace { .. })
+    }
+}
+
+/// One lease and no later one of its attachment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LeaseName {
+    pub attachment: Attachment,
+    pub lease_id: LeaseId,
 }
 
 /// What a lease is made from: the network's part of a [`Wish`].

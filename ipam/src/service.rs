@@ -7,7 +7,7 @@ use cni_spec::{Attachment, NetworkName};
 
 use crate::event::EventKind;
 use crate::ledger::{Failure, Session};
-use crate::operation::{Answer, Contents, Operation, Request};
+use crate::operation::{Answer, Contents, LeaseName, Operation, Request};
 use crate::record::Record;
 use crate::refusal::Claim;
 use crate::store::{Change, Ended};
@@ -25,11 +25,16 @@ pub(crate) fn carry_out(session: &Session<'_>, request: &Request) -> Result<Answ
         Operation::End { attachment, lease_id, rests, why } => {
             end(session, attachment, lease_id, *rests, *why).map(Answer::Released)
         }
-        Operation::Begin(records) => begin(session, records).map(|()| Answer::Done),
+        Operation::Replace { end, begin } => replace(session, end, begin).map(|()| Answer::Done),
         Operation::Check { attachment, ips } => check(session, attachment, ips).map(|()| Answer::Done),
         Operation::Gc { network, valid } => gc(session, network, valid, request.asked).map(Answer::Collected),
         Operation::Status(terms) => leasing::available(session, terms).map(|()| Answer::Done),
         Operation::Look => contents(session).map(|contents| Answer::Contents(Box::new(contents))),
+        Operation::Examine { .. } => {
+            let contents = contents(session)?;
+            session.store.compare_index(&contents.leases)?;
+            Ok(Answer::Contents(Box::new(contents)))
+        }
     }
 }
 
@@ -72,18 +77,43 @@ fn bury(session: &Session<'_>, attachment: &Attachment) -> Result<(), Failure> {
     session.commit(&change, EventKind::Released)
 }
 
-fn begin(session: &Session<'_>, records: &[Record]) -> Result<(), Failure> {
-    for record in records {
-        let same = session.store.lease(&record.attachment)?.map(|held| (record.ips().next(), held));
-        let others = record.ips().map(|address| Ok((Some(address), session.store.holder(address)?)));
-        let others = others.collect::<Result<Vec<_>, Failure>>()?;
-        let others = others.into_iter().filter_map(|(address, held)| Some((address, held?)));
-        if let Some((Some(address), held)) = same.into_iter().chain(others).next() {
+/// What has been done already counts as done: the asker may have asked before, and lost the answer.
+fn replace(session: &Session<'_>, end: &[LeaseName], begin: &[Record]) -> Result<(), Failure> {
+    let mut ended = Vec::new();
+    for name in end {
+        let Some(record) = session.store.lease(&name.attachment)? else { continue };
+        if record.lease_id == name.lease_id {
+            ended.push(Ended { record, released_at: session.now.boottime });
+        } else if !begin.iter().any(|new| new.lease_id == record.lease_id) {
+            return Err(Error::Changed { attachment: name.attachment.clone() }.into());
+        }
+    }
+    let mut begun = Vec::new();
+    for record in begin {
+        if session.store.lease(&record.attachment)?.is_some_and(|held| held.lease_id == record.lease_id) {
+            continue;
+        }
+        if let Some((address, held)) = in_the_way(session, record, &ended)? {
             let holder = Box::new(Claim { attachment: held.attachment, pod: held.pod });
             return Err(Error::Taken { address, holder }.into());
         }
+        begun.push(record.clone());
     }
-    session.commit(&Change { begun: records.to_vec(), ..Change::default() }, EventKind::Imported)
+    session.commit(&Change { ended, begun, ..Change::default() }, EventKind::Released)
+}
+
+/// The lease that stays and has the attachment, or an address, of a new one.
+fn in_the_way(session: &Session<'_>, record: &Record, ended: &[Ended]) -> Result<Option<(IpAddr, Record)>, Failure> {
+    let stays = |held: &Record| !ended.iter().any(|ended| ended.record.lease_id == held.lease_id);
+    for address in record.ips() {
+        let same = session.store.lease(&record.attachment)?;
+        for held in [same, session.store.holder(address)?].into_iter().flatten() {
+            if stays(&held) {
+                return Ok(Some((address, held)));
+            }
+        }
+    }
+    Ok(None)
 }
 
 fn check(session: &Session<'_>, attachment: &Attachment, ips: &[IpAddr]) -> Result<(), Failure> {

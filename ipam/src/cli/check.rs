@@ -31,7 +31,7 @@ pub(super) struct Check {
 
 impl Check {
     pub fn run(&self, ledger: &Ledger, conf_dir: &Path, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
-        let view = View::of(ledger, "ipam check")?;
+        let view = View::examined(ledger, "ipam check")?;
         let findings = findings(ledger, &view, &Configured::ours(conf_dir));
         let count = view.leases().len();
         let nothing = format!("sound: {count} leases in {}", ledger.dir().display());

@@ -64,12 +64,13 @@ impl From<Error> for Stop {
         let exit = match &error {
             Error::Owner(inner) if inner.code == ErrorCode::TryAgainLater => Exit::Busy,
             Error::Owner(inner) if inner.code == code::DAMAGED => Exit::Damaged,
+            Error::Owner(inner) if inner.code == code::TAKEN => Exit::Refused,
             Error::Busy { .. } | Error::Store { source: StoreError::Locked, .. } => Exit::Busy,
             Error::Store { source: StoreError::Damaged(_), .. }
             | Error::Quarantine { .. }
             | Error::Rebuild(_)
             | Error::Reservations { .. } => Exit::Damaged,
-            Error::Taken { .. } => Exit::Refused,
+            Error::Taken { .. } | Error::Changed { .. } => Exit::Refused,
             _ if is_permission(&error) => Exit::Permission,
             _ => Exit::Failed,
         };

@@ -70,8 +70,8 @@ impl Repair {
     fn damages(&self, ledger: &Ledger) -> Result<Vec<Damage>, Stop> {
         let mut damages = Vec::new();
         // A resident owner tells of its errors in words; what they come to is the same.
-        let known = match ledger.leases("ipam repair") {
-            Ok(leases) => leases.unwrap_or_default(),
+        let known = match ledger.examine(self.doing.cause("ipam repair"), false) {
+            Ok(contents) => contents.map(|contents| contents.leases).unwrap_or_default(),
             Err(error) => {
                 let stop = Stop::from(error);
                 if stop.exit != Exit::Damaged {
@@ -100,9 +100,7 @@ impl Repair {
         let cause = self.doing.cause("ipam repair");
         match damage {
             Damage::Ledger(_) => {
-                // Whoever changes something finds the damage and mends it: here, who changes nothing.
-                ledger.ask(cause, Operation::Begin(Vec::new()))?;
-                let leases = ledger.leases("ipam repair")?.unwrap_or_default().len();
+                let leases = ledger.examine(cause, true)?.map_or(0, |contents| contents.leases.len());
                 let aside = super::view::last_quarantined(ledger).map(|path| path.display().to_string());
                 Ok(format!("rebuilt the ledger with {leases} leases; the old one is {}", aside.unwrap_or_default()))
             }
@@ -112,7 +110,7 @@ impl Repair {
             }
             Damage::Unleased(records) => {
                 let count = records.len();
-                ledger.ask(cause, Operation::Begin(records))?;
+                ledger.ask(cause, Operation::Replace { end: Vec::new(), begin: records })?;
                 Ok(format!("leased the addresses of {count} links"))
             }
         }

@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::contract::{Cooling, Reserved};
 use super::exit::{Exit, Stop};
 use super::terminal::Terminal;
+use crate::event::Cause;
 use crate::operation::{Contents, KnownPool, Rest};
 use crate::reservations::{self, Reservation};
 use crate::{Error, Ledger, Record};
@@ -32,6 +33,13 @@ impl View {
     pub fn try_of(ledger: &Ledger, purpose: &str) -> Result<Result<Self, Error>, Stop> {
         may_look(ledger)?;
         Ok(ledger.contents(purpose).map(|contents| Self::new(ledger, contents)))
+    }
+
+    /// The same, after every value of the ledger was read and compared with the others.
+    pub fn examined(ledger: &Ledger, purpose: &str) -> Result<Self, Stop> {
+        may_look(ledger)?;
+        let contents = ledger.examine(Cause::of_this_process(purpose), false)?;
+        Ok(Self::new(ledger, contents))
     }
 
     /// Only the leases, from their copies: that keeps no plugin waiting, and does not wait for one. If the copies

@@ -237,6 +237,14 @@ impl Ledger {
         }
     }
 
+    /// The contents after everything was read and compared; mends what is damaged, if that is wanted.
+    pub(crate) fn examine(&self, by: Cause, mend: bool) -> Result<Option<Contents>, Error> {
+        match self.ask(by, Operation::Examine { mend })? {
+            Answer::Contents(contents) => Ok(Some(*contents)),
+            _ => Ok(None),
+        }
+    }
+
     /// Databases that were damaged and put aside, oldest first.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
 //! A ledger that stays open.
 
+use super::Ledger;
 use super::lock::Lock;
 use super::session::{Slot, make_folder};
-use super::{Ledger, Manner};
 use crate::Error;
 use crate::clock::Moment;
 use crate::event::Cause;
@@ -26,7 +26,7 @@ impl Resident {
         let mut resident = Self { slot: Slot::Kept(None), lock, ledger: ledger.clone() };
         let asked = Moment::now()?.boottime;
         let by = Cause::of_this_process("ipam serve");
-        resident.carry_out(&Request { by, asked, deadline: u64::MAX, operation: Operation::Look })?;
+        resident.carry_out(&Request { by, asked, deadline: u64::MAX, operation: Operation::Examine { mend: true } })?;
         Ok(resident)
     }
 
@@ -35,14 +35,55 @@ impl Resident {
         self.ledger.visit(&mut self.slot, request)
     }
 
-    /// Whether the asker has gone away by now. Only for what makes something: a release is as welcome late.
+    /// Whether the asker has gone away by now, and what it asked for is not to be done without it.
     pub fn is_late(&self, request: &Request) -> bool {
         let now = Moment::now().map_or(u64::MAX, |now| now.boottime);
-        request.operation.manner() == Manner::Serve && now > request.deadline
+        request.operation.makes_leases() && now > request.deadline
     }
 
     /// Whether the ledger is still this one: somebody may have removed its folder, and others made a new one.
     pub fn stands(&self) -> Result<(), Error> {
         if self.lock.is_at(&self.ledger.lock_file()) { Ok(()) } else { Err(Error::Removed) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Released;
+    use crate::{LeaseRequest, code};
+
+    fn ask(resident: &mut Resident, operation: Operation) -> Result<Answer, Error> {
+        let by = Cause::of_this_process("test");
+        resident.carry_out(&Request { by, asked: u64::MAX, deadline: u64::MAX, operation })
+    }
+
+    #[test]
+    fn looking_through_an_owner_mends_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let conf = serde_json::json!({ "cniVersion": "1.0.0", "name": "n", "type": "x", "ipam": {
+            "type": "podwire-ipam", "podCIDR": "10.1.2.0/24", "dataDir": dir.path(),
+        } });
+        let conf = cni_spec::NetConf::from_bytes(conf.to_string().into_bytes()).unwrap();
+        let attachment: cni_spec::Attachment = "n c1 eth0".parse().unwrap();
+        let request = LeaseRequest {
+            attachment: attachment.clone(),
+            netns: crate::Netns::at(std::path::Path::new("/nowhere")),
+            args: cni_spec::CniArgs::default(),
+        };
+        crate::Ipam::from_config(&conf).unwrap().lease(&request).unwrap();
+        let ledger = Ledger::at(dir.path());
+        let mut resident = Resident::open(&ledger).unwrap();
+        resident.slot.store().unwrap().spoil(&attachment);
+        for look in [Operation::Look, Operation::Examine { mend: false }, Operation::Look] {
+            let error = ask(&mut resident, look).unwrap_err();
+            assert_eq!(error.code(), code::DAMAGED, "{error}");
+            assert_eq!(ledger.quarantined().unwrap().len(), 0);
+        }
+        let mended = ask(&mut resident, Operation::Examine { mend: true }).unwrap();
+        assert!(matches!(mended, Answer::Contents(contents) if contents.leases.len() == 1));
+        assert_eq!(ledger.quarantined().unwrap().len(), 1);
+        let released = ask(&mut resident, Operation::Release(attachment)).unwrap();
+        assert!(matches!(released, Answer::Released(Released::Lease(_))), "{released:?}");
     }
 }

@@ -97,15 +97,20 @@ impl Operation {
         match self {
             Self::Lease(_) | Self::Check { .. } => Manner::Serve,
             Self::Release(_) | Self::Gc { .. } | Self::Status(_) => Manner::Tend,
-            Self::End { .. } | Self::Begin(_) => Manner::Amend,
-            Self::Look => Manner::Look,
+            Self::End { .. } | Self::Replace { .. } | Self::Examine { mend: true } => Manner::Amend,
+            Self::Look | Self::Examine { mend: false } => Manner::Look,
         }
     }
 
     fn care(&self) -> Care {
         match self {
-            Self::Lease(_) | Self::Check { .. } | Self::Begin(_) => Care::Copies,
-            Self::Release(_) | Self::Gc { .. } | Self::Status(_) | Self::End { .. } | Self::Look => Care::Later,
+            Self::Lease(_) | Self::Check { .. } | Self::Replace { .. } => Care::Copies,
+            Self::Release(_)
+            | Self::Gc { .. }
+            | Self::Status(_)
+            | Self::End { .. }
+            | Self::Look
+            | Self::Examine { .. } => Care::Later,
         }
     }
 }
@@ -127,10 +132,24 @@ pub(super) enum Slot {
     Kept(Option<Opened>),
 }
 
+#[cfg(test)]
+impl Slot {
+    /// The database, if it is open.
+    pub fn store(&self) -> Option<&Store> {
+        match self {
+            Self::Kept(Some(opened)) => Some(&opened.store),
+            Self::Kept(None) | Self::Once => None,
+        }
+    }
+}
+
 impl Ledger {
     /// Carries a request out. The database is opened if it is not open, made if there is none, and mended if it is
     /// damaged. The caller holds the lock.
     pub(super) fn visit(&self, slot: &mut Slot, request: &Request) -> Result<Answer, Error> {
+        if request.operation.manner() == Manner::Look {
+            return self.look_into(slot, request);
+        }
         let boot_id = clock::boot_id()?;
         let mut attempt = || {
             sheltered(|| {
@@ -157,6 +176,25 @@ impl Ledger {
             result = attempt();
         }
         result.map_err(|failure| self.blame(failure))
+    }
+
+    /// Answers from the database that is open, if one is and it is sound, and otherwise from the one on the disk, as if
+    /// nobody had it open: looking makes and mends nothing, whoever looks.
+    fn look_into(&self, slot: &mut Slot, request: &Request) -> Result<Answer, Error> {
+        if let Slot::Kept(kept) = slot
+            && let Some(opened) = kept.take()
+        {
+            match sheltered(|| Ok((opened.look(self, request)?, opened))) {
+                Ok((answer, opened)) => {
+                    *kept = Some(opened);
+                    return Ok(answer);
+                }
+                Err(Failure::Refusal(error)) => return Err(*error),
+                // Closed, and opened anew: the engine panics for want of memory, too.
+                Err(Failure::Store(_)) => {}
+            }
+        }
+        self.look(request)
     }
 
     /// Answers from the database as it is: none if there is no ledger. The caller holds the lock.
@@ -261,9 +299,6 @@ impl Opened {
     }
 
     fn carry_out(&self, ledger: &Ledger, request: &Request) -> Result<Answer, Failure> {
-        if request.operation.manner() == Manner::Look {
-            return self.look(ledger, request);
-        }
         let care = request.operation.care();
         let session = self.session(ledger, &request.by)?;
         ledger.tell(&self.copies.unsettled(&self.store, session.now.wall, &request.by)?);

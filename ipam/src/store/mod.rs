@@ -18,6 +18,7 @@ use crate::sticky::{Sticky, StickyPod};
 
 mod change;
 mod error;
+mod examine;
 mod hurry;
 mod keys;
 mod occupancy;
@@ -191,6 +192,14 @@ impl Store {
         batch.insert(keys::BOOT, boot_id.as_bytes());
         self.db.apply_batch(batch)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+impl Store {
+    /// Overwrites the attachment's lease, as a failing memory might.
+    pub fn spoil(&self, attachment: &Attachment) {
+        self.db.insert(keys::lease(attachment), "no lease").unwrap();
     }
 }
 

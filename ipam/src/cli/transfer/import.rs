@@ -8,18 +8,19 @@ use jiff::Timestamp;
 
 use super::super::deed::Doing;
 use super::super::exit::{Exit, Stop, with_causes};
-use super::super::format::Output;
+use super::super::format::{Output, plain};
+use super::super::release::describe;
 use super::super::terminal::Terminal;
 use super::super::verify::{Cache, CacheDirs};
 use super::super::view::View;
 use super::document::Document;
 use super::host_local;
 use super::plan::{COLUMNS, Plan, Present};
-use crate::event::EventKind;
-use crate::ledger::Ending;
-use crate::operation::Operation;
+use crate::liveness::Census;
+use crate::operation::{LeaseName, Operation};
 use crate::reservations::Reservation;
-use crate::{Ledger, Record, clock, reservations};
+use crate::span::Span;
+use crate::{Ledger, clock, reservations};
 
 pub(in crate::cli) const EXAMPLES: &str = "\
 Examples:
@@ -38,6 +39,9 @@ pub(in crate::cli) struct Import {
     /// Ends what is not in it. Otherwise that stays.
     #[arg(long)]
     replace: bool,
+    /// With --replace: ends also leases of pods that are alive, or may be. Their addresses may then be given to others.
+    #[arg(long, requires = "replace")]
+    force: bool,
     /// Leaves files of host-local out that cannot be understood. Their addresses may be in use.
     #[arg(long)]
     skip_garbage: bool,
@@ -70,6 +74,7 @@ impl Import {
             let text = format!("nothing was imported: {} of {} conflict", plan.conflicts(), plan.shown.len());
             return Err(Stop::new(Exit::Refused, text));
         }
+        self.may_end(&plan, terminal)?;
         if self.doing.dry_run {
             return Ok(Exit::Done);
         }
@@ -115,24 +120,63 @@ impl Import {
         Ok(Document { leases: found.leases, reservations: Vec::new() })
     }
 
-    /// Ends first what has to go, then begins the rest, all or nothing.
-    fn carry_out(&self, ledger: &Ledger, plan: &Plan) -> Result<(), Stop> {
-        let cause = || self.doing.cause("ipam import");
-        for lease in &plan.end {
-            let Record { attachment, lease_id, .. } = lease;
-            ledger.end(cause(), &Ending { attachment, lease_id, rests: false, why: EventKind::Released })?;
+    /// Refuses to end the lease of a pod that is alive, or may be.
+    fn may_end(&self, plan: &Plan, terminal: &mut Terminal<'_>) -> Result<(), Stop> {
+        let (mut alive, mut census) = (0, Census::default());
+        for lease in plan.end.iter().filter(|_| !self.force) {
+            if let Some(objection) = census.objection(lease) {
+                terminal.note(&format!("not dead: {}: {objection}", describe(lease)))?;
+                alive += 1;
+            }
         }
-        if !plan.begin.is_empty() {
-            ledger.make_dir()?;
-            ledger.ask(cause(), Operation::Begin(plan.begin.clone()))?;
-        }
-        if !(plan.reserve.is_empty() && plan.unreserve.is_empty()) {
-            let change = |all: &mut Vec<Reservation>| {
-                all.retain(|it| !plan.unreserve.contains(it));
-                all.extend(plan.reserve.iter().cloned());
-            };
-            reservations::change(ledger.state_dir(), Timestamp::now(), change)?;
+        if alive > 0 {
+            let text =
+                format!("nothing was imported: {alive} pods would lose their lease; --force does it nevertheless");
+            return Err(Stop::new(Exit::Refused, text));
         }
         Ok(())
     }
+
+    /// The leases all or nothing, in one step. The reservations are a file of their own: they are written before, and
+    /// taken back if the leases are refused. Whoever is killed in between has kept addresses from being leased, and
+    /// nothing else; the same import goes on from there.
+    fn carry_out(&self, ledger: &Ledger, plan: &Plan) -> Result<(), Stop> {
+        let swap = |out: &[Reservation], new: &[Reservation]| {
+            if out.is_empty() && new.is_empty() { Ok(()) } else { swap_reservations(ledger, out, new) }
+        };
+        swap(&plan.unreserve, &plan.reserve)?;
+        let end: Vec<LeaseName> = plan
+            .end
+            .iter()
+            .map(|lease| LeaseName { attachment: lease.attachment.clone(), lease_id: lease.lease_id.clone() })
+            .collect();
+        if end.is_empty() && plan.begin.is_empty() {
+            return Ok(());
+        }
+        let replaced = ledger.make_dir().and_then(|()| {
+            ledger.ask(self.doing.cause("ipam import"), Operation::Replace { end, begin: plan.begin.clone() })
+        });
+        if let Err(error) = replaced {
+            swap(&plan.reserve, &plan.unreserve)?;
+            return Err(error.into());
+        }
+        Ok(())
+    }
+}
+
+/// Takes some out and puts others in, unless somebody has reserved such addresses meanwhile.
+fn swap_reservations(ledger: &Ledger, out: &[Reservation], new: &[Reservation]) -> Result<(), Stop> {
+    let clash = reservations::change(ledger.state_dir(), Timestamp::now(), |all| {
+        let stays = |it: &&Reservation| !out.contains(it) && !new.contains(it);
+        let overlaps = |it: &&Reservation| new.iter().any(|new| Span::of(new.cidr).overlaps(Span::of(it.cidr)));
+        if let Some(other) = all.iter().filter(stays).find(overlaps) {
+            return Some(other.clone());
+        }
+        all.retain(|it| !out.contains(it) && !new.contains(it));
+        all.extend(new.iter().cloned());
+        None
+    })?;
+    let Some(other) = clash else { return Ok(()) };
+    let (cidr, reason) = (other.cidr, plain(&other.reason));
+    Err(Stop::new(Exit::Refused, format!("nothing was imported: {cidr} was reserved meanwhile: {reason}")))
 }

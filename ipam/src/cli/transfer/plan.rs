@@ -90,7 +90,8 @@ impl Plan {
     }
 
     fn remove_what_is_not_in(&mut self, leases: &[Record], reservations: &[Reservation], present: &Present<'_>) {
-        for lease in present.leases.iter().filter(|lease| !leases.contains(lease)) {
+        let is_in = |lease: &&Record| leases.iter().any(|other| is_same(other, lease));
+        for lease in present.leases.iter().filter(|lease| !is_in(lease)) {
             self.shown.push(PlannedAction::of_lease(Action::Remove, lease, "is not in what is imported"));
             self.end.push(lease.clone());
         }
@@ -106,11 +107,9 @@ impl Plan {
         let holds = |it: &&&Record| it.ips().any(|ip| lease.ips().any(|wanted| wanted == ip));
         let (action, why) = if lease.boot_id != present.boot_id {
             (Action::Skip, "is of another boot: its pod is gone".to_owned())
-        } else if standing.contains(&&lease) {
-            (Action::Keep, "is there already".to_owned())
         } else if let Some(other) = standing.iter().find(|it| it.attachment == lease.attachment) {
             let held: Vec<String> = other.ips().map(|ip| ip.to_string()).collect();
-            if other.ips().eq(lease.ips()) {
+            if is_same(other, &lease) {
                 (Action::Keep, "is there already".to_owned())
             } else {
                 (Action::Conflict, format!("this attachment holds {}", held.join(",")))
@@ -142,6 +141,11 @@ impl Plan {
             self.reserve.push(reservation);
         }
     }
+}
+
+/// Whether the same pod has the same addresses, whatever else is known of it: then the lease that stands may stay.
+fn is_same(one: &Record, other: &Record) -> bool {
+    one.attachment == other.attachment && one.ips().eq(other.ips())
 }
 
 impl PlannedAction {

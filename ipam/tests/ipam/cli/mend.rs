@@ -38,6 +38,54 @@ fn repair_makes_a_damaged_ledger_anew() {
     });
 }
 
+/// What opening does not touch shows when it is read; nothing that only opens the ledger would mend it.
+#[test]
+fn repair_finds_what_shows_only_when_everything_is_read() {
+    sandbox::private_host(|| {
+        for spoil in [spoil_a_lease, spoil_the_index, add_to_the_index] {
+            let place = populated();
+            let before = place.leases();
+            place.undisturbed(|| {
+                let db = sled::open(place.data_dir().join("ledger")).unwrap();
+                spoil(&db);
+                db.flush().unwrap();
+            });
+            if !crate::RESIDENT {
+                assert_eq!(place.cli(&["check"]).code, 6);
+                assert_eq!(place.cli(&["repair", "--dry-run"]).code, 4);
+                let mended = place.cli(&["repair", "--yes"]);
+                assert_eq!(mended.code, 0, "{mended:?}");
+                assert!(mended.stdout.starts_with("rebuilt the ledger with 3 leases; "), "{mended:?}");
+            }
+            assert_eq!(place.leases(), before, "an owner mends it when it starts");
+            assert_eq!(place.ledger().quarantined().unwrap().len(), 1);
+            let again = place.cli(&["repair", "--yes"]);
+            assert_eq!((again.code, again.stderr.starts_with("nothing to mend")), (0, true), "{again:?}");
+            assert!(place.run("DEL", "plain", &place.json("blue", &json!({}))).success);
+            assert_eq!(place.leases().len(), 2);
+        }
+    });
+}
+
+fn spoil_a_lease(db: &sled::Db) {
+    let (key, _) = db.scan_prefix("l").next().unwrap().unwrap();
+    db.insert(key, "no lease").unwrap();
+}
+
+/// An address of a lease is nobody's.
+fn spoil_the_index(db: &sled::Db) {
+    let (key, _) = db.scan_prefix("a").next().unwrap().unwrap();
+    db.remove(key).unwrap();
+}
+
+/// An address is held by a lease that does not have it.
+fn add_to_the_index(db: &sled::Db) {
+    let (key, holder) = db.scan_prefix("a").next().unwrap().unwrap();
+    let mut other = key.to_vec();
+    *other.last_mut().unwrap() = 99;
+    db.insert(other, holder).unwrap();
+}
+
 #[test]
 fn a_busy_ledger_names_its_holder() {
     sandbox::private_host(|| {

@@ -8,6 +8,7 @@ mod documents;
 mod gone;
 mod help;
 mod history;
+mod killed;
 mod map;
 mod mend;
 mod reserve;

@@ -57,9 +57,17 @@ fn an_import_that_conflicts_changes_nothing() {
         assert_eq!(refused.code, 7);
         assert!(refused.stderr.contains("held by red other eth0"), "{refused:?}");
         assert_eq!(there.leases(), before);
-        let replaced = there.cli(&["import", path.to_str().unwrap(), "--yes", "--replace", "--reason", "restore"]);
+        let replace = ["import", path.to_str().unwrap(), "--yes", "--replace", "--reason", "restore"];
+        let living = there.cli(&replace);
+        assert_eq!(living.code, 7, "{living:?}");
+        assert!(living.stderr.contains("not dead: 10.1.2.2 of container other"), "{living:?}");
+        assert!(living.stderr.contains("nothing was imported: 1 pods would lose their lease; --force"), "{living:?}");
+        assert_eq!(there.leases(), before);
+        fs::remove_file(there.netns("other")).unwrap();
+        let replaced = there.cli(&replace);
         assert_eq!(replaced.code, 0, "{replaced:?}");
         assert_eq!(there.leases(), here.leases());
+        there.assert_copied("import --replace");
         let deeds = there.document(&["history", "--deeds"]);
         assert_eq!(deeds["items"][0]["reason"], "restore");
     });
@@ -198,5 +206,57 @@ fn leases_of_another_boot_are_left_out() {
         assert_eq!(there.cli(&["import", path.to_str().unwrap(), "--yes"]).code, 0);
         assert!(there.leases().is_empty());
         place.ledger().release(&attachment("red", "plain")).unwrap();
+    });
+}
+
+/// A lease that stands and is in the import stays the one it is, so that whoever knows it by its name finds it.
+#[test]
+fn what_stands_already_is_not_replaced() {
+    sandbox::private_host(|| {
+        let place = Place::new();
+        let (root, conf_dir) = host_local(&place);
+        let from = format!("host-local:{}", root.display());
+        let import = ["import", &from, "--conf-dir", conf_dir.to_str().unwrap(), "--yes"];
+        assert_eq!(place.cli(&import).code, 0);
+        let before = place.leases();
+        assert_eq!(before.len(), 3);
+        let again = place.cli(&[&import[..], &["--replace"]].concat());
+        assert_eq!((again.code, again.stderr.contains("it is all there")), (0, true), "{again:?}");
+        assert_eq!(place.leases(), before);
+    });
+}
+
+/// Reservations that somebody made while the plan was looked at are heeded, and then nothing at all is imported.
+#[test]
+fn a_reservation_that_was_made_meanwhile_is_not_overlapped() {
+    sandbox::private_host(|| {
+        let (here, there) = (populated(), Place::new());
+        assert_eq!(here.cli(&["reserve", "10.1.2.64/28", "--reason", "lab", "--yes"]).code, 0);
+        let path = export(&here);
+        let mut process = sandbox::command("script");
+        // A terminal, which the command asks on.
+        let line = format!(
+            "{} import {} --dir {} --conf-dir /nowhere",
+            env!("CARGO_BIN_EXE_ipam"),
+            path.display(),
+            there.data_dir().display()
+        );
+        process.args(["-qec", &line, "/dev/null"]).stdin(std::process::Stdio::piped());
+        let mut child = process.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut asked = String::new();
+        let mut stdout = child.stdout.take().unwrap();
+        while !asked.contains("[y/N]") {
+            let mut byte = [0];
+            std::io::Read::read_exact(&mut stdout, &mut byte).unwrap();
+            asked.push(char::from(byte[0]));
+        }
+        assert_eq!(there.cli(&["reserve", "10.1.2.72/29", "--reason", "meanwhile", "--yes"]).code, 0);
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"y\n").unwrap();
+        let mut said = String::new();
+        std::io::Read::read_to_string(&mut stdout, &mut said).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(7), "{said}");
+        assert!(said.contains("nothing was imported: 10.1.2.72/29 was reserved meanwhile: meanwhile"), "{said}");
+        assert!(there.leases().is_empty());
+        assert_eq!(there.cli(&["list", "--state", "reserved", "-q"]).stdout, "10.1.2.72/29\n");
     });
 }

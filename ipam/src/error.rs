@@ -210,6 +210,20 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The socket that was handed to the resident owner is not where plugins look for it.
+    #[error("plugins look for the ledger's owner at {}, and the socket that was handed over (LISTEN_FDS) is not there but at {:?}", .wanted.display(), .handed.display())]
+    SocketElsewhere {
+        /// Where the socket was bound; it may have been removed since.
+        handed: PathBuf,
+        /// Where plugins look.
+        wanted: PathBuf,
+    },
+    /// The resident owner's socket is not there any more.
+    #[error("{} is not the owner's socket any more; plugins go on without an owner", .path.display())]
+    Unreachable {
+        /// The socket.
+        path: PathBuf,
+    },
     /// The resident owner cannot work.
     #[error("cannot serve the ledger")]
     Serve(#[source] io::Error),
@@ -269,6 +283,8 @@ impl Error {
             | Self::Answer
             | Self::SocketPath { .. }
             | Self::Socket { .. }
+            | Self::SocketElsewhere { .. }
+            | Self::Unreachable { .. }
             | Self::Serve(_)
             | Self::Removed
             | Self::Clock(_)
@@ -290,7 +306,7 @@ impl Error {
     }
 
     /// What can be done about it, where that is not plain from the text.
-    fn next_step(&self) -> Option<&str> {
+    pub(crate) fn next_step(&self) -> Option<&str> {
         match self {
             Self::Exhausted(exhausted) if exhausted.suspects > 0 => {
                 Some("see which leases are of pods that are gone, and end them, with: ipam gc")
@@ -306,6 +322,9 @@ impl Error {
             Self::SubnetFile { source, .. } if may_come(source) => {
                 Some("the network's daemon (flannel) writes it when it has got a subnet; see whether it is running")
             }
+            Self::SocketElsewhere { .. } => Some(
+                "make ListenStream= of the socket unit and --dir of the service agree, then: systemctl restart podwire-ipam.socket",
+            ),
             Self::NotAvailable(reason) => reason.next_step(),
             Self::Owner(inner) => Some(inner.details.as_str()).filter(|details| !details.is_empty()),
             Self::ConfigShape(_)
@@ -330,6 +349,7 @@ impl Error {
             | Self::Answer
             | Self::SocketPath { .. }
             | Self::Socket { .. }
+            | Self::Unreachable { .. }
             | Self::Serve(_)
             | Self::Removed
             | Self::Clock(_)

@@ -45,9 +45,32 @@ impl Question {
         Self { version: VERSION, request }
     }
 
-    /// Whether this program knows what the asker means.
-    pub fn is_understood(&self) -> bool {
-        self.version == VERSION
+    /// What the asker means. A question of another version is answered with an error, in the form that answers have in
+    /// all versions; what is no question at all, with none.
+    pub fn read(line: &[u8]) -> Result<Request, Option<Refused>> {
+        /// What questions have in all versions.
+        #[derive(Deserialize)]
+        struct Stamp {
+            version: u32,
+        }
+        let Stamp { version } = serde_json::from_slice(line).map_err(|_| None)?;
+        let question = serde_json::from_slice::<Self>(line).ok().filter(|_| version == VERSION);
+        question.map(|question| question.request).ok_or_else(|| Some(Refused::other_version(version)))
+    }
+}
+
+impl Refused {
+    /// Only the owner stays when a new version is installed, so it is the one to restart.
+    fn other_version(asked: u32) -> Self {
+        let what = if asked == VERSION { "of another release" } else { "in another version" };
+        Self {
+            code: ErrorCode::TryAgainLater.number(),
+            msg: format!(
+                "the ledger's owner (ipam serve, podwire {}, version {VERSION} of its protocol) was asked {what} ({asked})",
+                env!("CARGO_PKG_VERSION")
+            ),
+            details: "restart it after an update: systemctl restart podwire-ipam".to_owned(),
+        }
     }
 }
 

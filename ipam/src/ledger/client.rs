@@ -19,8 +19,12 @@ use crate::wire::{self, Question, Reply};
 pub(super) enum Asked {
     /// It answered.
     Reply(Reply),
-    /// There is none: nobody listens, or it died before it had answered. The database is free, or soon will be.
+    /// There is none: nobody listens. The database is free, or soon will be.
     Nobody,
+    /// It was there and has hung up without an answer, as it does when it ends.
+    HungUp,
+    /// It gave an answer that nobody here understands.
+    Strange,
     /// It has not answered in time. Whether the request is carried out, nobody knows.
     Silent,
 }
@@ -79,8 +83,11 @@ fn converse(stream: OwnedFd, request: &Request, deadline: Instant) -> Asked {
     };
     match exchange() {
         Ok(reply) => Asked::Reply(reply),
-        Err(error) if matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock) => Asked::Silent,
-        Err(_) => Asked::Nobody,
+        Err(error) => match error.kind() {
+            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Asked::Silent,
+            io::ErrorKind::InvalidData => Asked::Strange,
+            _ => Asked::HungUp,
+        },
     }
 }
 

@@ -46,6 +46,10 @@ pub(crate) use resident::Resident;
 pub(crate) use session::{Failure, Session, make_folder};
 use session::{Manner, Slot};
 
+/// How often somebody may hang up at that socket before it is left alone, and only the lock waited for. Each time, a
+/// thread of this process goes on waiting for the lock.
+const HANG_UPS: u32 = 3;
+
 /// Where a ledger is and how long to wait for it. Opening it, and closing it again, is every call's own
 /// business: nothing is held between calls.
 #[derive(Debug, Clone)]
@@ -152,15 +156,20 @@ impl Ledger {
             return Ok(Answer::NoLedger);
         }
         let deadline = Instant::now() + self.lock_timeout;
+        let mut hung_up = 0;
         let _lock = loop {
-            match client::ask(&self.dir, &request, deadline) {
+            let asked = if hung_up < HANG_UPS { client::ask(&self.dir, &request, deadline) } else { Asked::Nobody };
+            match asked {
                 Asked::Reply(Reply::Answer(answer)) => return Ok(answer),
                 Asked::Reply(Reply::Refused(refused)) => return Err(Error::Owner(refused.into())),
                 Asked::Silent => return Err(lock::busy(&self.lock_file(), self.lock_timeout)),
+                Asked::Strange => return Err(Error::Answer),
+                Asked::HungUp => hung_up += 1,
                 Asked::Nobody => {}
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            let (purpose, owner_came) = (&request.by.purpose, || client::is_there(&self.dir));
+            let owner_came = || hung_up < HANG_UPS && client::is_there(&self.dir);
+            let purpose = &request.by.purpose;
             if let Some(lock) = Lock::acquire(&self.lock_file(), purpose, left, owner_came)? {
                 break lock;
             }

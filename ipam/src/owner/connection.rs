@@ -45,24 +45,29 @@ pub(super) async fn serve(stream: UnixStream, queue: mpsc::Sender<Task>, counter
             let _ = writer.shutdown().await;
             return;
         }
-        let Some(mut request) = understood(&line) else { return };
+        let mut request = match Question::read(&line) {
+            Ok(request) => request,
+            Err(refused) => {
+                let Some(answer) = refused.and_then(|refused| line_of(&Reply::Refused(refused))) else { return };
+                let _ = timeout(PATIENCE, writer.write_all(&answer)).await;
+                return;
+            }
+        };
         // Who asks is not for the asker to say.
         if let Some(peer) = &peer {
             request.by.uid = peer.uid();
             request.by.pid = peer.pid().and_then(|pid| u32::try_from(pid).ok()).unwrap_or(request.by.pid);
         }
         let Some(reply) = ask(&queue, request, Some(Arc::clone(&asker))).await else { return };
-        let Ok(mut answer) = serde_json::to_vec(&reply) else { return };
-        answer.push(b'\n');
+        let Some(answer) = line_of(&reply) else { return };
         let Ok(Ok(())) = timeout(PATIENCE, writer.write_all(&answer)).await else { return };
     }
 }
 
-/// None for what is no request, or a request of another version: it gets no answer, and its asker goes on without an
-/// owner, which is refused as long as the lock is held.
-fn understood(line: &[u8]) -> Option<Request> {
-    let question: Question = serde_json::from_slice(line).ok()?;
-    question.is_understood().then_some(question.request)
+fn line_of(reply: &Reply) -> Option<Vec<u8>> {
+    let mut line = serde_json::to_vec(reply).ok()?;
+    line.push(b'\n');
+    Some(line)
 }
 
 async fn ask(queue: &mpsc::Sender<Task>, request: Request, asker: Option<Arc<OwnedFd>>) -> Option<Reply> {

@@ -71,11 +71,11 @@ impl Worker {
     pub fn start(mut resident: Resident) -> io::Result<Self> {
         let (queue, mut tasks) = mpsc::channel::<Task>(WAITING);
         let (counters, lost) = (Arc::<Counters>::default(), Arc::<Notify>::default());
-        let (counted, notify) = (Arc::clone(&counters), Arc::clone(&lost));
+        let (counted, end) = (Arc::clone(&counters), Telling(Arc::clone(&lost)));
         let work = move || {
+            let _end = end;
             while let Some(task) = tasks.blocking_recv() {
                 if let Err(error) = resident.stands() {
-                    notify.notify_one();
                     return Some(error);
                 }
                 // Whoever asked has gone away: nobody would know of a lease that were made now.
@@ -110,14 +110,40 @@ impl Worker {
     }
 
     /// Returns when the ledger cannot be served any longer.
-    pub async fn lost(&self) -> Error {
+    pub async fn lost(&self) {
         self.lost.notified().await;
-        Error::Removed
     }
 
-    /// Waits until the database is closed.
-    pub fn stop(self) {
+    /// Waits until the database is closed, and tells why the thread ended if nobody told it to.
+    pub fn stop(self) -> Option<Error> {
         drop(self.queue);
-        let _ = self.thread.join();
+        self.thread.join().unwrap_or_else(|_| Some(Error::Serve(io::Error::other("the ledger's thread panicked"))))
+    }
+}
+
+/// Tells of the thread's end, however it comes.
+struct Telling(Arc<Notify>);
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_panics_is_missed() {
+        let lost = Arc::<Notify>::default();
+        let end = Telling(Arc::clone(&lost));
+        let panicked = thread::spawn(move || {
+            let _end = end;
+            std::panic::resume_unwind(Box::new("as by the engine, outside of what is sheltered"));
+        });
+        assert!(panicked.join().is_err());
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(lost.notified());
     }
 }

@@ -1,6 +1,7 @@
 //! The library's suites again, with a resident owner at every ledger; and what concerns the owner alone.
 #![cfg(test)]
 
+mod door;
 #[path = "../ipam/events.rs"]
 mod events;
 #[path = "../ipam/leases.rs"]

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -23,11 +24,11 @@ fn signal(owner: &Owner, signal: Signal) {
 }
 
 /// Waits for its end, and returns its exit code.
-fn end_of(mut owner: Owner) -> Option<i32> {
+pub fn end_of(mut owner: Owner) -> Option<i32> {
     owner.0.wait().unwrap().code()
 }
 
-fn until(what: &str, done: impl Fn() -> bool) {
+pub fn until(what: &str, done: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !done() {
         assert!(Instant::now() < deadline, "{what}");
@@ -140,12 +141,19 @@ fn strangers_and_nonsense_get_no_answer() {
         let _ = stream.read_to_string(&mut answer);
         answer
     };
-    for nonsense in [&b"\n"[..], b"{}\n", b"\0\0\0\0\n", b"{\"version\":99,\"request\":{}}\n", &[b'['; 100_000]] {
+    for nonsense in [&b"\n"[..], b"{}\n", b"\0\0\0\0\n", &[b'['; 100_000]] {
         if nonsense.ends_with(b"\n") {
             assert_eq!(said(nonsense), "");
         } else {
             drop(UnixStream::connect(&socket).unwrap().write_all(nonsense));
         }
+    }
+    // Questions of other versions are told so.
+    for (version, what) in [(99, "in another version (99)"), (1, "of another release (1)")] {
+        let answer: Value = serde_json::from_str(&said(format!("{{\"version\":{version}}}\n").as_bytes())).unwrap();
+        assert_eq!(answer["refused"]["code"], 11, "{answer}");
+        assert!(answer["refused"]["msg"].as_str().unwrap().ends_with(what), "{answer}");
+        assert!(answer["refused"]["details"].as_str().unwrap().contains("systemctl restart podwire-ipam"), "{answer}");
     }
     place.ipam("n", &conf()).lease(&place.request("n", "c1")).unwrap();
     let metrics = said(b"GET /metrics HTTP/1.1\r\nHost: ipam\r\n\r\n");
@@ -182,14 +190,18 @@ fn it_takes_a_socket_that_was_made_for_it() {
     });
 }
 
-struct Activated(Child);
+pub struct Activated(pub Child);
 
 impl Activated {
     fn at(place: &Place) -> Self {
+        Self::serving(&place.data_dir().join("ipam.sock"), &place.data_dir())
+    }
+
+    /// What the owner says goes to standard error.
+    pub fn serving(socket: &Path, dir: &Path) -> Self {
         let mut process = sandbox::command("systemd-socket-activate");
-        process.arg("--listen").arg(place.data_dir().join("ipam.sock"));
-        process.arg(env!("CARGO_BIN_EXE_ipam")).args(["serve", "--dir"]).arg(place.data_dir());
-        Self(process.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+        process.arg("--listen").arg(socket).arg(env!("CARGO_BIN_EXE_ipam")).args(["serve", "--dir"]).arg(dir);
+        Self(process.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap())
     }
 }
 

@@ -1,17 +1,77 @@
-//! Metrics in the text format of Prometheus, version 0.0.4. Pure. What the resident owner tells, too, has the same
-//! names and labels there.
+//! Metrics in the text format of Prometheus, version 0.0.4: those of `ipam metrics`, and those that the resident owner
+//! tells at its socket, are made here.
 
 use std::fmt::{Display, Write as _};
+use std::fs;
+use std::path::Path;
 
 use super::contract::Count;
-use super::pools::Usage;
-use super::stats::Counts;
+use super::networks::Configured;
+use super::pools::{Usage, usages};
+use super::view::View;
+use crate::Ledger;
+use crate::operation::Contents;
 
 /// Name, help and value of what there is of each pool.
 type OfPools = (&'static str, &'static str, fn(&Usage) -> Count);
 
-/// All metrics of a ledger.
-pub(super) fn print(counts: &Counts) -> String {
+/// What is told of a ledger.
+#[derive(Debug)]
+pub(crate) struct Gauges {
+    pools: Vec<Usage>,
+    leases: usize,
+    tombstones: usize,
+    reservations: usize,
+    pending_releases: usize,
+    quarantined: usize,
+    generation: u64,
+    database_bytes: u64,
+    /// How long it took to read the ledger, in seconds.
+    read_seconds: f64,
+}
+
+/// What a resident owner has counted since it was started.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Requests {
+    pub answered: u64,
+    pub refused: u64,
+    /// Of those who may not ask.
+    pub strangers: u64,
+}
+
+impl Gauges {
+    /// Of contents that were read from the ledger; the pools are those that its ADDs have named.
+    pub(crate) fn of(ledger: &Ledger, contents: Contents, read_seconds: f64) -> Self {
+        Self::seen(ledger, &View::new(ledger, Some(contents)), &Configured::default(), read_seconds)
+    }
+
+    pub(super) fn seen(ledger: &Ledger, view: &View, configured: &Configured, read_seconds: f64) -> Self {
+        let contents = view.contents.as_ref();
+        Self {
+            pools: usages(view, configured),
+            leases: view.leases().len(),
+            tombstones: contents.map_or(0, |contents| contents.tombstones.len()),
+            reservations: view.reservations().len(),
+            pending_releases: fs::read_dir(ledger.dir().join("pending-del")).map_or(0, Iterator::count),
+            quarantined: ledger.quarantined().map_or(0, |all| all.len()),
+            generation: contents.map_or(0, |contents| contents.generation),
+            database_bytes: size(&ledger.dir().join("ledger")),
+            read_seconds,
+        }
+    }
+}
+
+/// A file, or everything below a folder, in bytes.
+pub(super) fn size(path: &Path) -> u64 {
+    let Ok(meta) = fs::symlink_metadata(path) else { return 0 };
+    if !meta.is_dir() {
+        return meta.len();
+    }
+    fs::read_dir(path).map_or(0, |entries| entries.flatten().map(|entry| size(&entry.path())).sum())
+}
+
+/// All metrics of a ledger, and of its owner if that is who tells.
+pub(crate) fn print(gauges: &Gauges, requests: Option<Requests>) -> String {
     let mut text = String::new();
     let of_pools: [OfPools; 5] = [
         ("pool_size", "Addresses that the pool can lease.", |usage| usage.capacity),
@@ -22,23 +82,35 @@ pub(super) fn print(counts: &Counts) -> String {
     ];
     for (name, help, value) in of_pools {
         head(&mut text, name, "gauge", help);
-        for pool in &counts.pools {
+        for usage in &gauges.pools {
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "cni_ipam_{name}{{{}}} {}", labels(&pool.usage), value(&pool.usage).0);
+            let _ = writeln!(text, "cni_ipam_{name}{{{}}} {}", labels(usage), value(usage).0);
         }
     }
-    let single: [(&str, &str, &str, &dyn Display); 7] = [
-        ("leases", "gauge", "Leases in the ledger.", &counts.leases),
-        ("reservations", "gauge", "Reservations that hold.", &counts.reservations),
-        ("pending_releases", "gauge", "Releases that are still to be carried out.", &counts.pending_releases),
-        ("quarantined_ledgers", "gauge", "Damaged ledgers that were put aside.", &counts.quarantined),
-        ("changes_total", "counter", "Changes of leases since the ledger was made.", &counts.generation),
-        ("database_bytes", "gauge", "Size of the database.", &counts.database_bytes),
-        ("read_seconds", "gauge", "How long it took to read the ledger, its lock included.", &counts.read_seconds),
+    let single: [(&str, &str, &str, &dyn Display); 8] = [
+        ("leases", "gauge", "Leases in the ledger.", &gauges.leases),
+        ("tombstones", "gauge", "Attachments deleted before they were known.", &gauges.tombstones),
+        ("reservations", "gauge", "Reservations that hold.", &gauges.reservations),
+        ("pending_releases", "gauge", "Releases that are still to be carried out.", &gauges.pending_releases),
+        ("quarantined_ledgers", "gauge", "Damaged ledgers that were put aside.", &gauges.quarantined),
+        ("changes_total", "counter", "Changes of leases since the ledger was made.", &gauges.generation),
+        ("database_bytes", "gauge", "Size of the database.", &gauges.database_bytes),
+        (
+            "read_seconds",
+            "gauge",
+            "How long it took to read the ledger, the wait for it included.",
+            &gauges.read_seconds,
+        ),
     ];
     for (name, kind, help, value) in single {
         head(&mut text, name, kind, help);
         let _ = writeln!(text, "cni_ipam_{name} {value}");
+    }
+    if let Some(Requests { answered, refused, strangers }) = requests {
+        head(&mut text, "requests_total", "counter", "Requests to the resident owner since it was started.");
+        for (outcome, count) in [("answered", answered), ("refused", refused), ("stranger", strangers)] {
+            let _ = writeln!(text, "cni_ipam_requests_total{{outcome=\"{outcome}\"}} {count}");
+        }
     }
     text
 }

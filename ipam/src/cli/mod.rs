@@ -22,7 +22,7 @@ mod gc;
 mod history;
 mod list;
 mod map;
-mod metrics;
+pub(crate) mod metrics;
 mod networks;
 mod palette;
 mod pools;

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::exit::{Exit, Stop};
 use super::format::{Column, Format, Output};
-use super::metrics;
+use super::metrics::{self, Gauges, size};
 use super::networks::Configured;
 use super::pools::{Usage, usages};
 use super::terminal::Terminal;
@@ -91,9 +91,12 @@ pub(super) struct PoolStats {
 
 impl Stats {
     pub fn run(&self, ledger: &Ledger, conf_dir: &Path, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
+        if self.output.output == Format::Prometheus {
+            terminal.print(&metrics_of(ledger, conf_dir)?)?;
+            return Ok(Exit::Done);
+        }
         let counts = Counts::of(ledger, conf_dir)?;
         match self.output.output {
-            Format::Prometheus => terminal.print(&metrics::print(&counts))?,
             Format::Table | Format::Wide => {
                 let lines = counts.lines();
                 let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 2;
@@ -104,7 +107,7 @@ impl Stats {
                     terminal.print(&self.output.table(&counts.pools, &COLUMNS, terminal.colour)?)?;
                 }
             }
-            Format::Json | Format::Jsonl | Format::Yaml => {
+            Format::Json | Format::Jsonl | Format::Yaml | Format::Prometheus => {
                 terminal.print(&self.output.document("Stats", &[counts])?.unwrap_or_default())?;
             }
         }
@@ -114,7 +117,7 @@ impl Stats {
 
 impl Metrics {
     pub fn run(&self, ledger: &Ledger, conf_dir: &Path, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
-        let text = metrics::print(&Counts::of(ledger, conf_dir)?);
+        let text = metrics_of(ledger, conf_dir)?;
         let Some(path) = &self.textfile else {
             terminal.print(&text)?;
             return Ok(Exit::Done);
@@ -124,6 +127,13 @@ impl Metrics {
         written.map_err(Stop::file("write", path))?;
         Ok(Exit::Done)
     }
+}
+
+fn metrics_of(ledger: &Ledger, conf_dir: &Path) -> Result<String, Stop> {
+    let started = Instant::now();
+    let view = View::of(ledger, "ipam metrics")?;
+    let read_seconds = started.elapsed().as_secs_f64();
+    Ok(metrics::print(&Gauges::seen(ledger, &view, &Configured::ours(conf_dir), read_seconds), None))
 }
 
 impl Counts {
@@ -171,15 +181,6 @@ impl Counts {
             ("History", format!("{}{garbage}", bytes(self.history_bytes))),
         ]
     }
-}
-
-/// A file, or everything below a folder, in bytes.
-fn size(path: &Path) -> u64 {
-    let Ok(meta) = fs::symlink_metadata(path) else { return 0 };
-    if !meta.is_dir() {
-        return meta.len();
-    }
-    fs::read_dir(path).map_or(0, |entries| entries.flatten().map(|entry| size(&entry.path())).sum())
 }
 
 impl PoolStats {

@@ -52,7 +52,7 @@ impl View {
         }
     }
 
-    fn new(ledger: &Ledger, contents: Option<Contents>) -> Self {
+    pub fn new(ledger: &Ledger, contents: Option<Contents>) -> Self {
         let now = Timestamp::now();
         Self { now, contents, reservations: reservations::read(ledger.state_dir(), now) }
     }

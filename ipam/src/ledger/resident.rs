@@ -30,6 +30,10 @@ impl Resident {
         Ok(resident)
     }
 
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
     /// Carries an operation out.
     pub fn carry_out(&mut self, request: &Request) -> Result<Answer, Error> {
         self.ledger.visit(&mut self.slot, request)
@@ -50,12 +54,65 @@ impl Resident {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::Released;
-    use crate::{LeaseRequest, code};
+    use crate::operation::LeaseName;
+    use crate::{LeaseRequest, Released, code};
 
     fn ask(resident: &mut Resident, operation: Operation) -> Result<Answer, Error> {
         let by = Cause::of_this_process("test");
         resident.carry_out(&Request { by, asked: u64::MAX, deadline: u64::MAX, operation })
+    }
+
+    /// Whoever lost the answer asks again, and gets the same.
+    #[test]
+    fn a_replacement_that_is_asked_for_again_is_done_already() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut resident = Resident::open(&Ledger::at(dir.path())).unwrap();
+        let record = |container: &str, address: &str| crate::Record {
+            lease_id: crate::LeaseId(format!("lease of {container}")),
+            attachment: format!("n {container} eth0").parse().unwrap(),
+            addresses: vec![crate::RecordedAddress {
+                address: address.parse().unwrap(),
+                gateway: None,
+                pool: String::new(),
+            }],
+            netns: None,
+            pod: crate::Pod::default(),
+            created: jiff::Timestamp::UNIX_EPOCH,
+            created_boottime_ms: 1,
+            boot_id: crate::clock::boot_id().unwrap(),
+            origin: crate::Origin::Imported,
+        };
+        let replace = |end: &[&crate::Record], begin: &[&crate::Record]| {
+            let name =
+                |it: &&crate::Record| LeaseName { attachment: it.attachment.clone(), lease_id: it.lease_id.clone() };
+            let begin = begin.iter().map(|it| (*it).clone()).collect();
+            Operation::Replace { end: end.iter().map(name).collect(), begin }
+        };
+        let (old, new, other) = (record("a", "10.1.2.2/24"), record("b", "10.1.2.2/24"), record("c", "10.1.2.2/24"));
+        for operation in [replace(&[], &[&old]), replace(&[&old], &[&new])] {
+            for _ in 0..2 {
+                assert!(matches!(ask(&mut resident, operation.clone()), Ok(Answer::Done)), "{operation:?}");
+            }
+        }
+        let taken = ask(&mut resident, replace(&[&old], &[&other])).unwrap_err();
+        assert!(matches!(taken, Error::Taken { .. }), "{taken}");
+        let renamed = crate::Record { lease_id: crate::LeaseId("later".to_owned()), ..new.clone() };
+        let changed = ask(&mut resident, replace(&[&renamed], &[&other])).unwrap_err();
+        assert!(matches!(changed, Error::Changed { .. }), "{changed}");
+        let Ok(Answer::Contents(contents)) = ask(&mut resident, Operation::Look) else { panic!() };
+        assert_eq!(contents.leases, [new]);
+    }
+
+    #[test]
+    fn a_late_request_makes_no_lease() {
+        let dir = tempfile::tempdir().unwrap();
+        let resident = Resident::open(&Ledger::at(dir.path())).unwrap();
+        let late = |operation| {
+            let by = Cause::of_this_process("test");
+            resident.is_late(&Request { by, asked: 0, deadline: 0, operation })
+        };
+        assert!(late(Operation::Replace { end: Vec::new(), begin: Vec::new() }));
+        assert!(!late(Operation::Release("n c1 eth0".parse().unwrap())), "as welcome late");
     }
 
     #[test]

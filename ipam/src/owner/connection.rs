@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::unistd::geteuid;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -10,8 +10,9 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::metrics;
 use super::worker::{Counters, Task};
+use crate::Ledger;
+use crate::cli::metrics::{self, Gauges};
 use crate::clock::Moment;
 use crate::event::Cause;
 use crate::operation::{Answer, Operation, Request};
@@ -25,8 +26,16 @@ pub(super) fn may_ask(stream: &UnixStream) -> bool {
     stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == geteuid().as_raw())
 }
 
+/// Whom a visitor has come to.
+#[derive(Clone)]
+pub(super) struct Host {
+    pub queue: mpsc::Sender<Task>,
+    pub counters: Arc<Counters>,
+    pub ledger: Arc<Ledger>,
+}
+
 /// Answers one line, and the next, until the visitor goes.
-pub(super) async fn serve(stream: UnixStream, queue: mpsc::Sender<Task>, counters: Arc<Counters>) {
+pub(super) async fn serve(stream: UnixStream, host: Host) {
     let peer = stream.peer_cred().ok();
     let Ok(asker) = stream.as_fd().try_clone_to_owned().map(Arc::new) else { return };
     let (reader, mut writer) = stream.into_split();
@@ -37,7 +46,7 @@ pub(super) async fn serve(stream: UnixStream, queue: mpsc::Sender<Task>, counter
         let mut limited = (&mut reader).take(LONGEST);
         let Ok(Ok(1..)) = timeout(PATIENCE, limited.read_until(b'\n', &mut line)).await else { return };
         if line.starts_with(b"GET ") {
-            let response = respond(&line, &queue, &counters).await;
+            let response = respond(&line, &host).await;
             // The rest of the request says nothing that matters, and must be read before the answer can be sure to
             // arrive.
             let _ = timeout(Duration::from_millis(100), skip_headers(&mut reader)).await;
@@ -58,7 +67,7 @@ pub(super) async fn serve(stream: UnixStream, queue: mpsc::Sender<Task>, counter
             request.by.uid = peer.uid();
             request.by.pid = peer.pid().and_then(|pid| u32::try_from(pid).ok()).unwrap_or(request.by.pid);
         }
-        let Some(reply) = ask(&queue, request, Some(Arc::clone(&asker))).await else { return };
+        let Some(reply) = ask(&host.queue, request, Some(Arc::clone(&asker))).await else { return };
         let Some(answer) = line_of(&reply) else { return };
         let Ok(Ok(())) = timeout(PATIENCE, writer.write_all(&answer)).await else { return };
     }
@@ -86,11 +95,14 @@ async fn skip_headers(reader: &mut BufReader<tokio::net::unix::OwnedReadHalf>) {
     }
 }
 
-async fn respond(line: &[u8], queue: &mpsc::Sender<Task>, counters: &Counters) -> Vec<u8> {
+async fn respond(line: &[u8], host: &Host) -> Vec<u8> {
     let path = line.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
     let (status, body) = match path {
-        b"/metrics" => match look(queue).await {
-            Some(Reply::Answer(Answer::Contents(contents))) => ("200 OK", metrics::text(&contents, counters.read())),
+        b"/metrics" => match look(&host.queue).await {
+            Some((Answer::Contents(contents), seconds)) => {
+                let gauges = Gauges::of(&host.ledger, *contents, seconds);
+                ("200 OK", metrics::print(&gauges, Some(host.counters.read())))
+            }
             _ => ("503 Service Unavailable", "the ledger cannot be read\n".to_owned()),
         },
         _ => ("404 Not Found", "there is /metrics\n".to_owned()),
@@ -101,8 +113,14 @@ async fn respond(line: &[u8], queue: &mpsc::Sender<Task>, counters: &Counters) -
         .into_bytes()
 }
 
-async fn look(queue: &mpsc::Sender<Task>) -> Option<Reply> {
+/// The contents, and how long it took to get them in seconds.
+async fn look(queue: &mpsc::Sender<Task>) -> Option<(Answer, f64)> {
+    let started = Instant::now();
     let asked = Moment::now().ok()?.boottime;
     let by = Cause::of_this_process("metrics");
-    ask(queue, Request { by, asked, deadline: u64::MAX, operation: Operation::Look }, None).await
+    let request = Request { by, asked, deadline: u64::MAX, operation: Operation::Look };
+    match ask(queue, request, None).await? {
+        Reply::Answer(answer) => Some((answer, started.elapsed().as_secs_f64())),
+        Reply::Refused(_) => None,
+    }
 }

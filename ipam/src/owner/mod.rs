@@ -18,7 +18,6 @@ use crate::{Error, Ledger};
 
 mod connection;
 mod door;
-mod metrics;
 mod worker;
 
 use door::Door;
@@ -91,11 +90,11 @@ async fn listen(at: (UnixListener, Door), worker: Worker, mut stops: [Signal; 2]
 }
 
 fn receive(stream: UnixStream, worker: &Worker, visitors: &mut JoinSet<()>) {
-    let counters = worker.counters();
+    let host = worker.host();
     if connection::may_ask(&stream) {
-        visitors.spawn(connection::serve(stream, worker.queue(), counters));
+        visitors.spawn(connection::serve(stream, host));
     } else {
-        counters.strangers();
+        host.counters.strangers();
     }
 }
 

@@ -10,7 +10,9 @@ use cni_spec::CniError;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use super::connection::Host;
 use crate::Error;
+use crate::cli::metrics::Requests;
 use crate::ledger::Resident;
 use crate::operation::Request;
 use crate::wire::Reply;
@@ -53,16 +55,16 @@ impl Counters {
         self.strangers.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Requests that were answered, refused, and of those who may not ask.
-    pub fn read(&self) -> [u64; 3] {
-        [&self.answered, &self.refused, &self.strangers].map(|counter| counter.load(Ordering::Relaxed))
+    pub fn read(&self) -> Requests {
+        let [answered, refused, strangers] =
+            [&self.answered, &self.refused, &self.strangers].map(|counter| counter.load(Ordering::Relaxed));
+        Requests { answered, refused, strangers }
     }
 }
 
 /// The thread, and the way to it.
 pub(super) struct Worker {
-    queue: mpsc::Sender<Task>,
-    counters: Arc<Counters>,
+    host: Host,
     lost: Arc<Notify>,
     thread: JoinHandle<Option<Error>>,
 }
@@ -70,6 +72,7 @@ pub(super) struct Worker {
 impl Worker {
     pub fn start(mut resident: Resident) -> io::Result<Self> {
         let (queue, mut tasks) = mpsc::channel::<Task>(WAITING);
+        let ledger = Arc::new(resident.ledger().clone());
         let (counters, lost) = (Arc::<Counters>::default(), Arc::<Notify>::default());
         let (counted, end) = (Arc::clone(&counters), Telling(Arc::clone(&lost)));
         let work = move || {
@@ -98,15 +101,12 @@ impl Worker {
             None
         };
         let thread = thread::Builder::new().name("ledger".to_owned()).spawn(work)?;
-        Ok(Self { queue, counters, lost, thread })
+        Ok(Self { host: Host { queue, counters, ledger }, lost, thread })
     }
 
-    pub fn queue(&self) -> mpsc::Sender<Task> {
-        self.queue.clone()
-    }
-
-    pub fn counters(&self) -> Arc<Counters> {
-        Arc::clone(&self.counters)
+    /// For a visitor.
+    pub fn host(&self) -> Host {
+        self.host.clone()
     }
 
     /// Returns when the ledger cannot be served any longer.
@@ -116,7 +116,7 @@ impl Worker {
 
     /// Waits until the database is closed, and tells why the thread ended if nobody told it to.
     pub fn stop(self) -> Option<Error> {
-        drop(self.queue);
+        drop(self.host);
         self.thread.join().unwrap_or_else(|_| Some(Error::Serve(io::Error::other("the ledger's thread panicked"))))
     }
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -129,7 +130,7 @@ fn it_waits_for_those_who_work_directly_and_they_find_it_when_it_comes() {
 }
 
 #[test]
-fn strangers_and_nonsense_get_no_answer() {
+fn nonsense_gets_no_answer() {
     let place = Place::new();
     let socket = place.data_dir().join("ipam.sock");
     let said = |request: &[u8]| {
@@ -171,6 +172,74 @@ fn strangers_and_nonsense_get_no_answer() {
         assert!(body.lines().any(|found| found == line), "{line} is not in\n{body}");
     }
     assert!(said(b"GET /other HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404 "));
+}
+
+/// A process of another user, for whom folder and socket were opened by mistake.
+#[test]
+fn another_user_is_not_answered() {
+    const NOBODY: u32 = 65534;
+    let place = Place::new();
+    let dir = place.data_dir();
+    let socket = dir.join("ipam.sock");
+    let program = dir.with_file_name("ipam");
+    fs::copy(env!("CARGO_BIN_EXE_ipam"), &program).unwrap();
+    for (path, mode) in [(dir.parent().unwrap(), 0o755), (&dir, 0o755), (&socket, 0o666), (&program, 0o755)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let look = || {
+        let mut process = sandbox::command(&program);
+        process.args(["pools", "--timeout", "1", "--conf-dir", "/nowhere", "--dir"]).arg(&dir).stdin(Stdio::null());
+        process
+    };
+    let own = look().output().unwrap();
+    assert_eq!(own.status.code(), Some(0), "{own:?}");
+    match look().uid(NOBODY).gid(NOBODY).output() {
+        Ok(stranger) => {
+            let said = String::from_utf8(stranger.stderr).unwrap();
+            assert_eq!((stranger.status.code(), said.contains("Permission denied")), (Some(8), true), "{said}");
+            let metrics = metrics_at(&socket);
+            let counted =
+                metrics.lines().find_map(|line| line.strip_prefix("cni_ipam_requests_total{outcome=\"stranger\"} "));
+            assert!(counted.unwrap().parse::<u32>().unwrap() > 0, "{metrics}");
+        }
+        // An ordinary user has one id, in his own user namespace too (user_namespaces(7)): there is no other to ask as.
+        Err(error) => assert!(!nix::unistd::geteuid().is_root() || has_one_id(), "{error}"),
+    }
+}
+
+/// Whether this user namespace maps a single user.
+fn has_one_id() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap();
+    map.lines().count() == 1 && map.split_whitespace().nth(2) == Some("1")
+}
+
+/// What `GET /metrics` gives, without the head.
+fn metrics_at(socket: &Path) -> String {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: ipam\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+}
+
+/// What does not change from one look to the next, and is not the owner's alone.
+fn families(text: &str) -> Vec<&str> {
+    text.lines().filter(|line| !line.contains("read_seconds ") && !line.contains("requests_total")).collect()
+}
+
+#[test]
+fn its_metrics_are_those_of_the_command() {
+    let place = Place::new();
+    let ipam = place.ipam("n", &conf());
+    for container in ["c1", "c2"] {
+        ipam.lease(&place.request("n", container)).unwrap();
+    }
+    ipam.release(&attachment("n", "c1")).unwrap();
+    let mut command = sandbox::command(env!("CARGO_BIN_EXE_ipam"));
+    command.args(["metrics", "--conf-dir", "/nowhere", "--dir"]).arg(place.data_dir());
+    let printed = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    assert_eq!(families(&metrics_at(&place.data_dir().join("ipam.sock"))), families(&printed));
+    assert!(printed.contains("cni_ipam_pool_leased{network=\"n\",family=\"ipv6\",pool=\"fd00::1-"), "{printed}");
 }
 
 /// As systemd does: the socket is there before the owner is.

@@ -13,7 +13,7 @@ use crate::names::Names;
 use crate::plan::Wiring;
 use crate::pod::{Ends, Node, Pod, observe};
 use crate::undo::Undo;
-use crate::{Error, pod_rules};
+use crate::{Error, backend, iptables, pod_rules};
 
 /// Addresses of the documentation ranges (RFC 5737, RFC 3849): no packet is sent there, the kernel is only asked
 /// which link it would leave by.
@@ -30,7 +30,7 @@ const LOOPBACK: u32 = 1;
 /// # Errors
 /// Whatever kept the pod from being wired; what this call had made by then is gone again.
 pub fn add(request: &AddRequest) -> Result<CniResult, Error> {
-    let config = Config::for_pod(&request.config, &request.args).map_err(Error::Config)?;
+    let config = backend::settle(Config::for_pod(&request.config, &request.args).map_err(Error::Config)?)?;
     let names = Names::of(&request.attachment)?.with_prefix(config.host_prefix.as_deref());
     let node = Node::open()?;
     let pod = Pod::open(&request.netns)?;
@@ -57,6 +57,7 @@ pub fn add(request: &AddRequest) -> Result<CniResult, Error> {
         Err(failure) => return Err(undo.run(failure)),
     };
     undo.last(give_back);
+    undo.push(|| iptables::remove(&request.attachment.network, &names.owner));
     undo.push(|| {
         Firewall::open_if_any(&request.attachment.network)?.map_or(Ok(()), |mut rules| rules.remove(&names.owner))
     });

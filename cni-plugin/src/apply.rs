@@ -8,20 +8,20 @@ use ipam::marks::ROUTE_PROTOCOL;
 use kernel::rtnl::{self, VethPair};
 use kernel::sysctl;
 
-use crate::Error;
 use crate::config::Rate;
 use crate::firewall::Firewall;
 use crate::plan::Wiring;
 use crate::pod::Ends;
 use crate::step::{Place, RULE_PRIORITY, Step};
+use crate::{Error, iptables};
 
-/// Carries out the steps in order and stops at the first that fails. Elements of nf_tables come last, all of them in
-/// one transaction.
+/// Carries out the steps in order and stops at the first that fails. Rules of iptables come
+/// last, and after them elements of nf_tables, all of them in one transaction.
 ///
 /// # Errors
 /// [`Error::Step`] with the step in the words of its tool.
 pub fn apply(steps: &[Step], ends: &Ends<'_>, wiring: &Wiring, network: &NetworkName) -> Result<(), Error> {
-    let mut elements = Vec::new();
+    let (mut elements, mut members) = (Vec::new(), Vec::new());
     for step in steps {
         let failed = |source| Error::Step { step: step.to_string(), source };
         match step {
@@ -70,8 +70,12 @@ pub fn apply(steps: &[Step], ends: &Ends<'_>, wiring: &Wiring, network: &Network
                 let bucket = rtnl::TokenBucket { rate: *rate, burst: *burst, limit: *limit };
                 ends.rtnl(*place).shape(index, &bucket).map_err(failed)?;
             }
+            Step::Masquerade(member) => members.push(member.clone()),
             Step::Element(placed) => elements.push(placed.clone()),
         }
+    }
+    if let Some(frame) = wiring.masquerade_frame.as_ref().filter(|_| !members.is_empty()) {
+        iptables::add(frame, &members)?;
     }
     if elements.is_empty() { Ok(()) } else { Firewall::open(network)?.add(&wiring.rules, &elements) }
 }

@@ -11,14 +11,14 @@ use crate::firewall::Firewall;
 use crate::observe::observe;
 use crate::plan::Wiring;
 use crate::pod::{Ends, Node, Pod};
-use crate::{Error, addresses, pod_rules};
+use crate::{Error, addresses, backend, iptables, pod_rules};
 
 /// Serves a CHECK.
 ///
 /// # Errors
 /// [`Error::Differs`] with every difference; the IPAM plugin's own error if only that fails.
 pub fn check(request: &CheckRequest) -> Result<(), Error> {
-    let config = Config::for_pod(&request.config, &request.args).map_err(Error::Config)?;
+    let config = backend::settle(Config::for_pod(&request.config, &request.args).map_err(Error::Config)?)?;
     let node = Node::open()?;
     let pod = Pod::open(&request.netns)?;
     let wiring = beside_others(expected(request, &config, &node)?, &pod)?;
@@ -31,6 +31,9 @@ pub fn check(request: &CheckRequest) -> Result<(), Error> {
     found.extend(differences(&steps, &observed));
     if let Some(firewall) = firewall.as_mut() {
         found.extend(firewall.differences(&wiring.rules, &wiring.elements())?);
+    }
+    if let Some(frame) = &wiring.masquerade_frame {
+        found.extend(iptables::differences(frame, &wiring.members(), &wiring.names.owner)?);
     }
     if found.is_empty() { addresses::check(&config.ipam_type, request) } else { Err(Error::Differs(found)) }
 }

@@ -11,7 +11,7 @@ use macaddr::MacAddr6;
 use serde::Deserialize;
 
 pub use self::bandwidth::{Bandwidth, Rate};
-pub use self::masquerade::Masquerade;
+pub use self::masquerade::{Backend, Masquerade};
 use crate::sysctl::PodSysctl;
 
 /// The IPAM type that is served by a library call in this process instead of by an executable.

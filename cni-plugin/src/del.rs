@@ -8,7 +8,7 @@ use cni_spec::log::step;
 use crate::firewall::Firewall;
 use crate::names::Names;
 use crate::pod::{Node, Pod};
-use crate::{Error, addresses, pod_rules};
+use crate::{Error, addresses, iptables, pod_rules};
 
 /// For how long a removal of rules is better not followed by closing the socket: some grace periods of RCU.
 const SETTLING: Duration = Duration::from_millis(100);
@@ -25,6 +25,8 @@ pub fn del(request: &DelRequest) -> Result<(), Error> {
     let mut in_pod = None;
     // An attachment whose names the kernel could not keep was refused at ADD, so there is nothing of it.
     if let Ok(names) = Names::of(&request.attachment) {
+        let masquerade = step("iptables", || iptables::remove(&request.attachment.network, &names.owner));
+        errors.extend(masquerade.err());
         let firewall = step("rules", || {
             let mut firewall = Firewall::open_if_any(&request.attachment.network)?;
             firewall.as_mut().map_or(Ok(()), |rules| rules.remove(&names.owner))?;

@@ -75,6 +75,15 @@ pub enum Error {
         #[source]
         source: kernel::Error,
     },
+    /// The config asks for something that needs nf_tables.
+    #[error(
+        "this kernel has no nf_tables, which \"antiSpoofing\" and \"ipMasqBackend\": \"nftables\" need: load the module, or say \"antiSpoofing\": \"off\" and \"ipMasqBackend\": \"iptables\""
+    )]
+    NoNftables {
+        /// What the kernel said.
+        #[source]
+        source: kernel::Error,
+    },
     /// Looking at the kernel's state failed.
     #[error("failed to read {what}")]
     Observe {
@@ -183,9 +192,13 @@ impl From<Error> for CniError {
             | Error::NetnsIsHost { .. }
             | Error::IfNameTaken { .. }
             | Error::OwnerUnprintable { .. } => Self::from_source(ErrorCode::InvalidEnvironment, &error),
-            Error::Netlink { .. } | Error::Observe { .. } | Error::Step { .. } | Error::HostLinkTaken { .. } => {
-                Self::from_source(ErrorCode::Io, &error)
-            }
+            // Others change rules: that passes.
+            Error::Step { ref source, .. } if is_busy(source) => Self::from_source(ErrorCode::TryAgainLater, &error),
+            Error::NoNftables { .. }
+            | Error::Netlink { .. }
+            | Error::Observe { .. }
+            | Error::Step { .. }
+            | Error::HostLinkTaken { .. } => Self::from_source(ErrorCode::Io, &error),
             Error::LinkVanished { .. } | Error::Contended { .. } => Self::from_source(ErrorCode::TryAgainLater, &error),
             Error::Ipam(error) => Self::from(*error),
             Error::Delegate { ipam_type, source } => delegate_error(&ipam_type, *source),
@@ -201,6 +214,14 @@ impl From<Error> for CniError {
             Error::Several(errors) => Self::several(&converted(errors)),
             Error::Undo { failure, undo } => Self::from(*failure).with_failed_undo(&converted(undo)),
         }
+    }
+}
+
+fn is_busy(error: &kernel::Error) -> bool {
+    match error {
+        kernel::Error::IptablesBusy { .. } => true,
+        kernel::Error::IptablesTurn { source, .. } => source.kind() == std::io::ErrorKind::TimedOut,
+        _ => false,
     }
 }
 

@@ -32,9 +32,12 @@ impl Firewall {
     /// Opens a socket in the node's namespace.
     ///
     /// # Errors
-    /// [`Error::Netlink`].
+    /// [`Error::NoNftables`], [`Error::Netlink`].
     pub fn open(network: &NetworkName) -> Result<Self, Error> {
-        let nft = Nft::open().map_err(|source| Error::Netlink { place: "the node's namespace", source })?;
+        let nft = Nft::open().map_err(|source| match source {
+            kernel::Error::NftSocket { source: ref said, .. } if lacks_netfilter(said) => Error::NoNftables { source },
+            source => Error::Netlink { place: "the node's namespace", source },
+        })?;
         Ok(Self { nft, network: network.clone() })
     }
 
@@ -44,9 +47,7 @@ impl Firewall {
     /// [`Error::Netlink`].
     pub fn open_if_any(network: &NetworkName) -> Result<Option<Self>, Error> {
         match Self::open(network) {
-            Err(Error::Netlink { source: kernel::Error::NftSocket { source, .. }, .. }) if lacks_netfilter(&source) => {
-                Ok(None)
-            }
+            Err(Error::NoNftables { .. }) => Ok(None),
             opened => opened.map(Some),
         }
     }

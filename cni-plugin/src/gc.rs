@@ -7,7 +7,7 @@ use cni_spec::{Attachment, GcRequest, ValidAttachment};
 use crate::firewall::Firewall;
 use crate::names::Names;
 use crate::pod::Node;
-use crate::{Error, addresses};
+use crate::{Error, addresses, iptables};
 
 /// Serves a GC. Links go first, so that nothing uses an address when it is freed.
 ///
@@ -19,6 +19,7 @@ pub fn gc(request: &GcRequest) -> Result<(), Error> {
         Ok(failures) => errors.extend(failures),
         Err(error) => errors.push(error),
     }
+    errors.extend(iptables::gc(&request.config.name, &request.valid).err());
     errors.extend(stale_rules(request).err());
     // An address that a link still uses stays leased; the next GC tries again.
     if errors.is_empty() {

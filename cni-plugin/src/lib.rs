@@ -6,11 +6,12 @@
 //! whether it is still in force. `cli` is the command `podwire` of people; `inspect` is what it shows.
 //!
 //! What this crate does not do: it keeps no state of its own, reads no file but below /proc/sys, runs no
-//! program but another IPAM plugin, and decides nothing about addresses.
+//! program but another IPAM plugin and, where a config says so, iptables, and decides nothing about addresses.
 
 mod add;
 mod addresses;
 mod apply;
+mod backend;
 mod check;
 pub mod cli;
 mod config;
@@ -21,6 +22,7 @@ mod firewall;
 mod gc;
 pub mod guard;
 mod inspect;
+mod iptables;
 pub mod masquerade;
 mod names;
 mod observe;

@@ -1,7 +1,10 @@
-//! The masquerade rules of a network, as values: one static rule set, and one set element per pod.
+//! The masquerade rules of a network, as values: one static rule set, and one set element per pod. [`iptables`] has the same for
+//! nodes that masquerade by iptables.
 //!
 //! Pods are listed by address rather than by pool: so the rules hold for any IPAM plugin and depend on nothing
 //! but the config, each element carries its owner, and the network's last DEL can tell that it is the last.
+
+pub mod iptables;
 
 use std::net::IpAddr;
 
@@ -23,11 +26,7 @@ pub const PODS: &str = "pods";
 /// # Errors
 /// None that a checked config can cause; the model checks what it is given.
 pub fn table(network: &NetworkName, family: Family, masquerade: &Masquerade) -> Result<Table, Invalid> {
-    let cidrs = masquerade.not_to.iter().copied();
-    let mut kept: Vec<IpNetwork> = cidrs.filter(|cidr| Family::of_network(*cidr) == family).collect();
-    kept.push(multicast(family));
-    kept.sort_unstable();
-    kept.dedup();
+    let kept = not_to(masquerade, family);
     let source = masquerade.source.iter().find(|source| Family::of(**source) == family);
     let translation = source.map_or(Statement::Masquerade, |source| Statement::Snat(*source));
     let outside = Chain::new("outside")
@@ -41,7 +40,7 @@ pub fn table(network: &NetworkName, family: Family, masquerade: &Masquerade) -> 
         Table::new(family, masquerade_table(network), comment, sets, vec![outside.clone(), postrouting.clone()])
     };
     let plain = build(None)?;
-    build(Some(&fingerprint(&plain)))
+    build(Some(&fingerprint(&plain.to_string())))
 }
 
 /// The element that makes a pod's packets leave with the node's address.
@@ -50,9 +49,19 @@ pub fn element(address: IpAddr, owner: &str) -> Element {
     Element::new([Value::Addr(address)]).with_comment(owner)
 }
 
-/// Kept as the table's comment: tells whether rules that are there were made from the same config.
-fn fingerprint(table: &Table) -> String {
-    let digest = Sha256::digest(table.to_string());
+/// Where packets of pods go on as they are, besides to pods.
+fn not_to(masquerade: &Masquerade, family: Family) -> Vec<IpNetwork> {
+    let cidrs = masquerade.not_to.iter().copied();
+    let mut kept: Vec<IpNetwork> = cidrs.filter(|cidr| Family::of_network(*cidr) == family).collect();
+    kept.push(multicast(family));
+    kept.sort_unstable();
+    kept.dedup();
+    kept
+}
+
+/// Kept as a comment of what pods share: tells whether rules that are there were made from the same config.
+fn fingerprint(rules: &str) -> String {
+    let digest = Sha256::digest(rules);
     format!("podwire {}", BASE32HEX_NOPAD.encode(&digest[..10]).to_ascii_lowercase())
 }
 

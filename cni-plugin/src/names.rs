@@ -140,6 +140,22 @@ pub fn masquerade_table(network: &NetworkName) -> String {
     format!("{TABLE_PREFIX}{}-{label}", &name[..TABLE_NETWORK_MAX - label.len() - 1])
 }
 
+/// The longest name of a chain that iptables takes (`XT_EXTENSION_MAXNAMELEN` without the NUL).
+const CHAIN_NAME_MAX: usize = 28;
+
+/// The chain of a network's masquerade rules, where iptables has them.
+#[must_use]
+pub fn masquerade_chain(network: &NetworkName) -> String {
+    const PREFIX: &str = "PODWIRE-MASQ-";
+    let name = network.as_str();
+    let room = CHAIN_NAME_MAX - PREFIX.len();
+    if name.len() <= room {
+        return format!("{PREFIX}{name}");
+    }
+    let label = BASE32HEX_NOPAD.encode(&digest(&[name])[..5]).to_ascii_lowercase();
+    format!("{PREFIX}{}-{label}", &name[..room - label.len() - 1])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,5 +221,14 @@ mod tests {
         let table = masquerade_table(&long.parse().unwrap());
         assert_eq!(table.len(), TABLE_PREFIX.len() + TABLE_NETWORK_MAX);
         assert_ne!(table, masquerade_table(&format!("{long}n").parse().unwrap()));
+    }
+
+    #[test]
+    fn long_networks_have_chains_that_iptables_takes() {
+        assert_eq!(masquerade_chain(&"podnet".parse().unwrap()), "PODWIRE-MASQ-podnet");
+        let long = "n".repeat(16);
+        let chain = masquerade_chain(&long.parse().unwrap());
+        assert!(chain.len() == CHAIN_NAME_MAX && chain.starts_with("PODWIRE-MASQ-nnnnnn-"), "{chain}");
+        assert_ne!(chain, masquerade_chain(&format!("{long}n").parse().unwrap()));
     }
 }

@@ -10,7 +10,8 @@ use ipnetwork::IpNetwork;
 use macaddr::MacAddr6;
 use nft_model::Family;
 
-use crate::config::{Bandwidth, Config, Gateway, Guard};
+use crate::config::{Backend, Bandwidth, Config, Gateway, Guard};
+use crate::masquerade::iptables::{Frame, Member};
 use crate::names::{GUARD_TABLE, Names, masquerade_table};
 use crate::routes::{self, OtherDefault, gateway_for, host_prefix, plain_route};
 use crate::ruleset::{Placed, Rules};
@@ -37,8 +38,10 @@ pub struct Wiring {
     pub routes: Vec<cni_spec::Route>,
     /// Default routes that the pod has by another network.
     pub others: Vec<OtherDefault>,
-    /// The network's masquerade table, if it has one.
+    /// The network's masquerade table of nf_tables, if it has one.
     pub masquerade_table: Option<String>,
+    /// Its masquerade in iptables, if it has one.
+    pub masquerade_frame: Option<Frame>,
     /// What the pod may send.
     pub guard: Guard,
     /// Whether somebody may set the pod's hardware address after this plugin. The kernel then forgets all neighbours of
@@ -67,6 +70,9 @@ impl Wiring {
         if names.pod_mac == names.host_mac {
             return Err(Error::MacTaken { mac: lower(names.pod_mac) });
         }
+        let by = |iptables| {
+            config.masquerade.as_ref().filter(|masquerade| (masquerade.backend == Backend::Iptables) == iptables)
+        };
         Ok(Self {
             names,
             ifname: attachment.ifname.to_string(),
@@ -76,7 +82,8 @@ impl Wiring {
             gateways: BTreeMap::new(),
             routes: Vec::new(),
             others: Vec::new(),
-            masquerade_table: config.masquerade.as_ref().map(|_| masquerade_table(&attachment.network)),
+            masquerade_table: by(false).map(|_| masquerade_table(&attachment.network)),
+            masquerade_frame: by(true).map(|masquerade| Frame::new(&attachment.network, masquerade)),
             guard: config.guard,
             may_change_mac: config.guard == Guard::Addresses || config.guard == Guard::Strict && config.mac.is_some(),
             gateway: config.gateway,
@@ -168,6 +175,7 @@ impl Wiring {
         steps.extend(self.shapes());
         steps.push(Step::Carrier { place: Place::Host, link: self.names.host_link.clone() });
         steps.push(Step::Carrier { place: Place::Pod, link: self.ifname.clone() });
+        steps.extend(self.members().into_iter().map(Step::Masquerade));
         steps.extend(self.elements().into_iter().map(Step::Element));
         steps
     }
@@ -189,6 +197,13 @@ impl Wiring {
         routes::of_pod(&self.addresses, &self.routes, &self.others, self.names.table, |address| {
             self.gateway_of(address)
         })
+    }
+
+    /// The pod's addresses that are masqueraded by iptables.
+    #[must_use]
+    pub fn members(&self) -> Vec<Member> {
+        let member = |frame: &Frame| self.addresses.iter().map(|ip| frame.member(ip.ip(), &self.names.owner)).collect();
+        self.masquerade_frame.as_ref().map(member).unwrap_or_default()
     }
 
     /// What the pod has in sets of nf_tables.

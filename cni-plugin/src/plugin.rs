@@ -2,7 +2,7 @@
 
 use cni_spec::{AddRequest, CheckRequest, CniResult, DelRequest, GcRequest, Plugin, StatusRequest};
 
-use crate::{Error, add, check, del, gc, status};
+use crate::{Error, add, backend, check, del, gc, status};
 
 /// The CNI main plugin `podwire`.
 pub struct Podwire;
@@ -11,7 +11,11 @@ impl Plugin for Podwire {
     type Error = Error;
 
     fn about(&self) -> String {
-        format!("podwire {}: CNI main plugin, one routed veth pair per pod", env!("CARGO_PKG_VERSION"))
+        let node = backend::explain().join("\n  ");
+        format!(
+            "podwire {}: CNI main plugin, one routed veth pair per pod\nOn this node:\n  {node}",
+            env!("CARGO_PKG_VERSION")
+        )
     }
 
     fn add(&self, request: &AddRequest) -> Result<CniResult, Error> {

@@ -5,7 +5,7 @@ use std::fmt;
 use cni_spec::NetworkName;
 use nft_model::{Change, Element, Family, Table};
 
-use crate::config::{Config, Guard, Masquerade};
+use crate::config::{Backend, Config, Guard, Masquerade};
 use crate::{Error, guard, masquerade};
 
 /// What a config asks of nf_tables.
@@ -32,7 +32,8 @@ impl Rules {
     /// What this config asks for.
     #[must_use]
     pub fn of(config: &Config) -> Self {
-        Self { masquerade: config.masquerade.clone(), guarded: config.guard != Guard::Off }
+        let masquerade = config.masquerade.clone().filter(|masquerade| masquerade.backend != Backend::Iptables);
+        Self { masquerade, guarded: config.guard != Guard::Off }
     }
 
     /// Whether it asks for nothing.

@@ -10,6 +10,7 @@ use ipnetwork::IpNetwork;
 use macaddr::MacAddr6;
 
 use crate::config::Rate;
+use crate::masquerade::iptables::Member;
 use crate::ruleset::Placed;
 
 /// The turn of the rules that are made inside a pod: before the main table's, 32766, and after whatever else the pod may
@@ -128,6 +129,8 @@ pub enum Step {
         /// How fast.
         rate: Rate,
     },
+    /// An address of the pod is masqueraded by iptables.
+    Masquerade(Member),
     /// Something about the pod joins a set of nf_tables.
     Element(Placed),
 }
@@ -181,6 +184,7 @@ impl fmt::Display for Step {
                     "{exec}tc qdisc replace dev {link} root handle 1: tbf rate {rate}bps burst {burst}b limit {limit}b"
                 )
             }
+            Self::Masquerade(member) => write!(f, "{member}"),
             Self::Element(placed) => write!(f, "nft {placed}"),
         }
     }

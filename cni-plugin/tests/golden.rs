@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::IpAddr;
@@ -10,6 +11,7 @@ use std::path::Path;
 
 use cni_spec::{Attachment, CniResult, NetConf, SpecVersion};
 use nft_model::Family;
+use podwire::masquerade::iptables::Seen;
 use podwire::{Config, Guard, OtherDefault, Wiring, guard, masquerade};
 use serde_json::Value;
 
@@ -34,7 +36,13 @@ fn plan(case: &Path) -> String {
     let wiring = wiring.with_addresses(&leased).beside(others(case));
     text.push_str("\n# with the address\n");
     print(&mut text, &wiring.address_steps());
-    if let Some(rules) = &config.masquerade {
+    if let Some(frame) = &wiring.masquerade_frame {
+        text.push_str("\n# masquerade, as the first pod's iptables-restore and ip6tables-restore read it\n");
+        for family in Family::ALL {
+            let new: Vec<_> = wiring.members().into_iter().filter(|member| member.family() == family).collect();
+            text.push_str(&frame.addition(family, &Seen::new(&conf.name, BTreeMap::new()), &new));
+        }
+    } else if let Some(rules) = &config.masquerade {
         text.push_str("\n# masquerade, once for the network\n");
         for family in Family::ALL {
             let _ = writeln!(text, "{}", masquerade::table(&conf.name, family, rules).unwrap());

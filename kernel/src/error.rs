@@ -477,6 +477,15 @@ pub enum Error {
         /// How long it had, in seconds.
         seconds: u64,
     },
+    /// The file by which rules are changed in turn could not be opened or locked.
+    #[error("cannot lock {}, by which rules of iptables are changed in turn", .path.display())]
+    IptablesTurn {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The kernel did not give a table of iptables.
     #[error("cannot read table {table} of iptables")]
     IptablesRead {
@@ -485,11 +494,5 @@ pub enum Error {
         /// Why.
         #[source]
         source: io::Error,
-    },
-    /// A table of iptables looks like none.
-    #[error("cannot understand table {table} of iptables")]
-    IptablesDecode {
-        /// Its name.
-        table: String,
     },
 }

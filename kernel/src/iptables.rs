@@ -18,6 +18,7 @@ mod legacy;
 mod marks;
 mod run;
 mod tool;
+mod turn;
 
 use std::fmt;
 use std::time::Duration;
@@ -25,6 +26,7 @@ use std::time::Duration;
 pub use self::marks::{Marks, marks};
 pub use self::run::DEADLINE;
 pub use self::tool::Tool;
+pub use self::turn::Turn;
 
 /// How long a run waits for the lock of the legacy flavour, in seconds.
 pub const LOCK_SECONDS: u32 = 5;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 const PURE: &[&str] = &[
     "nft-model/src",
     "cni-plugin/src/diff.rs",
+    "cni-plugin/src/masquerade",
     "cni-plugin/src/masquerade.rs",
     "cni-plugin/src/names.rs",
     "cni-plugin/src/plan.rs",

@@ -40,19 +40,20 @@ pub struct Masquerade {
 /// What translates.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Backend {
-    /// Rules of our own tables.
+    /// Nothing was said: nftables where the kernel has it, iptables otherwise.
     #[default]
+    Any,
+    /// Tables of our own in nf_tables.
     Nftables,
+    /// Chains of our own in table nat of iptables, of the flavour that the node's administrator chose.
+    Iptables,
 }
 
 impl Masquerade {
     /// Nothing without `ipMasq`, but what is said besides has to be right all the same.
     pub(super) fn of(raw: Raw) -> Result<Option<Self>, CniError> {
-        if raw.ip_masq_backend.as_deref() == Some("iptables") {
-            let msg = "unsupported value: ipMasqBackend=\"iptables\": this plugin masquerades by \"nftables\" only";
-            return Err(CniError::new(cni_spec::ErrorCode::UnsupportedField, msg));
-        }
-        let backend = one_of("ipMasqBackend", raw.ip_masq_backend.as_deref(), &[("nftables", Backend::Nftables)])?;
+        let backends = [("nftables", Backend::Nftables), ("iptables", Backend::Iptables)];
+        let backend = one_of("ipMasqBackend", raw.ip_masq_backend.as_deref(), &backends)?;
         let not_to = networks("nonMasqueradeCIDRs", raw.non_masquerade_cidrs.as_deref().unwrap_or_default())?;
         let source = match raw.snat_source {
             None => Vec::new(),

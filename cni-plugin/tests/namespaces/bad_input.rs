@@ -26,7 +26,11 @@ fn bad_configs() {
             ),
             (json!({ "mtu": 60 }), 7, "invalid network config: mtu=60: must be 0, or 68 to 65535 bytes"),
             (json!({ "mtu": "big" }), 7, "invalid network config: mtu=\"big\": "),
-            (json!({ "ipMasqBackend": "iptables" }), 2, "unsupported value: ipMasqBackend=\"iptables\": "),
+            (
+                json!({ "ipMasqBackend": "ipvs" }),
+                7,
+                "invalid network config: ipMasqBackend=\"ipvs\": must be one of \"nftables\", \"iptables\"",
+            ),
             (
                 json!({ "nonMasqueradeCIDRs": ["10.0.0.0/8", "ten"] }),
                 7,

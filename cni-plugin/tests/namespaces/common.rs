@@ -226,11 +226,12 @@ pub fn traces() -> Traces {
     Traces(lines)
 }
 
-/// Files that plugins may leave; those of the ledger itself stay, and those of namespaces are the runtime's.
+/// Files that plugins may leave; those of the ledger itself and locks stay, and those of namespaces are the runtime's.
 fn files_below(folder: &Path, lines: &mut BTreeSet<String>) {
     // The reference IPAM plugins keep files there.
-    const NOT_OURS: [&str; 3] = ["/run/netns", "/run/strace", "/var/lib/cni"];
-    const LEDGER: [&str; 5] = [
+    const NOT_OURS: [&str; 4] = ["/run/netns", "/run/strace", "/run/xtables.lock", "/var/lib/cni"];
+    const KEPT: [&str; 6] = [
+        "/run/podwire/iptables.lock",
         "/run/podwire/ipam/ledger",
         "/run/podwire/ipam/lock",
         "/run/podwire/ipam/generation",
@@ -243,7 +244,7 @@ fn files_below(folder: &Path, lines: &mut BTreeSet<String>) {
         let name = path.display().to_string();
         // What host-local keeps for the next allocation.
         let kept = name.starts_with("/var/lib/cni/networks/") && (name.ends_with("/lock") || name.contains("/last_"));
-        if kept || NOT_OURS.iter().chain(&LEDGER).any(|start| name.starts_with(start)) {
+        if kept || NOT_OURS.iter().chain(&KEPT).any(|start| name.starts_with(start)) {
             continue;
         }
         if path.is_dir() {

@@ -8,6 +8,8 @@ mod bandwidth;
 mod chained;
 mod common;
 mod delegated;
+#[macro_use]
+mod flavour;
 mod frames;
 mod hostile;
 mod ill_fate;
@@ -15,6 +17,7 @@ mod inspect;
 mod keys;
 mod log;
 mod masquerade;
+mod masquerade_iptables;
 mod networks;
 mod residue;
 mod reuse;

@@ -8,7 +8,7 @@ use serde_json::json;
 
 /// A machine on the node's wire that has addresses inside and outside of `nonMasqueradeCIDRs`, and knows the way
 /// back to pods only by the node.
-fn outside_machine() -> NetNs {
+pub fn outside_machine() -> NetNs {
     let outside = kernel::netns::create_named("/run/netns/outside").unwrap();
     text("ip", &["link", "add", "uplink", "type", "veth", "peer", "name", "wire", "netns", "outside"]);
     for arguments in [
@@ -33,7 +33,7 @@ fn outside_machine() -> NetNs {
     outside
 }
 
-fn address(text: &str) -> IpAddr {
+pub fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 

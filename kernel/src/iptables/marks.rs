@@ -1,6 +1,7 @@
 //! The comments of rules, read from the kernel.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use nft_model::Family;
 
@@ -21,9 +22,10 @@ pub fn marks(family: Family, flavour: Flavour, table: &str, chains: &[&str]) -> 
         Flavour::Nft => nft_marks(family, table, chains)?,
         Flavour::Legacy => match legacy::table(family, table) {
             Ok(None) => Marks::new(),
-            Ok(Some(found)) => {
-                blob::marks(family, &found).ok_or_else(|| Error::IptablesDecode { table: table.to_owned() })?
-            }
+            Ok(Some(found)) => blob::marks(family, &found).ok_or_else(|| {
+                let source = io::Error::new(io::ErrorKind::InvalidData, "it looks like no table");
+                Error::IptablesRead { table: table.to_owned(), source }
+            })?,
             Err(source) => return Err(Error::IptablesRead { table: table.to_owned(), source }),
         },
     };

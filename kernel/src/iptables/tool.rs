@@ -125,9 +125,11 @@ impl Tool {
     /// Runs the program by way of the `iptables` crate, whose runs have no deadline: so it is given up, not waited for.
     /// A question changes nothing whenever it is answered.
     fn ask(&self, table: &str, question: &str) -> Result<Output> {
-        // The crate finds the program by PATH and takes only a name that never ends.
-        let cmd = command(self.family, Some(self.flavour));
-        let cmd = if search(cmd, None).is_ok() { cmd } else { command(self.family, None) };
+        let of_flavour = search(command(self.family, Some(self.flavour)), None);
+        let asked = of_flavour.or_else(|_| search(command(self.family, None), None))?;
+        // The crate would find a name by the caller's PATH, which may be missing, and takes only what never ends: some
+        // bytes for each question of a process that does not live long.
+        let cmd: &'static str = asked.to_string_lossy().into_owned().leak();
         let (table, question) = (table.to_owned(), format!("--wait {LOCK_SECONDS} {question}"));
         let (sender, answer) = mpsc::channel();
         let asking = thread::Builder::new().spawn(move || {

@@ -1,0 +1,157 @@
+//! Masquerade by iptables: read in this process, changed by one `iptables-restore` for each family.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use cni_spec::{Attachment, NetworkName, ValidAttachments};
+use kernel::iptables::{Flavour, Tool, Turn, marks};
+use nft_model::Family;
+
+use crate::Error;
+use crate::diff::Difference;
+use crate::masquerade::iptables::{self as rules, Frame, Member, Owned, Seen};
+
+/// What processes of this plugin, and of `podwire-portmap`, take in turn, because rules are removed by number.
+const TURNS: &str = "/run/podwire/iptables.lock";
+
+/// Adds the rules of an attachment. What it or its addresses have in the other flavour goes: packets meet both.
+///
+/// # Errors
+/// [`Error::Step`], also if there is no iptables; [`Error::Observe`].
+pub fn add(frame: &Frame, members: &[Member]) -> Result<(), Error> {
+    let turn = Turn::take(Path::new(TURNS)).map_err(|source| step(words(members), source))?;
+    for family in Family::ALL {
+        let new: Vec<Member> = members.iter().filter(|member| member.family() == family).cloned().collect();
+        if new.is_empty() {
+            continue;
+        }
+        let failed = |source| step(words(&new), source);
+        let tool = Tool::find(family, None).map_err(failed)?;
+        let seen = see(frame.network(), family, tool.flavour())?;
+        tool.restore_under(turn.as_fd(), &frame.addition(family, &seen, &new)).map_err(failed)?;
+        let replaced = |rule: &Owned| new.iter().any(|one| one.owner == rule.owner || one.address == rule.address);
+        for flavour in Flavour::ALL.into_iter().filter(|flavour| *flavour != tool.flavour()) {
+            remove_in(frame.network(), family, flavour, &turn, &replaced)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes what an attachment has, in both families and flavours; that nothing is there is as good.
+///
+/// # Errors
+/// [`Error::Step`], [`Error::Observe`]; all that could be removed is.
+pub fn remove(network: &NetworkName, owner: &str) -> Result<(), Error> {
+    remove_where(network, &|rule| rule.owner == owner)
+}
+
+/// Removes what belongs to no valid attachment of the network.
+///
+/// # Errors
+/// As [`remove`].
+pub fn gc(network: &NetworkName, valid: &ValidAttachments) -> Result<(), Error> {
+    remove_where(network, &|rule| {
+        let owner = rule.owner.parse().ok();
+        owner.is_some_and(|attachment: Attachment| attachment.network == *network && !valid.contains(&attachment))
+    })
+}
+
+/// How the rules differ from what the attachment needs.
+///
+/// # Errors
+/// [`Error::Observe`].
+pub fn differences(frame: &Frame, members: &[Member], owner: &str) -> Result<Vec<Difference>, Error> {
+    let mut all = Vec::new();
+    for family in Family::ALL {
+        let own: Vec<Member> = members.iter().filter(|member| member.family() == family).cloned().collect();
+        if own.is_empty() {
+            continue;
+        }
+        let program = rules::program(family);
+        let unreadable = |source| Error::Observe { what: format!("table nat of {program}"), source };
+        let tool = Tool::find(family, None).map_err(unreadable)?;
+        let found: Vec<String> = tool.list("nat").map_err(unreadable)?.iter().map(|line| plain(line)).collect();
+        let expected = frame.listing(family, &own);
+        let commands = |line: &String| format!("{program} -t nat {line}");
+        for line in expected.iter().filter(|line| !found.contains(&plain(line))) {
+            all.push(Difference { expected: commands(line), found: "no such rule".to_owned() });
+        }
+        let expected: Vec<String> = expected.iter().map(|line| plain(line)).collect();
+        let mark = format!("--comment {owner} ");
+        let is_stray = |line: &&String| line.contains(&mark) || rules::is_shared(frame.network(), line);
+        for line in found.iter().filter(|line| !expected.contains(line)).filter(is_stray) {
+            let expected = format!("no `{program} -t nat {line}`");
+            all.push(Difference { expected, found: "that rule".to_owned() });
+        }
+        // Whoever comes first decides, so all must be there in their order.
+        let in_order: Vec<&String> = found.iter().filter(|line| expected.contains(line)).collect();
+        let of_chain = |lines: &[&String]| -> Vec<String> {
+            let is_of_network = |line: &&&String| rules::is_of_network(frame.network(), line);
+            lines.iter().filter(is_of_network).map(|line| (*line).clone()).collect()
+        };
+        let (wanted, there) = (of_chain(&expected.iter().collect::<Vec<_>>()), of_chain(&in_order));
+        if wanted.len() == there.len() && wanted != there {
+            all.push(Difference { expected: wanted.join("; "), found: format!("another order: {}", there.join("; ")) });
+        }
+    }
+    Ok(all)
+}
+
+/// Whether an ADD would find the programs it needs.
+///
+/// # Errors
+/// [`Error::Step`].
+pub fn is_usable() -> Result<(), Error> {
+    Tool::find(Family::Ip, None).map(drop).map_err(|source| step("iptables-restore --noflush".to_owned(), source))
+}
+
+/// Most nodes have nothing here: then nothing is looked at, and no lock is made.
+fn remove_where(network: &NetworkName, is_gone: &dyn Fn(&Owned) -> bool) -> Result<(), Error> {
+    let locked = |source| step("iptables-restore --noflush".to_owned(), source);
+    let Some(turn) = Turn::take_if_ever(Path::new(TURNS)).map_err(locked)? else { return Ok(()) };
+    let mut errors = Vec::new();
+    for family in Family::ALL {
+        for flavour in Flavour::ALL {
+            errors.extend(remove_in(network, family, flavour, &turn, is_gone).err());
+        }
+    }
+    Error::all_of(errors)
+}
+
+fn remove_in(
+    network: &NetworkName,
+    family: Family,
+    flavour: Flavour,
+    turn: &Turn,
+    is_gone: &dyn Fn(&Owned) -> bool,
+) -> Result<(), Error> {
+    let seen = see(network, family, flavour)?;
+    let Some(text) = seen.removal(is_gone).filter(|_| !seen.is_empty()) else { return Ok(()) };
+    let words = || {
+        let lines = text.lines().filter(|line| line.starts_with('-'));
+        lines.map(|line| format!("{} -t nat {line}", rules::program(family))).collect::<Vec<_>>().join("; ")
+    };
+    let tool = Tool::of_flavour(family, flavour, None).map_err(|source| step(words(), source))?;
+    tool.restore_under(turn.as_fd(), &text).map_err(|source| step(words(), source))
+}
+
+fn see(network: &NetworkName, family: Family, flavour: Flavour) -> Result<Seen, Error> {
+    let chains = Seen::chains(network);
+    let found = marks(family, flavour, "nat", &chains.each_ref().map(String::as_str));
+    let unreadable =
+        |source| Error::Observe { what: format!("table nat of {} ({flavour})", rules::program(family)), source };
+    Ok(Seen::new(network, found.map_err(unreadable)?))
+}
+
+fn words(members: &[Member]) -> String {
+    members.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+fn step(step: String, source: kernel::Error) -> Error {
+    Error::Step { step, source }
+}
+
+/// A rule without quotes, which iptables prints only where it must.
+fn plain(line: &str) -> String {
+    line.replace('"', "")
+}

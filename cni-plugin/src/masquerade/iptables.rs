@@ -1,0 +1,379 @@
+//! The masquerade of a network in the words of iptables: the text that one `iptables-restore --noflush` turns table nat
+//! from what was seen into what is wanted by.
+//!
+//! There are no sets, so a pod is two rules: one in the chain of all pods leads packets from its address into the chain of
+//! its network, and one there lets packets to its address go on as they are. Behind those of pods the network's chain has
+//! the rules that depend on the config alone. A pod's rule has two comments, its owner and its address; the others have a
+//! fingerprint of all of them, which tells whether they were made from the same config.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write};
+use std::net::IpAddr;
+
+use cni_spec::{Attachment, NetworkName};
+use ipnetwork::IpNetwork;
+use nft_model::Family;
+
+use super::{fingerprint, not_to};
+use crate::config::Masquerade;
+use crate::names::masquerade_chain;
+
+/// The chain that packets meet: of all pods of all networks.
+pub const PODS: &str = "PODWIRE-PODS";
+
+/// Where it is called. Behind what is there already, as with the reference: an administrator's exceptions come first.
+pub const HOOK: &str = "POSTROUTING";
+
+/// The comment of the rule that calls it.
+const HOOKED: &str = "podwire-masq";
+
+/// The comments of each rule of some chains, in order; without chains that are empty.
+type Comments = BTreeMap<String, Vec<Vec<String>>>;
+
+/// What pods of a network share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    network: NetworkName,
+    masquerade: Masquerade,
+}
+
+/// A pod's address in a network that is masqueraded. Prints as the commands that add its rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// The chain of its network.
+    pub chain: String,
+    /// Whose packets.
+    pub address: IpAddr,
+    /// `NETWORK CONTAINERID IFNAME`.
+    pub owner: String,
+}
+
+/// What there is of one family in one flavour.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    network: NetworkName,
+    chain: String,
+    comments: Comments,
+}
+
+/// A rule of a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owned {
+    /// Whose it is.
+    pub owner: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// From 1, as `-D` takes it.
+    number: usize,
+}
+
+impl Frame {
+    /// That of a network.
+    #[must_use]
+    pub fn new(network: &NetworkName, masquerade: &Masquerade) -> Self {
+        Self { network: network.clone(), masquerade: masquerade.clone() }
+    }
+
+    /// The network.
+    #[must_use]
+    pub fn network(&self) -> &NetworkName {
+        &self.network
+    }
+
+    /// A pod's address in it.
+    #[must_use]
+    pub fn member(&self, address: IpAddr, owner: &str) -> Member {
+        Member { chain: masquerade_chain(&self.network), address, owner: owner.to_owned() }
+    }
+
+    /// What adds these, of one family. What an owner or an address has from before goes: the address is theirs by the
+    /// ledger, so whatever else has it is a leftover. Other pods of the network stay, also where its chain was flushed.
+    #[must_use]
+    pub fn addition(&self, family: Family, seen: &Seen, new: &[Member]) -> String {
+        let is_gone = |rule: &Owned| new.iter().any(|one| one.owner == rule.owner || one.address == rule.address);
+        let mut lines = Vec::new();
+        if seen.rules(PODS).is_empty() {
+            lines.push(format!(":{PODS} - [0:0]"));
+        }
+        let rules = self.rules(family);
+        let mark = self.mark(family);
+        let unowned: Vec<_> = seen.rules(&seen.chain).iter().filter(|comments| !is_owned(comments)).collect();
+        let is_whole = unowned.len() == rules.len() && unowned.iter().all(|comments| ***comments == [mark.clone()]);
+        if is_whole {
+            lines.extend(deletions(&seen.chain, &seen.owned(&seen.chain), is_gone));
+        } else {
+            lines.push(format!(":{} - [0:0]", seen.chain));
+            let stay = seen.members().into_iter().filter(|rule| !is_gone(rule));
+            lines.extend(stay.map(|rule| format!("-A {}", self.member(rule.address, &rule.owner).rule_of_target())));
+            lines.extend(rules.iter().map(|rule| format!("-A {rule}")));
+        }
+        lines.extend(deletions(PODS, &seen.owned(PODS), is_gone));
+        if seen.hooks() == 0 {
+            lines.push(format!("-A {}", hook()));
+        }
+        for (index, member) in new.iter().enumerate() {
+            lines.push(format!("-A {}", member.rule_of_sender()));
+            let rule = member.rule_of_target();
+            let rule = rule.strip_prefix(seen.chain.as_str()).unwrap_or(&rule);
+            lines.push(format!("-I {} {}{rule}", seen.chain, index + 1));
+        }
+        restored(&lines)
+    }
+
+    /// Every rule that these need, as `iptables -S` lists it: what is called, what leads there, and the network's own in
+    /// their order.
+    #[must_use]
+    pub fn listing(&self, family: Family, members: &[Member]) -> Vec<String> {
+        let rules = [hook()]
+            .into_iter()
+            .chain(members.iter().map(Member::rule_of_sender))
+            .chain(members.iter().map(Member::rule_of_target));
+        rules.chain(self.rules(family)).map(|rule| format!("-A {rule}")).collect()
+    }
+
+    /// The rules of the network's chain that are no pod's, each with the chain before it.
+    fn rules(&self, family: Family) -> Vec<String> {
+        let mark = self.mark(family);
+        let chain = masquerade_chain(&self.network);
+        let rule = |(matched, target): (String, String)| {
+            format!("{chain} {matched}-m comment --comment \"{mark}\" -j {target}")
+        };
+        self.verdicts(family).into_iter().map(rule).collect()
+    }
+
+    fn verdicts(&self, family: Family) -> Vec<(String, String)> {
+        let kept = not_to(&self.masquerade, family).into_iter();
+        let kept = kept.map(|cidr| (destination(cidr), "RETURN".to_owned()));
+        let source = self.masquerade.source.iter().find(|source| Family::of(**source) == family);
+        let target = source.map_or("MASQUERADE".to_owned(), |source| format!("SNAT --to-source {source}"));
+        kept.chain([(String::new(), target)]).collect()
+    }
+
+    fn mark(&self, family: Family) -> String {
+        fingerprint(&format!("{family} {:?}", self.verdicts(family)))
+    }
+}
+
+impl Member {
+    /// The family of its address.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        Family::of(self.address)
+    }
+
+    fn rule_of_sender(&self) -> String {
+        format!("{PODS} -s {} {} -j {}", IpNetwork::from(self.address), self.comments(), self.chain)
+    }
+
+    fn rule_of_target(&self) -> String {
+        format!("{} -d {} {} -j RETURN", self.chain, IpNetwork::from(self.address), self.comments())
+    }
+
+    fn comments(&self) -> String {
+        format!("-m comment --comment \"{}\" -m comment --comment \"{}\"", self.owner, self.address)
+    }
+}
+
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let program = program(self.family());
+        write!(f, "{program} -t nat -A {}; {program} -t nat -I {}", self.rule_of_sender(), self.rule_of_target())
+    }
+}
+
+impl Seen {
+    /// What the chains that [`Seen::chains`] names have.
+    #[must_use]
+    pub fn new(network: &NetworkName, comments: Comments) -> Self {
+        Self { network: network.clone(), chain: masquerade_chain(network), comments }
+    }
+
+    /// Where a network's rules are.
+    #[must_use]
+    pub fn chains(network: &NetworkName) -> [String; 3] {
+        [HOOK.to_owned(), PODS.to_owned(), masquerade_chain(network)]
+    }
+
+    /// Whether there is nothing of the network's, nor what leads to it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rules(PODS).is_empty() && self.rules(&self.chain).is_empty() && self.hooks() == 0
+    }
+
+    /// The rules of the network's pods, one for each address.
+    #[must_use]
+    pub fn members(&self) -> Vec<Owned> {
+        let mut members = self.owned(&self.chain);
+        for rule in self.owned(PODS).into_iter().filter(|rule| network_of(&rule.owner).as_ref() == Some(&self.network))
+        {
+            if !members.iter().any(|one| (&one.owner, one.address) == (&rule.owner, rule.address)) {
+                members.push(rule);
+            }
+        }
+        members
+    }
+
+    /// What removes the pods' rules that `is_gone` says yes to, and with the last of them what they shared. `None` if
+    /// there is nothing to do.
+    #[must_use]
+    pub fn removal(&self, is_gone: impl Fn(&Owned) -> bool) -> Option<String> {
+        let mut lines = Vec::new();
+        let (of_all, of_network) = (self.owned(PODS), self.owned(&self.chain));
+        lines.extend(deletions(PODS, &of_all, &is_gone));
+        lines.extend(deletions(&self.chain, &of_network, &is_gone));
+        // Rules that are nobody's keep nothing; a chain that something leads to cannot go.
+        let mut unused = Vec::new();
+        if self.members().iter().all(&is_gone) && !self.rules(&self.chain).is_empty() {
+            unused.push(self.chain.as_str());
+        }
+        if of_all.iter().all(&is_gone) && (!self.rules(PODS).is_empty() || self.hooks() > 0) {
+            lines.extend((0..self.hooks()).map(|_| format!("-D {}", hook())));
+            unused.insert(0, PODS);
+        }
+        // A chain is made before it is emptied and deleted: whether an empty one is there was not to be seen.
+        for (action, end) in [(":", " - [0:0]"), ("-F ", ""), ("-X ", "")] {
+            lines.extend(unused.iter().map(|chain| format!("{action}{chain}{end}")));
+        }
+        (!lines.is_empty()).then(|| restored(&lines))
+    }
+
+    fn rules(&self, chain: &str) -> &[Vec<String>] {
+        self.comments.get(chain).map_or(&[], Vec::as_slice)
+    }
+
+    fn hooks(&self) -> usize {
+        self.rules(HOOK).iter().filter(|comments| **comments == [HOOKED]).count()
+    }
+
+    fn owned(&self, chain: &str) -> Vec<Owned> {
+        let owned = |(index, comments): (usize, &Vec<String>)| {
+            let [owner, address] = comments.as_slice() else { return None };
+            Some(Owned { owner: owner.clone(), address: address.parse().ok()?, number: index + 1 })
+        };
+        self.rules(chain).iter().enumerate().filter_map(owned).collect()
+    }
+}
+
+/// Whether a rule, as `iptables -S` lists it, is in the network's chain.
+#[must_use]
+pub fn is_of_network(network: &NetworkName, line: &str) -> bool {
+    line.starts_with(&format!("-A {} ", masquerade_chain(network)))
+}
+
+/// Whether it is one there that is no pod's.
+#[must_use]
+pub fn is_shared(network: &NetworkName, line: &str) -> bool {
+    is_of_network(network, line) && line.matches("--comment ").count() < 2
+}
+
+/// The program that lists a family's rules.
+#[must_use]
+pub fn program(family: Family) -> &'static str {
+    match family {
+        Family::Ip => "iptables",
+        Family::Ip6 => "ip6tables",
+    }
+}
+
+fn hook() -> String {
+    format!("{HOOK} -m comment --comment \"{HOOKED}\" -j {PODS}")
+}
+
+/// iptables lists nothing for all addresses.
+fn destination(cidr: IpNetwork) -> String {
+    if cidr.prefix() == 0 { String::new() } else { format!("-d {cidr} ") }
+}
+
+fn is_owned(comments: &[String]) -> bool {
+    comments.len() == 2
+}
+
+fn network_of(owner: &str) -> Option<NetworkName> {
+    owner.parse().ok().map(|attachment: Attachment| attachment.network)
+}
+
+/// By number, the last one first, so that each is still right when its turn comes.
+fn deletions(chain: &str, rules: &[Owned], is_gone: impl Fn(&Owned) -> bool) -> Vec<String> {
+    rules.iter().rev().filter(|rule| is_gone(rule)).map(|rule| format!("-D {chain} {}", rule.number)).collect()
+}
+
+fn restored(lines: &[String]) -> String {
+    let mut text = "*nat\n".to_owned();
+    for line in lines {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{line}");
+    }
+    text + "COMMIT\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network() -> NetworkName {
+        "podnet".parse().unwrap()
+    }
+
+    fn frame() -> Frame {
+        Frame::new(&network(), &Masquerade::default())
+    }
+
+    fn seen(chains: &[(&str, &[&[&str]])]) -> Seen {
+        let rule = |comments: &&[&str]| comments.iter().map(|comment| (*comment).to_owned()).collect();
+        let chain = |(name, rules): &(&str, &[&[&str]])| ((*name).to_owned(), rules.iter().map(rule).collect());
+        Seen::new(&network(), chains.iter().map(chain).collect())
+    }
+
+    const CHAIN: &str = "PODWIRE-MASQ-podnet";
+    const ONE: [&str; 2] = ["podnet c1 eth0", "10.244.1.2"];
+    const TWO: [&str; 2] = ["podnet c2 eth0", "10.244.1.3"];
+    const ELSEWHERE: [&str; 2] = ["other c3 eth0", "10.9.0.4"];
+
+    fn of_owner(owner: &str) -> impl Fn(&Owned) -> bool {
+        move |rule| rule.owner == owner
+    }
+
+    #[test]
+    fn the_last_pod_takes_the_chains_along() {
+        let mark = frame().mark(Family::Ip);
+        let shared: &[&str] = &[&mark];
+        let all = seen(&[(HOOK, &[&[HOOKED]]), (PODS, &[&ONE, &TWO]), (CHAIN, &[&TWO, &ONE, shared, shared])]);
+        let expected = format!("*nat\n-D {PODS} 2\n-D {CHAIN} 1\nCOMMIT\n");
+        assert_eq!(all.removal(of_owner(TWO[0])), Some(expected));
+        let last = seen(&[(HOOK, &[&["x"], &[HOOKED]]), (PODS, &[&ONE]), (CHAIN, &[&ONE, shared, shared])]);
+        let text = last.removal(of_owner(ONE[0])).unwrap();
+        for line in [&format!("-D {HOOK} -m comment"), &format!("-X {PODS}"), &format!("-X {CHAIN}")] {
+            assert!(text.contains(line.as_str()), "{line}: {text}");
+        }
+        assert_eq!(all.removal(of_owner("podnet c9 eth0")), None);
+    }
+
+    #[test]
+    fn another_networks_pods_keep_what_all_share() {
+        let all = seen(&[(HOOK, &[&[HOOKED]]), (PODS, &[&ONE, &ELSEWHERE]), (CHAIN, &[&ONE])]);
+        let text = all.removal(of_owner(ONE[0])).unwrap();
+        assert!(text.contains(&format!("-X {CHAIN}")) && !text.contains(&format!("-X {PODS}")), "{text}");
+        assert!(!text.contains(HOOK), "{text}");
+    }
+
+    #[test]
+    fn what_is_left_of_an_owner_or_an_address_is_replaced() {
+        let mark = frame().mark(Family::Ip);
+        let shared: &[&str] = &[&mark];
+        let all = seen(&[(HOOK, &[&[HOOKED]]), (PODS, &[&ONE, &TWO]), (CHAIN, &[&ONE, &TWO, shared, shared])]);
+        let member = frame().member("10.244.1.2".parse().unwrap(), "podnet c4 eth0");
+        let text = frame().addition(Family::Ip, &all, &[member]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[1..3], [format!("-D {CHAIN} 1"), format!("-D {PODS} 1")]);
+        assert_eq!(lines.len(), 6, "{text}");
+    }
+
+    #[test]
+    fn a_flushed_chain_is_filled_again() {
+        let all = seen(&[(HOOK, &[&[HOOKED]]), (PODS, &[&ONE, &ELSEWHERE])]);
+        let member = frame().member("10.244.1.3".parse().unwrap(), TWO[0]);
+        let text = frame().addition(Family::Ip, &all, &[member]);
+        assert!(text.contains("-A PODWIRE-MASQ-podnet -d 10.244.1.2/32"), "{text}");
+        assert!(!text.contains("10.9.0.4") && text.contains("-j MASQUERADE"), "{text}");
+    }
+}

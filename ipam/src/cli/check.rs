@@ -9,6 +9,7 @@ use super::exit::{Exit, Stop, with_causes};
 use super::finding::{self, Finding, Kind, Severity};
 use super::format::Output;
 use super::networks::Configured;
+use super::overlap;
 use super::terminal::Terminal;
 use super::view::View;
 use crate::operation::Contents;
@@ -44,7 +45,9 @@ pub(super) fn findings(ledger: &Ledger, view: &View, configured: &Configured) ->
     found.extend(copies(ledger, view));
     found.extend(pending(ledger));
     found.extend(reservations(ledger, view));
-    found.extend(history::read(ledger.state_dir()).garbage.into_iter().map(|garbage| {
+    let history = history::read(ledger.state_dir());
+    found.extend(overlap::findings(ledger, view, &history.events, configured));
+    found.extend(history.garbage.into_iter().map(|garbage| {
         let place = format!("{}:{}", garbage.path.display(), garbage.number);
         Finding::new(Severity::Warning, Kind::Garbage, place, garbage.problem)
             .fix("none needed: the line is left out, and the others are read")

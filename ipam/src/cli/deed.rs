@@ -7,9 +7,9 @@ use jiff::Timestamp;
 
 use super::exit::Stop;
 use super::terminal::Terminal;
-use crate::Ledger;
 use crate::event::Cause;
 use crate::history::{self, Deed, Outcome};
+use crate::{Ledger, clock};
 
 /// Options of commands that change something.
 #[derive(Debug, Clone, Default, Args)]
@@ -31,7 +31,8 @@ impl Doing {
         Cause { reason: self.reason.clone(), ..Cause::of_this_process(command) }
     }
 
-    /// Does it, and writes down what came of it. `about` are addresses, CIDRs, files.
+    /// Writes down what is to be done, does it, and writes down what came of it: who is killed in between has left a
+    /// line. `about` are addresses, CIDRs, files.
     pub fn record<T>(
         &self,
         ledger: &Ledger,
@@ -40,16 +41,23 @@ impl Doing {
         about: Vec<String>,
         deed: impl FnOnce(&mut Terminal<'_>) -> Result<T, Stop>,
     ) -> Result<T, Stop> {
+        let (id, at, by) = (clock::unique_name()?, Timestamp::now(), self.cause(command));
+        let command = command.to_owned();
+        let mut line = Deed { id, at, command, outcome: Outcome::Begun, about, by, login_uid: login_uid() };
+        note(ledger, terminal, &line)?;
         let result = deed(terminal);
-        let outcome = if result.is_ok() { Outcome::Done } else { Outcome::Failed };
-        let (at, by) = (Timestamp::now(), self.cause(command));
-        let deed = Deed { at, command: command.to_owned(), outcome, about, by, login_uid: login_uid() };
-        if let Err(error) = history::note(ledger.state_dir(), &deed) {
-            let file = history::file(ledger.state_dir());
-            terminal.note(&format!("note: this could not be written into {}: {error}", file.display()))?;
-        }
+        line.at = Timestamp::now();
+        line.outcome = if result.is_ok() { Outcome::Done } else { Outcome::Failed };
+        note(ledger, terminal, &line)?;
         result
     }
+}
+
+/// A history that cannot be written keeps nobody from mending things.
+fn note(ledger: &Ledger, terminal: &mut Terminal<'_>, line: &Deed) -> Result<(), Stop> {
+    let Err(error) = history::note(ledger.state_dir(), line) else { return Ok(()) };
+    let file = history::file(ledger.state_dir());
+    terminal.note(&format!("note: this could not be written into {}: {error}", file.display()))
 }
 
 /// Who logged in, also behind sudo (proc_pid_loginuid(5)). None for services, and where the kernel does not tell.

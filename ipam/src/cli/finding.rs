@@ -79,6 +79,10 @@ pub(super) enum Kind {
     Garbage,
     /// A damaged ledger was put aside.
     Quarantined,
+    /// Two ledgers that do not know of each other lease the same addresses.
+    Overlap,
+    /// host-local has leased it to a pod that the ledger does not know.
+    HeldByHostLocal,
 }
 
 impl Finding {

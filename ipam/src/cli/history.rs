@@ -1,5 +1,6 @@
 //! `ipam history`.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
@@ -100,7 +101,7 @@ pub(super) enum Ending {
 pub(super) struct DeedEntry {
     at: Timestamp,
     command: String,
-    /// `done` or `failed`.
+    /// `done` or `failed`; `begun` if nobody has written down what came of it: it is under way, or was killed.
     outcome: String,
     /// Addresses, CIDRs, files.
     about: Vec<String>,
@@ -121,7 +122,7 @@ impl History {
         }
         if self.deeds {
             let entries: Vec<DeedEntry> =
-                history.deeds.iter().filter(|deed| self.takes(deed.at)).map(Into::into).collect();
+                once(history.deeds).iter().filter(|deed| self.takes(deed.at)).map(Into::into).collect();
             if entries.is_empty() && self.output.is_for_people() {
                 terminal.note(&format!("nobody has done anything, says {}", ledger.state_dir().display()))?;
             }
@@ -199,6 +200,23 @@ fn entry(tenancy: &Tenancy, address: IpAddr) -> Entry {
     }
 }
 
+/// Each deed once, as its last line has it, at the place of its first.
+fn once(lines: Vec<Deed>) -> Vec<Deed> {
+    let mut places: BTreeMap<String, usize> = BTreeMap::new();
+    let mut deeds: Vec<Deed> = Vec::new();
+    for line in lines {
+        let place = if line.id.is_empty() { None } else { places.insert(line.id.clone(), deeds.len()) };
+        match place.and_then(|place| Some((place, deeds.get_mut(place)?))) {
+            Some((place, deed)) => {
+                places.insert(line.id.clone(), place);
+                *deed = line;
+            }
+            None => deeds.push(line),
+        }
+    }
+    deeds
+}
+
 impl From<End> for Ending {
     fn from(end: End) -> Self {
         match end {
@@ -223,6 +241,7 @@ impl From<&Deed> for DeedEntry {
             at: deed.at,
             command: deed.command.clone(),
             outcome: match deed.outcome {
+                history::Outcome::Begun => "begun".to_owned(),
                 history::Outcome::Done => "done".to_owned(),
                 history::Outcome::Failed => "failed".to_owned(),
             },

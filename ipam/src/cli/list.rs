@@ -1,5 +1,6 @@
 //! `ipam list`.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -134,9 +135,8 @@ impl List {
 
 /// Whoever finds nothing may have looked in the wrong place.
 fn note_elsewhere(ledger: &Ledger, conf_dir: &Path, terminal: &mut Terminal<'_>) -> Result<(), Stop> {
-    let mut elsewhere = Configured::ours(conf_dir).ledgers;
-    elsewhere.retain(|dir| dir != ledger.dir());
-    elsewhere.dedup();
+    let ledgers = Configured::ours(conf_dir).ledgers;
+    let elsewhere: BTreeSet<&Path> = ledgers.iter().map(Ledger::dir).filter(|dir| *dir != ledger.dir()).collect();
     for dir in elsewhere {
         let (dir, conf_dir) = (dir.display(), conf_dir.display());
         terminal.note(&format!("note: a config in {conf_dir} keeps its ledger elsewhere: ipam list --dir {dir}"))?;

@@ -1,7 +1,8 @@
 //! The command `ipam`.
 
+use std::collections::BTreeSet;
 use std::io::{self, BufRead, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ mod list;
 mod map;
 pub(crate) mod metrics;
 mod networks;
+mod overlap;
 mod palette;
 mod pools;
 mod release;
@@ -43,6 +45,7 @@ mod view;
 mod watch;
 
 use exit::{Exit, Stop};
+use networks::Configured;
 use terminal::{Colour, Terminal};
 
 const EXIT_CODES: &str = "\
@@ -65,15 +68,15 @@ struct Cli {
     /// The ledger's folder: "dataDir" of the network config.
     #[arg(long, global = true, help_heading = "Global", value_name = "DIR", default_value = Ledger::DEFAULT_DIR)]
     dir: PathBuf,
-    /// The folder of history and reservations: "stateDir" of the network config. Default: /var/lib/podwire, or DIR
-    /// if --dir is given.
+    /// The folder of history and reservations. Default: "stateDir" of the network config whose ledger this is; if there
+    /// is none, /var/lib/podwire, or DIR if --dir is given.
     #[arg(long, global = true, help_heading = "Global", value_name = "DIR")]
     state_dir: Option<PathBuf>,
     /// The folder of network configs.
     #[arg(long, global = true, help_heading = "Global", value_name = "DIR", default_value = networks::CONF_DIR)]
     conf_dir: PathBuf,
     /// How long to wait while a plugin works with the ledger.
-    #[arg(long, global = true, help_heading = "Global", value_name = "SECONDS", default_value_t = 2)]
+    #[arg(long, global = true, help_heading = "Global", value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(..=86_400))]
     timeout: u64,
     /// Whether to colour what is printed.
     #[arg(long, global = true, help_heading = "Global", value_enum, value_name = "WHEN", default_value_t)]
@@ -186,34 +189,56 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(cli: &Cli, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
+/// The ledger that the command line means. The plugin takes history and reservations from where its config says, so
+/// this command does, too.
+fn ledger(cli: &Cli) -> Result<Ledger, Stop> {
     let ledger = Ledger::at(&cli.dir).with_lock_timeout(Duration::from_secs(cli.timeout));
-    let ledger = match &cli.state_dir {
-        Some(state_dir) => ledger.with_state_dir(state_dir),
-        None => ledger,
-    };
+    if let Some(state_dir) = &cli.state_dir {
+        return Ok(ledger.with_state_dir(state_dir));
+    }
+    let configured = Configured::ours(&cli.conf_dir).ledgers;
+    let named: BTreeSet<&Path> =
+        configured.iter().filter(|it| it.dir() == ledger.dir()).map(Ledger::state_dir).collect();
+    match Vec::from_iter(named)[..] {
+        [] => Ok(ledger),
+        [state_dir] => Ok(ledger.with_state_dir(state_dir)),
+        [one, other, ..] => Err(Stop::new(
+            Exit::Usage,
+            format!(
+                "configs in {} keep history and reservations of the ledger {} in {} and in {}: mend them, or say which with --state-dir",
+                cli.conf_dir.display(),
+                ledger.dir().display(),
+                one.display(),
+                other.display()
+            ),
+        )),
+    }
+}
+
+fn run(cli: &Cli, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
+    let ledger = || ledger(cli);
     match &cli.command {
-        Command::List(list) => list.run(&ledger, &cli.conf_dir, terminal),
-        Command::Show(show) => show.run(&ledger, terminal),
-        Command::Pools(pools) => pools.run(&ledger, &cli.conf_dir, terminal),
-        Command::History(history) => history.run(&ledger, terminal),
-        Command::Release(release) => release.run(&ledger, terminal),
-        Command::Reserve(reserve) => reserve.run(&ledger, terminal),
-        Command::Unreserve(unreserve) => unreserve.run(&ledger, terminal),
-        Command::Map(map) => map.run(&ledger, &cli.conf_dir, terminal),
-        Command::Stats(stats) => stats.run(&ledger, &cli.conf_dir, terminal),
-        Command::Status(status) => status.run(&ledger, &cli.conf_dir, terminal),
-        Command::Check(check) => check.run(&ledger, &cli.conf_dir, terminal),
-        Command::Verify(verify) => verify.run(&ledger, &cli.conf_dir, terminal),
-        Command::Gc(gc) => gc.run(&ledger, terminal),
-        Command::Export(export) => export.run(&ledger, terminal),
-        Command::Import(import) => import.run(&ledger, &cli.conf_dir, terminal),
-        Command::Repair(repair) => repair.run(&ledger, terminal),
-        Command::Watch(watch) => watch.run(&ledger, terminal),
-        Command::Metrics(metrics) => metrics.run(&ledger, &cli.conf_dir, terminal),
+        Command::List(list) => list.run(&ledger()?, &cli.conf_dir, terminal),
+        Command::Show(show) => show.run(&ledger()?, terminal),
+        Command::Pools(pools) => pools.run(&ledger()?, &cli.conf_dir, terminal),
+        Command::History(history) => history.run(&ledger()?, terminal),
+        Command::Release(release) => release.run(&ledger()?, terminal),
+        Command::Reserve(reserve) => reserve.run(&ledger()?, terminal),
+        Command::Unreserve(unreserve) => unreserve.run(&ledger()?, terminal),
+        Command::Map(map) => map.run(&ledger()?, &cli.conf_dir, terminal),
+        Command::Stats(stats) => stats.run(&ledger()?, &cli.conf_dir, terminal),
+        Command::Status(status) => status.run(&ledger()?, &cli.conf_dir, terminal),
+        Command::Check(check) => check.run(&ledger()?, &cli.conf_dir, terminal),
+        Command::Verify(verify) => verify.run(&ledger()?, &cli.conf_dir, terminal),
+        Command::Gc(gc) => gc.run(&ledger()?, terminal),
+        Command::Export(export) => export.run(&ledger()?, terminal),
+        Command::Import(import) => import.run(&ledger()?, &cli.conf_dir, terminal),
+        Command::Repair(repair) => repair.run(&ledger()?, terminal),
+        Command::Watch(watch) => watch.run(&ledger()?, terminal),
+        Command::Metrics(metrics) => metrics.run(&ledger()?, &cli.conf_dir, terminal),
+        Command::Serve(serve) => serve.run(&ledger()?, terminal),
         Command::Schema(schema) => schema.run(terminal),
         Command::Completion(completion) => completion.run(terminal),
         Command::Man(man) => man.run(Cli::command()),
-        Command::Serve(serve) => serve.run(&ledger, terminal),
     }
 }

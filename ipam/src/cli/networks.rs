@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use cni_spec::NetConf;
+use cni_spec::{NetConf, NetworkName};
 use serde_json::{Map, Value};
 
 use super::exit::with_causes;
@@ -21,11 +21,18 @@ const ENDINGS: [&str; 3] = ["conf", "conflist", "json"];
 /// The networks in a folder that one IPAM plugin serves.
 #[derive(Debug, Default)]
 pub(super) struct Configured {
-    pub networks: Vec<Terms>,
-    /// Where the ledgers are that these configs name.
-    pub ledgers: Vec<PathBuf>,
+    pub networks: Vec<Network>,
+    /// The ledgers that these configs name, also of those whose pools cannot be understood.
+    pub ledgers: Vec<Ledger>,
     /// What cannot be read, and why.
     pub problems: Vec<(PathBuf, String)>,
+}
+
+/// A network, and the ledger that it leases from.
+#[derive(Debug, Clone)]
+pub(super) struct Network {
+    pub terms: Terms,
+    pub ledger: Ledger,
 }
 
 impl Configured {
@@ -63,18 +70,22 @@ impl Configured {
             if plugin.get("ipam").and_then(|ipam| ipam.get("type")).and_then(Value::as_str) == Some(ipam_type) {
                 let conf = NetConf::from_bytes(Value::Object(plugin).to_string().into_bytes());
                 let conf = conf.map_err(|error| with_causes(&error))?;
-                let config = Config::from_net_conf(&conf).map_err(|error| with_causes(&error))?;
-                self.networks.push(config.all());
                 let ledger = Ledger::from_config(&conf).map_err(|error| with_causes(&error))?;
-                self.ledgers.push(ledger.dir().to_owned());
+                self.ledgers.push(ledger.clone());
+                let config = Config::from_net_conf(&conf).map_err(|error| with_causes(&error))?;
+                self.networks.push(Network { terms: config.all(), ledger });
             }
         }
         Ok(())
     }
 
+    pub fn serves(&self, network: &NetworkName) -> bool {
+        self.networks.iter().any(|it| it.terms.network == *network)
+    }
+
     /// The network's pools, as the ledger keeps them.
     pub fn pools(&self) -> impl Iterator<Item = KnownPool> {
-        self.networks.iter().flat_map(|terms| {
+        self.networks.iter().flat_map(|Network { terms, .. }| {
             terms.pools.iter().map(|pool| KnownPool {
                 network: terms.network.clone(),
                 name: pool.key().0,

@@ -76,7 +76,7 @@ impl Release {
     }
 }
 
-/// Ends each lease if it is still the one that was looked at. Goes on with the others if one has ended meanwhile.
+/// Ends each lease if it is still the one that was looked at. One that has ended meanwhile is as good.
 pub(super) fn release_all(
     ledger: &Ledger,
     leases: &[&Record],
@@ -84,11 +84,11 @@ pub(super) fn release_all(
     command: &str,
     terminal: &mut Terminal<'_>,
 ) -> Result<Exit, Stop> {
-    let about = leases.iter().flat_map(|lease| lease.ips()).map(|ip| ip.to_string()).collect();
-    doing.record(ledger, terminal, command, about, |terminal| {
-        let one = |exit, lease: &&Record| release(ledger, lease, doing, command, exit, terminal);
-        leases.iter().try_fold(Exit::Done, one)
-    })
+    for lease in leases {
+        let about = lease.ips().map(|ip| ip.to_string()).collect();
+        doing.record(ledger, terminal, command, about, |terminal| release(ledger, lease, doing, command, terminal))?;
+    }
+    Ok(Exit::Done)
 }
 
 fn release(
@@ -96,20 +96,14 @@ fn release(
     lease: &Record,
     doing: &Doing,
     command: &str,
-    exit: Exit,
     terminal: &mut Terminal<'_>,
-) -> Result<Exit, Stop> {
+) -> Result<(), Stop> {
     let why = EventKind::Released;
     let ending = Ending { attachment: &lease.attachment, lease_id: &lease.lease_id, rests: true, why };
     match ledger.end(doing.cause(command), &ending)? {
-        Released::Lease(_) => {
-            terminal.print(&format!("released {}\n", describe(lease)))?;
-            Ok(exit)
-        }
-        Released::Nothing | Released::Spooled => {
-            terminal.note(&format!("ended meanwhile: {}", describe(lease)))?;
-            Ok(Exit::NotFound)
-        }
+        Released::Lease(_) => terminal.print(&format!("released {}\n", describe(lease))),
+        // By somebody else, or by this very request, whose answer was lost with the ledger's owner.
+        Released::Nothing | Released::Spooled => terminal.note(&format!("ended meanwhile: {}", describe(lease))),
     }
 }
 

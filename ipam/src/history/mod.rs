@@ -53,6 +53,9 @@ pub(crate) enum Line {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Deed {
+    /// The same in the line that is written before and in the one that is written after.
+    #[serde(default)]
+    pub id: String,
     pub at: Timestamp,
     /// The command, as it can be typed: `reserve 10.244.1.0/28`.
     pub command: String,
@@ -69,6 +72,8 @@ pub(crate) struct Deed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Outcome {
+    /// Nobody knows yet: this is written before.
+    Begun,
     Done,
     Failed,
 }

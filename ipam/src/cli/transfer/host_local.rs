@@ -2,14 +2,18 @@
 //! network. The file has the container id and the interface name, with a carriage return and a line feed between;
 //! those of host-local before 0.7 have the container id alone.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use cni_spec::{Attachment, CniArgs, NetworkName};
 use ipnetwork::IpNetwork;
 use jiff::Timestamp;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 
 use super::super::networks::Configured;
 use super::super::verify::Cache;
@@ -18,7 +22,7 @@ use crate::record::{Origin, Pod, Record, RecordedAddress};
 use crate::{Error, LeaseId};
 
 /// Where host-local keeps its networks, unless its `dataDir` says otherwise.
-pub(super) const DIR: &str = "/var/lib/cni/networks";
+pub(in crate::cli) const DIR: &str = "/var/lib/cni/networks";
 
 /// What was the name of every pod's interface when files did not tell it.
 const IFNAME: &str = "eth0";
@@ -37,6 +41,8 @@ pub(super) struct Found {
 pub(super) struct Known<'a> {
     pub cache: &'a Cache,
     pub conf_dir: &'a Path,
+    /// How long to wait for host-local's own lock.
+    pub patience: Duration,
 }
 
 /// Reads a network's folder, or the folder of all networks.
@@ -63,6 +69,8 @@ pub(super) enum ReadError {
         #[source]
         source: io::Error,
     },
+    #[error("host-local is at work: {} is locked; see by whom with: lslocks", .0.display())]
+    Busy(PathBuf),
     #[error("{} is not named like a network", .0.display())]
     Network(PathBuf),
     #[error(transparent)]
@@ -92,6 +100,7 @@ impl Found {
                 known.conf_dir.display()
             ));
         }
+        let _lock = lock(folder, known.patience)?;
         let mut paths: Vec<PathBuf> =
             fs::read_dir(folder).map_err(failed)?.filter_map(|it| Some(it.ok()?.path())).collect();
         paths.sort();
@@ -142,8 +151,8 @@ impl Found {
 
 fn pools_of(network: &NetworkName, conf_dir: &Path) -> Vec<crate::pool::Pool> {
     let configured = [Configured::ours(conf_dir), Configured::of(conf_dir, "host-local")];
-    let terms = configured.into_iter().flat_map(|it| it.networks).filter(|terms| terms.network == *network);
-    terms.flat_map(|terms| terms.pools).collect()
+    let networks = configured.into_iter().flat_map(|it| it.networks).filter(|it| it.terms.network == *network);
+    networks.flat_map(|it| it.terms.pools).collect()
 }
 
 /// The address as its network's config presents it.
@@ -155,6 +164,36 @@ fn recorded(address: IpAddr, pools: &[crate::pool::Pool]) -> RecordedAddress {
         address: network.unwrap_or_else(|| address.into()),
         gateway: range.and_then(|range| range.gateway),
         pool: pool.map(|pool| pool.key().0).unwrap_or_default(),
+    }
+}
+
+/// What a network's folder says that can be understood; nothing if there is none.
+pub(in crate::cli) fn held(folder: &Path, network: &NetworkName) -> Vec<(IpAddr, Attachment)> {
+    let paths = fs::read_dir(folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    let mut held: Vec<_> = paths.filter_map(|path| Some((address(&path)?, holder(&path, network).ok()?.0))).collect();
+    held.sort();
+    held
+}
+
+/// Waits until host-local does not change the network's folder, and keeps it from doing so: its own lock is around
+/// each of its calls. The lock file is not made where there is none.
+fn lock(folder: &Path, patience: Duration) -> Result<Option<Flock<File>>, ReadError> {
+    let path = folder.join("lock");
+    let failed = |source: io::Error| ReadError::Folder { path: path.clone(), source };
+    let mut file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let started = Instant::now();
+    loop {
+        file = match Flock::lock(file, FlockArg::LockSharedNonblock) {
+            Ok(lock) => return Ok(Some(lock)),
+            Err((again, Errno::EWOULDBLOCK | Errno::EINTR)) if started.elapsed() < patience => again,
+            Err((_, Errno::EWOULDBLOCK)) => return Err(ReadError::Busy(path)),
+            Err((_, errno)) => return Err(failed(errno.into())),
+        };
+        thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Read as _;
 use std::path::Path;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -56,7 +57,10 @@ pub(in crate::cli) struct Import {
 impl Import {
     pub fn run(&self, ledger: &Ledger, conf_dir: &Path, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
         let document = match self.from.strip_prefix("host-local:") {
-            Some(dir) => self.read_host_local(Path::new(dir), conf_dir, terminal)?,
+            Some(dir) => {
+                let patience = ledger.lock_timeout();
+                self.read_host_local(Path::new(dir), (conf_dir, patience), terminal)?
+            }
             None => self.read_export()?,
         };
         let view = View::of(ledger, "ipam import")?;
@@ -102,11 +106,19 @@ impl Import {
         Document::read(&text).map_err(|error| Stop::new(Exit::Damaged, format!("{name} {error}; nothing was imported")))
     }
 
-    fn read_host_local(&self, dir: &Path, conf_dir: &Path, terminal: &mut Terminal<'_>) -> Result<Document, Stop> {
+    fn read_host_local(
+        &self,
+        dir: &Path,
+        (conf_dir, patience): (&Path, Duration),
+        terminal: &mut Terminal<'_>,
+    ) -> Result<Document, Stop> {
         let dir = if dir.as_os_str().is_empty() { Path::new(host_local::DIR) } else { dir };
         let cache = Cache::read(&self.cache.cache_dir);
-        let known = host_local::Known { cache: &cache, conf_dir };
-        let found = host_local::read(dir, &known).map_err(|error| Stop::new(Exit::Failed, with_causes(&error)))?;
+        let known = host_local::Known { cache: &cache, conf_dir, patience };
+        let found = host_local::read(dir, &known).map_err(|error| {
+            let exit = if matches!(error, host_local::ReadError::Busy(_)) { Exit::Busy } else { Exit::Failed };
+            Stop::new(exit, with_causes(&error))
+        })?;
         for note in &found.notes {
             terminal.note(&format!("note: {note}"))?;
         }

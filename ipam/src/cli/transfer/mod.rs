@@ -2,7 +2,7 @@
 
 mod document;
 mod export;
-mod host_local;
+pub(super) mod host_local;
 mod import;
 mod plan;
 

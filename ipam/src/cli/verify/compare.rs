@@ -22,7 +22,7 @@ pub(super) fn findings(leases: &[Record], node: &Node<'_>) -> Vec<Finding> {
     let mut found: Vec<Finding> = leases.iter().flat_map(|lease| node.of_lease(lease)).collect();
     found.extend(node.unleased_links(leases));
     found.extend(node.duplicate_routes());
-    found.extend(node.cache.entries.iter().filter_map(|entry| unleased_result(entry, leases)));
+    found.extend(node.cache.entries.iter().filter_map(|entry| unleased_result(entry, leases, node.configured)));
     found.extend(node.cache.garbage.iter().map(|(path, problem)| {
         Finding::new(Severity::Warning, Kind::Garbage, path.display().to_string(), problem)
             .fix("the runtime's own; it is left out here")
@@ -179,10 +179,11 @@ impl Node<'_> {
 
 const NOT_CACHED: &str = "no result";
 
-/// A result of our plugin that has addresses without a lease.
-fn unleased_result(entry: &Cached, leases: &[Record]) -> Option<Finding> {
+/// A result of our plugin, or of another before it in a network that is ours now, that has addresses without a lease.
+fn unleased_result(entry: &Cached, leases: &[Record], configured: &Configured) -> Option<Finding> {
     let is_leased = leases.iter().any(|lease| lease.attachment == entry.attachment);
-    if is_leased || entry.ours != Some(true) || entry.ips.is_empty() {
+    let ours = entry.ours == Some(true);
+    if is_leased || entry.ips.is_empty() || !(ours || configured.serves(&entry.attachment.network)) {
         return None;
     }
     let finding = Finding::new(
@@ -191,7 +192,8 @@ fn unleased_result(entry: &Cached, leases: &[Record]) -> Option<Finding> {
         entry.attachment.to_string(),
         "the runtime has a result of it, and it has no lease",
     );
-    let fix = "if the pod runs: ipam repair --from-kernel; else remove the pod, or the file: ";
+    let lease = if ours { "ipam repair --from-kernel" } else { "ipam import host-local:, once more" };
+    let fix = format!("if the pod runs: {lease}; else remove the pod, or the file: ");
     let mut finding = finding.said("none", "", join(&entry.ips)).fix(format!("{fix}{}", entry.path.display()));
     finding.address = entry.ips.first().copied();
     Some(finding)

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::exit::{Exit, Stop};
-use super::finding;
+use super::finding::{self, Finding};
 use super::format::Output;
 use super::networks::Configured;
 use super::terminal::Terminal;
@@ -46,6 +47,29 @@ pub(super) struct CacheDirs {
 
 impl Verify {
     pub fn run(&self, ledger: &Ledger, conf_dir: &Path, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
+        let (mut findings, mut seen) = self.look(ledger, conf_dir)?;
+        if !findings.is_empty() {
+            // A plugin may have been at work, which makes link and lease at the same time: what is wrong stays.
+            std::thread::sleep(SETTLING);
+            let (again, later) = self.look(ledger, conf_dir)?;
+            findings.retain(|finding| again.iter().any(|other| is_same(finding, other)));
+            seen = later;
+        }
+        if seen.links == 0 && !seen.view.leases().is_empty() {
+            terminal.note("note: no link here is podwire's: is this the node's own network namespace?")?;
+        }
+        let nothing = format!(
+            "ledger and node agree: {} leases, {} links, {} results in the runtime's cache",
+            seen.view.leases().len(),
+            seen.links,
+            seen.results
+        );
+        seen.view.note_problems(ledger, terminal)?;
+        finding::print(findings, &nothing, true, &self.output, terminal)
+    }
+
+    /// Everything that differs at one moment.
+    fn look(&self, ledger: &Ledger, conf_dir: &Path) -> Result<(Vec<Finding>, Counted), Stop> {
         let view = View::of(ledger, "ipam verify")?;
         let seen = Seen::now().map_err(|error| {
             Stop::new(Exit::Failed, format!("cannot ask the kernel: {}", super::exit::with_causes(&error)))
@@ -56,16 +80,20 @@ impl Verify {
             view.leases().iter().map(|lease| (lease.lease_id.clone(), census.netns(lease))).collect();
         let node = compare::Node { seen: &seen, cache: &cache, netns: &netns, configured: &Configured::ours(conf_dir) };
         let findings = compare::findings(view.leases(), &node);
-        if seen.links.is_empty() && !view.leases().is_empty() {
-            terminal.note("note: no link here is podwire's: is this the node's own network namespace?")?;
-        }
-        let nothing = format!(
-            "ledger and node agree: {} leases, {} links, {} results in the runtime's cache",
-            view.leases().len(),
-            seen.links.len(),
-            cache.entries.len()
-        );
-        view.note_problems(ledger, terminal)?;
-        finding::print(findings, &nothing, true, &self.output, terminal)
+        Ok((findings, Counted { view, links: seen.links.len(), results: cache.entries.len() }))
     }
+}
+
+/// How long a call of a plugin may take between link and lease, on a busy node.
+const SETTLING: Duration = Duration::from_millis(300);
+
+/// What was looked at.
+struct Counted {
+    view: View,
+    links: usize,
+    results: usize,
+}
+
+fn is_same(one: &Finding, other: &Finding) -> bool {
+    (one.kind, one.address, &one.subject) == (other.kind, other.address, &other.subject)
 }

@@ -121,3 +121,38 @@ fn gc_ends_whole_leases_and_no_living_one() {
         assert_eq!(place.leases().len(), 1);
     });
 }
+
+#[test]
+fn a_reservation_is_made_whole_and_is_written_down() {
+    sandbox::private_host(|| {
+        let place = Place::new();
+        let again = || {
+            let given_back = place.cli(&["unreserve", "10.1.2.9", "--yes"]);
+            assert!([0, 3].contains(&given_back.code), "{given_back:?}");
+            let _ = fs::remove_file(place.data_dir().join("history.jsonl"));
+        };
+        assert_eq!(place.cli(&["reserve", "10.1.2.9", "--reason", "x", "--yes"]).code, 0);
+        let arguments = ["reserve", "10.1.2.9", "--reason", "x", "--yes"];
+        let mut kills = 0;
+        for call in CALLS {
+            for nth in 1.. {
+                again();
+                let killed = killed_at(&place, &arguments, call, nth);
+                let context = format!("{call} {nth}");
+                let (_, reserved) = state(&place);
+                let deeds = place.document(&["history", "--deeds"]);
+                let outcomes: Vec<_> = deeds["items"].as_array().unwrap().iter().map(|it| &it["outcome"]).collect();
+                if !reserved.is_empty() {
+                    assert_eq!(outcomes.len(), 1, "{context}: nobody has done it");
+                    assert!(killed || outcomes == ["done"], "{context}: {outcomes:?}");
+                }
+                if !killed {
+                    break;
+                }
+                assert!(outcomes.iter().all(|outcome| **outcome == "begun" || **outcome == "done"), "{context}");
+                kills += 1;
+            }
+        }
+        assert!(kills > 5, "only {kills} kills");
+    });
+}

@@ -11,6 +11,7 @@ mod history;
 mod killed;
 mod map;
 mod mend;
+mod overlap;
 mod reserve;
 mod transfer;
 mod verify;
@@ -234,6 +235,8 @@ fn exit_codes_are_as_documented() {
     assert_eq!(place.cli(&["list", "-4", "-6"]).code, 2);
     assert_eq!(ipam(&["--version"]).code, 0);
     assert_eq!(ipam(&[]).code, 2);
+    let endless = ipam(&["list", "--state", "cooling", "--timeout", "18446744073709551615"]);
+    assert_eq!((endless.code, endless.stderr.contains("is not in 0..=86400")), (2, true), "{endless:?}");
     let held = std::fs::File::open(place.data_dir().join("lock")).unwrap();
     held.lock().unwrap();
     let dir = place.data_dir();

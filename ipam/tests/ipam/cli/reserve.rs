@@ -38,6 +38,31 @@ fn what_is_reserved_is_not_leased_until_it_is_given_back() {
     });
 }
 
+/// The plugin reads reservations where its config says, and so must whoever makes them.
+#[test]
+fn reservations_are_where_the_config_says() {
+    sandbox::private_host(|| {
+        let place = Place::new();
+        let (conf_dir, state_dir) =
+            (place.data_dir().with_file_name("net.d"), place.data_dir().with_file_name("state"));
+        fs::create_dir_all(&conf_dir).unwrap();
+        let conf = place.json("red", &json!({ "podCIDR": "10.1.2.0/29", "stateDir": state_dir }));
+        fs::write(conf_dir.join("10-red.conf"), conf.to_string()).unwrap();
+        let reserve = ["reserve", "10.1.2.2", "--reason", "x", "--yes", "--conf-dir", conf_dir.to_str().unwrap()];
+        assert_eq!(place.cli(&reserve).code, 0);
+        assert!(state_dir.join("reservations.json").exists());
+        place.undisturbed(|| {
+            assert_eq!(place.run("ADD", "c1", &conf).addresses(), [ip("10.1.2.3")]);
+        });
+        let other = place.json("blue", &json!({ "podCIDR": "10.9.0.0/24" }));
+        fs::write(conf_dir.join("20-blue.conf"), other.to_string()).unwrap();
+        let refused = place.cli(&reserve);
+        assert_eq!((refused.code, refused.stderr.contains("say which with --state-dir")), (2, true), "{refused:?}");
+        let named = [&reserve[..], &["--state-dir", state_dir.to_str().unwrap()]].concat();
+        assert!(place.cli(&named).stderr.contains("10.1.2.2/32 is reserved already"));
+    });
+}
+
 #[test]
 fn a_reservation_ends_by_itself() {
     sandbox::private_host(|| {

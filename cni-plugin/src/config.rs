@@ -1,7 +1,9 @@
 //! The plugin's config: raw as it stands in JSON, then checked. What a pod may wish for besides stands in `wishes`.
 
+mod annotations;
 mod bandwidth;
 mod masquerade;
+mod quantity;
 mod wishes;
 
 use std::collections::BTreeMap;
@@ -12,7 +14,7 @@ use serde::Deserialize;
 
 pub use self::bandwidth::{Bandwidth, Rate};
 pub use self::masquerade::{Backend, Masquerade};
-use crate::sysctl::PodSysctl;
+use crate::sysctl::{Allowed, PodSysctl};
 
 /// The IPAM type that is served by a library call in this process instead of by an executable.
 pub const OWN_IPAM: &str = "podwire-ipam";
@@ -35,6 +37,7 @@ struct RawConfig {
     gateway: Option<String>,
     host_interface_prefix: Option<String>,
     sysctl: Option<BTreeMap<String, String>>,
+    allowed_sysctls: Option<Vec<String>>,
 }
 
 /// `dns`, where a list that is empty is a wish, and one that is missing is none.
@@ -65,6 +68,8 @@ pub struct Config {
     pub host_prefix: Option<String>,
     /// `sysctl`: settings of the pod's interface.
     pub sysctl: Vec<PodSysctl>,
+    /// `allowedSysctls`: which of them a pod may wish for itself.
+    pub allowed_sysctls: Vec<Allowed>,
     /// How fast the pod may send and receive.
     pub bandwidth: Bandwidth,
     /// The hardware address that somebody wishes for.
@@ -117,6 +122,7 @@ impl Config {
             )?,
             host_prefix: raw.host_interface_prefix.filter(|prefix| !prefix.is_empty()).map(prefix).transpose()?,
             sysctl: raw.sysctl.unwrap_or_default().iter().map(sysctl).collect::<Result<_, _>>()?,
+            allowed_sysctls: allowed(&raw.allowed_sysctls.unwrap_or_default())?,
             bandwidth: Bandwidth::of(conf.parse()?, &conf.runtime_config)?,
             mac: None,
         })
@@ -193,6 +199,13 @@ fn sysctl((key, value): (&String, &String)) -> Result<PodSysctl, CniError> {
     PodSysctl::new(key, value).map_err(|why| invalid(format!("sysctl[{key:?}]"), value, &why))
 }
 
+fn allowed(patterns: &[String]) -> Result<Vec<Allowed>, CniError> {
+    let allowed = |(index, pattern): (usize, &String)| {
+        Allowed::new(pattern).map_err(|why| invalid(format!("allowedSysctls[{index}]"), pattern, &why))
+    };
+    patterns.iter().enumerate().map(allowed).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -226,6 +239,7 @@ mod tests {
             (json!({ "hostInterfacePrefix": "0x" }), "hostInterfacePrefix=\"0x\": must be a letter and up to 7"),
             (json!({ "hostInterfacePrefix": "muchtoolong" }), "hostInterfacePrefix=\"muchtoolong\": must be"),
             (json!({ "sysctl": { "kernel.hostname": "x" } }), "sysctl[\"kernel.hostname\"]=\"x\": must be a setting"),
+            (json!({ "allowedSysctls": ["net.*"] }), "allowedSysctls[0]=\"net.*\": must be a setting"),
             (json!({ "snatSource": "127.0.0.1" }), "snatSource=\"127.0.0.1\": is no address that an answer"),
             (json!({ "snatSource": ["::1:2", "::1:3"] }), "snatSource[1]=\"::1:3\": is a second address of its family"),
             (json!({ "mtu": 20 }), "mtu=20: must be 0, or 68 to 65535 bytes"),

@@ -48,6 +48,38 @@ impl PodSysctl {
     }
 }
 
+/// Settings that a pod may wish for: one, or all that begin like it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Allowed {
+    /// Below /proc/sys, of the interface [`IFNAME`].
+    start: String,
+    is_whole: bool,
+}
+
+impl Allowed {
+    /// Reads a name as [`PodSysctl::new`] does, or the beginning of one and a `*`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn new(pattern: &str) -> Result<Self, String> {
+        let beginning = pattern.strip_suffix('*');
+        // Any letter makes the beginning of a name one.
+        let example = beginning.map_or_else(|| pattern.to_owned(), |beginning| format!("{beginning}x"));
+        let mut start = PodSysctl::new(&example, "1")?.path(IFNAME);
+        if beginning.is_some() {
+            start.pop();
+        }
+        Ok(Self { start, is_whole: beginning.is_none() })
+    }
+
+    /// Whether it is about this setting.
+    #[must_use]
+    pub fn covers(&self, wish: &PodSysctl) -> bool {
+        let path = wish.path(IFNAME);
+        if self.is_whole { path == self.start } else { path.starts_with(&self.start) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,6 +88,23 @@ mod tests {
     fn dots_and_slashes_name_the_same_setting() {
         for key in ["net.ipv4.conf.IFNAME.arp_filter", "net/ipv4/conf/IFNAME/arp_filter"] {
             assert_eq!(PodSysctl::new(key, "1").unwrap().path("eth0.5"), "net/ipv4/conf/eth0.5/arp_filter");
+        }
+    }
+
+    #[test]
+    fn what_is_allowed_is_that_or_what_begins_like_it() {
+        let wish = PodSysctl::new("net.ipv4.conf.IFNAME.arp_filter", "1").unwrap();
+        for (pattern, covers) in [
+            ("net.ipv4.conf.IFNAME.arp_filter", true),
+            ("net/ipv4/conf/IFNAME/arp_*", true),
+            ("net.ipv4.conf.IFNAME.*", true),
+            ("net.ipv4.conf.IFNAME.arp", false),
+            ("net.ipv6.conf.IFNAME.*", false),
+        ] {
+            assert_eq!(Allowed::new(pattern).unwrap().covers(&wish), covers, "{pattern}");
+        }
+        for pattern in ["*", "net.*", "net.ipv4.conf.*", "net.ipv4.conf.*.rp_filter", "net.ipv4.conf.IFNAME.a*b"] {
+            assert!(Allowed::new(pattern).is_err(), "{pattern}");
         }
     }
 

@@ -37,7 +37,7 @@
 //!
 //! Of a subnet, the first address is the gateway unless another is given; it is never leased, nor are a network's
 //! own address and an IPv4 broadcast address. Subnets of one or two addresses are leased whole. Addresses may be
-//! asked for with `runtimeConfig.ips` and `args.cni.ips`, else with the pod annotation `ipam.podwire/ips`, else with
+//! asked for with `runtimeConfig.ips` and `args.cni.ips`, else with the pod annotation `podwire/ips`, else with
 //! `IP` in `CNI_ARGS`; also those of a subnet outside its range. `runtimeConfig.ipRanges` brings further pools.
 //!
 //! What this crate does not do: it makes no interface, no route and no firewall rule, and it does not know whether

@@ -5,7 +5,15 @@ use cni_spec::{CniError, RuntimeConfig};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::invalid;
+use super::quantity::quantity;
+use super::{annotations, invalid};
+
+/// What Kubernetes documents for plugins that shape.
+const INGRESS: &str = "kubernetes.io/ingress-bandwidth";
+const EGRESS: &str = "kubernetes.io/egress-bandwidth";
+
+/// What Kubernetes takes for reasonable in them, in bits per second.
+const REASONABLE: std::ops::RangeInclusive<u64> = 1_000..=1_000_000_000_000_000;
 
 /// The bucket of a rate without a burst, and the least that one is made with: a whole segment as the kernel hands it on
 /// (`GSO_LEGACY_MAX_SIZE`, include/linux/netdevice.h), because what does not fit is cut to pieces first.
@@ -48,12 +56,14 @@ pub struct Rate {
 }
 
 impl Bandwidth {
-    /// The config's own keys win over the runtime's, as in the reference.
+    /// The config's own keys win over the runtime's, as in the reference, and both over the pod's annotations, from which
+    /// runtimes make theirs.
     pub(super) fn of(raw: Raw, runtime: &RuntimeConfig) -> Result<Self, CniError> {
         let (raw, path) = match runtime.get("bandwidth") {
             Some(asked) if raw.is_empty() => (Raw::of_runtime(asked)?, "runtimeConfig.bandwidth."),
             _ => (raw, ""),
         };
+        let raw = if raw.is_empty() { Raw::of_annotations(runtime)? } else { raw };
         let rate = |name: &str, rate, burst| Rate::of(&format!("{path}{name}"), rate, burst);
         Ok(Self {
             ingress: rate("ingress", raw.ingress_rate, raw.ingress_burst)?,
@@ -65,6 +75,20 @@ impl Bandwidth {
 impl Raw {
     fn is_empty(&self) -> bool {
         [self.ingress_rate, self.ingress_burst, self.egress_rate, self.egress_burst].iter().all(Option::is_none)
+    }
+
+    /// A rate of Kubernetes has no burst; runtimes ask for the largest then, so that is what a wish means here too.
+    fn of_annotations(runtime: &RuntimeConfig) -> Result<Self, CniError> {
+        let rate = |name: &str| match annotations::get(runtime, name)? {
+            None => Ok(None),
+            Some((key, text)) => match quantity(text).filter(|rate| REASONABLE.contains(rate)) {
+                None => Err(invalid(key, text, "must be bits per second, 1k to 1P, like \"10M\"")),
+                rate => Ok(rate),
+            },
+        };
+        let (ingress_rate, egress_rate) = (rate(INGRESS)?, rate(EGRESS)?);
+        let burst = |rate: Option<u64>| rate.map(|_| u32::MAX.into());
+        Ok(Self { ingress_rate, ingress_burst: burst(ingress_rate), egress_rate, egress_burst: burst(egress_rate) })
     }
 
     /// Keys in any case: containerd's are Go's (`IngressRate`).
@@ -138,6 +162,27 @@ mod tests {
     fn the_burst_that_containerd_sends_slows_down_too() {
         let found = of(json!({}), &json!({ "EgressRate": 10_000_000, "EgressBurst": u32::MAX })).unwrap();
         assert_eq!(found.egress, Some(Rate { rate: 1_250_000, burst: 312_500, limit: 343_750 }));
+    }
+
+    #[test]
+    fn annotations_are_heard_when_nobody_else_speaks() {
+        let runtime = |more: Value| {
+            let mut runtime = json!({ annotations::CAPABILITY: { INGRESS: "10M", EGRESS: "1.5Mi" } });
+            runtime["bandwidth"] = more;
+            RuntimeConfig(runtime)
+        };
+        let of = |config: Value, more| Bandwidth::of(serde_json::from_value(config).unwrap(), &runtime(more)).unwrap();
+        let rates = |found: Bandwidth| (found.ingress.map(|rate| rate.rate), found.egress.map(|rate| rate.rate));
+        let found = of(json!({}), json!(null));
+        assert_eq!(rates(found), (Some(1_250_000), Some(196_608)));
+        assert_eq!(found.ingress.map(|rate| rate.burst), Some(312_500), "a quarter of a second");
+        assert_eq!(rates(of(json!({}), json!({ "ingressRate": 8_000 }))), (Some(1_000), None));
+        assert_eq!(rates(of(json!({ "egressRate": 8_000 }), json!(null))), (None, Some(1_000)));
+        for wrong in ["999", "2P", "fast", "-1M"] {
+            let runtime = RuntimeConfig(json!({ annotations::CAPABILITY: { EGRESS: wrong } }));
+            let msg = Bandwidth::of(Raw::default(), &runtime).unwrap_err().msg;
+            assert!(msg.contains(EGRESS) && msg.contains(wrong) && msg.contains("1k to 1P"), "{msg}");
+        }
     }
 
     #[test]

@@ -2,18 +2,18 @@
 
 use cni_spec::{CniArgs, CniError, ErrorCode, NetConf};
 use macaddr::MacAddr6;
-use serde_json::{Map, Value};
 
-use super::{Config, invalid, mtu};
-
-/// The capability by which containerd and CRI-O pass a pod's annotations.
-const ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
+use super::{Config, annotations, invalid, mtu};
+use crate::sysctl::PodSysctl;
 
 /// The pod's hardware address.
 const MAC: &str = "podwire/mac";
 
 /// The MTU of the pod's link.
 const MTU: &str = "podwire/mtu";
+
+/// Settings of the pod's interface, `NAME=VALUE` with commas between them.
+const SYSCTL: &str = "podwire/sysctl";
 
 impl Config {
     /// The config of one pod.
@@ -22,23 +22,36 @@ impl Config {
     /// As [`Config::of`]; code 4 for a `MAC` in `CNI_ARGS` that is none.
     pub fn for_pod(conf: &NetConf, args: &CniArgs) -> Result<Self, CniError> {
         let mut config = Self::of(conf)?;
-        let annotations = conf.runtime_config.get(ANNOTATIONS).and_then(Value::as_object);
-        config.mac = wished_mac(conf, args, annotations)?;
-        if let Some((key, text)) = annotation(annotations, MTU) {
+        config.mac = wished_mac(conf, args)?;
+        if let Some((key, text)) = annotations::get(&conf.runtime_config, MTU)? {
             let bytes = text.parse().map_err(|_| invalid(&key, text, "must be a number of bytes"))?;
             config.mtu = mtu(&key, bytes)?.or(config.mtu);
         }
+        if let Some((key, text)) = annotations::get(&conf.runtime_config, SYSCTL)? {
+            let mut wishes = text.split(',').map(str::trim).filter(|wish| !wish.is_empty());
+            wishes.try_for_each(|wish| config.wish_for_sysctl(wish)).map_err(|why| invalid(&key, text, &why))?;
+        }
         Ok(config)
+    }
+
+    /// A pod's wish wins over the config: the same administrator wrote both it and what is allowed.
+    fn wish_for_sysctl(&mut self, wish: &str) -> Result<(), String> {
+        let (name, value) = wish.split_once('=').ok_or_else(|| format!("{wish:?} is not NAME=VALUE"))?;
+        let wish = PodSysctl::new(name.trim(), value.trim()).map_err(|why| format!("{name:?} {why}"))?;
+        if !self.allowed_sysctls.iter().any(|allowed| allowed.covers(&wish)) {
+            return Err(format!(
+                "{name:?} is not for pods to wish: \"allowedSysctls\" of the network config does not list it"
+            ));
+        }
+        self.sysctl.retain(|other| other.path("") != wish.path(""));
+        self.sysctl.push(wish);
+        Ok(())
     }
 }
 
 /// In the order of CONVENTIONS.md: what the runtime says must be done, `args` wins over `CNI_ARGS`, and the pod's own
 /// annotation is heard when nobody else says anything.
-fn wished_mac(
-    conf: &NetConf,
-    args: &CniArgs,
-    annotations: Option<&Map<String, Value>>,
-) -> Result<Option<MacAddr6>, CniError> {
+fn wished_mac(conf: &NetConf, args: &CniArgs) -> Result<Option<MacAddr6>, CniError> {
     if let Some(text) = conf.runtime_config.mac()? {
         return mac(&text).map(Some).map_err(|why| invalid("runtimeConfig.mac", text, &why));
     }
@@ -49,13 +62,8 @@ fn wished_mac(
         let refuse = |why| CniError::new(ErrorCode::InvalidEnvironment, format!("CNI_ARGS: MAC={text:?}: {why}"));
         return mac(text).map(Some).map_err(refuse);
     }
-    let wished = annotation(annotations, MAC);
+    let wished = annotations::get(&conf.runtime_config, MAC)?;
     wished.map(|(key, text)| mac(text).map_err(|why| invalid(key, text, &why))).transpose()
-}
-
-fn annotation<'a>(annotations: Option<&'a Map<String, Value>>, name: &str) -> Option<(String, &'a str)> {
-    let text = annotations?.get(name)?.as_str().filter(|text| !text.is_empty())?;
-    Some((format!("runtimeConfig[{ANNOTATIONS:?}][{name:?}]"), text))
 }
 
 /// Six bytes that one interface can have.
@@ -72,8 +80,9 @@ fn mac(text: &str) -> Result<MacAddr6, String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
+    use super::annotations::CAPABILITY as ANNOTATIONS;
     use super::*;
 
     fn conf(changes: &Value) -> NetConf {
@@ -119,6 +128,32 @@ mod tests {
         assert!(code == 4 && msg.contains("CNI_ARGS: MAC=\"nonsense\": is not a hardware address"), "{msg}");
         let (code, msg) = refused(json!({ "runtimeConfig": annotated(MAC, "x") }), "");
         assert!(code == 7 && msg.contains("[\"podwire/mac\"]=\"x\""), "{msg}");
+    }
+
+    #[test]
+    fn a_pod_may_wish_for_settings_that_are_allowed() {
+        let config = |wish: Value| {
+            let changes = json!({
+                "sysctl": { "net.ipv4.conf.IFNAME.arp_filter": "0", "net.ipv4.conf.IFNAME.rp_filter": "2" },
+                "allowedSysctls": ["net.ipv4.conf.IFNAME.arp_*"],
+                "runtimeConfig": { ANNOTATIONS: { SYSCTL: wish } },
+            });
+            Config::for_pod(&conf(&changes), &"".parse().unwrap())
+        };
+        let found = config(json!("net/ipv4/conf/IFNAME/arp_filter = 1, net.ipv4.conf.IFNAME.arp_ignore=2,")).unwrap();
+        let set: Vec<String> =
+            found.sysctl.iter().map(|setting| format!("{}={}", setting.path("eth0"), setting.value)).collect();
+        let all = ["rp_filter=2", "arp_filter=1", "arp_ignore=2"];
+        assert_eq!(set, all.map(|setting| format!("net/ipv4/conf/eth0/{setting}")));
+        for (wish, why) in [
+            (json!("net.ipv4.conf.IFNAME.rp_filter=0"), "is not for pods to wish: \"allowedSysctls\""),
+            (json!("net.ipv4.ip_forward=1"), "must be a setting of the pod's interface"),
+            (json!("net.ipv4.conf.IFNAME.arp_filter"), "is not NAME=VALUE"),
+            (json!(["x"]), "is not a string"),
+        ] {
+            let refused = config(wish).unwrap_err();
+            assert!(refused.code.number() == 7 && refused.msg.contains(why), "{}", refused.msg);
+        }
     }
 
     #[test]

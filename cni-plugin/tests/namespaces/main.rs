@@ -23,3 +23,4 @@ mod residue;
 mod reuse;
 mod scale;
 mod surroundings;
+mod wishes;

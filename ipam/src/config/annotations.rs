@@ -12,9 +12,9 @@ use crate::Error;
 
 const CAPABILITY: &str = "io.kubernetes.cri.pod-annotations";
 /// Addresses, with commas between them.
-const IPS: &str = "ipam.podwire/ips";
+const IPS: &str = "podwire/ips";
 /// `true` or `false`.
-const STICKY: &str = "ipam.podwire/sticky";
+const STICKY: &str = "podwire/sticky";
 
 /// What a pod's annotations ask for.
 #[derive(Debug, Clone, Default)]

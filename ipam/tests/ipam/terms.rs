@@ -104,28 +104,28 @@ fn pods_ask_by_annotation() {
         let ipam = Ipam::from_config(&with_annotations(&place, &annotations, &pools))?;
         ipam.lease(&place.request("n", container)).map(|lease| ips(&lease).join(" "))
     };
-    assert_eq!(leased("c1", json!({ "ipam.podwire/ips": "10.1.2.50, fd00::50" })).unwrap(), "10.1.2.50 fd00::50");
-    assert_eq!(leased("c2", json!({ "ipam.podwire/ips": "fd00::51/64", "other": 7 })).unwrap(), "10.1.2.2 fd00::51");
+    assert_eq!(leased("c1", json!({ "podwire/ips": "10.1.2.50, fd00::50" })).unwrap(), "10.1.2.50 fd00::50");
+    assert_eq!(leased("c2", json!({ "podwire/ips": "fd00::51/64", "other": 7 })).unwrap(), "10.1.2.2 fd00::51");
     assert_eq!(leased("c3", Value::Null).unwrap(), "10.1.2.3 fd00::2");
     let said = |annotations| {
         let error = leased("c4", annotations).unwrap_err();
         format!("{} {error}", error.code().number())
     };
-    let start = "7 invalid network config: pod annotation ipam.podwire/";
+    let start = "7 invalid network config: pod annotation podwire/";
     for (annotations, expected) in [
-        (json!({ "ipam.podwire/ips": "10.1.2.50,nonsense" }), format!("{start}ips=\"nonsense\" is not an IP address")),
-        (json!({ "ipam.podwire/ips": ["10.1.2.9"] }), format!("{start}ips=\"[\\\"10.1.2.9\\\"]\" is not a string")),
-        (json!({ "ipam.podwire/sticky": "maybe" }), format!("{start}sticky=\"maybe\" is neither true nor false")),
+        (json!({ "podwire/ips": "10.1.2.50,nonsense" }), format!("{start}ips=\"nonsense\" is not an IP address")),
+        (json!({ "podwire/ips": ["10.1.2.9"] }), format!("{start}ips=\"[\\\"10.1.2.9\\\"]\" is not a string")),
+        (json!({ "podwire/sticky": "maybe" }), format!("{start}sticky=\"maybe\" is neither true nor false")),
         (
-            json!({ "ipam.podwire/ips": "\u{1b}[31m;IP=10.0.0.1\n" }),
+            json!({ "podwire/ips": "\u{1b}[31m;IP=10.0.0.1\n" }),
             format!("{start}ips=\"\\u{{1b}}[31m;IP=10.0.0.1\" is not an IP address"),
         ),
         (
-            json!({ "ipam.podwire/ips": "x".repeat(100_000) }),
+            json!({ "podwire/ips": "x".repeat(100_000) }),
             format!("{start}ips=\"{}\" is not an IP address", "x".repeat(100)),
         ),
         (
-            json!({ "ipam.podwire/ips": "192.0.2.1" }),
+            json!({ "podwire/ips": "192.0.2.1" }),
             "102 address 192.0.2.1 was asked for, but is not in 10.1.2.0/24, fd00::/64".to_owned(),
         ),
     ] {

@@ -4,6 +4,10 @@
 //! is nearly full nor a /64 has to be searched: where the last search ended (the cursor), which addresses
 //! came back when (the releases), and whether there are no others (used up). Losing a hint costs a walk over the
 //! leased addresses, never an address.
+//!
+//! Releases are remembered under the pool that the address was leased from. Pools may overlap, and a config's ranges
+//! change, so a pool's addresses may be remembered under another's name. Only a search over all addresses finds those,
+//! so as long as there are any, the pool does not count as used up.
 
 use std::net::IpAddr;
 
@@ -18,6 +22,16 @@ const REMEMBERED: u128 = 4096;
 /// is known to be free: so the fullest pool costs hardly more than an empty one.
 const PATIENCE: usize = 64;
 
+/// A release that is remembered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Release {
+    /// In milliseconds of `CLOCK_BOOTTIME`.
+    pub at: u64,
+    pub address: IpAddr,
+    /// What the address was leased from.
+    pub pool: PoolKey,
+}
+
 /// What is known about the addresses: the ledger, or a model of it.
 pub(crate) trait Occupancy {
     /// Why the ledger could not be read.
@@ -29,10 +43,10 @@ pub(crate) trait Occupancy {
     /// When a free address was released last, in milliseconds of `CLOCK_BOOTTIME`, if that is remembered.
     fn released_at(&self, address: IpAddr) -> Result<Option<u64>, Self::Error>;
 
-    /// The remembered releases of a span, in any order.
-    fn released(&self, span: Span) -> impl Iterator<Item = Result<(u64, IpAddr), Self::Error>>;
+    /// The remembered releases of a span, in any order, whatever pool they are remembered under.
+    fn released(&self, span: Span) -> impl Iterator<Item = Result<Release, Self::Error>>;
 
-    /// The remembered releases of a pool, oldest first.
+    /// The releases that are remembered under a pool's name, oldest first, but for kept addresses.
     fn oldest_released(&self, pool: &PoolKey) -> impl Iterator<Item = Result<(u64, IpAddr), Self::Error>>;
 
     /// The address at which the last search ended.
@@ -41,10 +55,11 @@ pub(crate) trait Occupancy {
     /// Whether the address is kept for a pod that may come back.
     fn is_kept(&self, address: IpAddr) -> Result<bool, Self::Error>;
 
-    /// The kept addresses of a span, ascending; leased ones, too.
+    /// The kept addresses of a span that are not leased, ascending.
     fn kept(&self, span: Span) -> impl Iterator<Item = Result<IpAddr, Self::Error>>;
 
-    /// Whether a search has shown that the pool, as it is now, has no address but leased, remembered and kept ones.
+    /// Whether a search has shown that the pool, as it is now, has no address but leased and kept ones, and those
+    /// that are remembered under its own name.
     fn is_used_up(&self, pool: &Pool) -> Result<bool, Self::Error>;
 }
 
@@ -78,8 +93,19 @@ pub(crate) struct Choice {
     pub cursor: Option<IpAddr>,
     /// Releases that need not be remembered any longer.
     pub forgotten: Vec<IpAddr>,
-    /// Whether a search has just shown that the pool has no address but leased, remembered and kept ones.
+    /// Whether a search has just shown that the pool is used up: see [`Occupancy::is_used_up`].
     pub used_up: bool,
+}
+
+/// What came of looking for an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Allocation {
+    Of(Choice),
+    /// All are leased, or must rest.
+    Nothing {
+        /// As [`Choice::used_up`].
+        used_up: bool,
+    },
 }
 
 impl Choice {
@@ -90,9 +116,8 @@ impl Choice {
 }
 
 /// The address of the pool that nobody had, or that nobody has had for the longest time. An address that is
-/// cooling down is given only when there is no other, the oldest first, and then one that is kept for somebody. None
-/// if all are leased; the pool is used up then.
-pub(crate) fn allocate<O: Occupancy>(pool: &Pool, occupancy: &O, cooling: Cooling) -> Result<Option<Choice>, O::Error> {
+/// cooling down is given only when there is no other, the oldest first, and then one that is kept for somebody.
+pub(crate) fn allocate<O: Occupancy>(pool: &Pool, occupancy: &O, cooling: Cooling) -> Result<Allocation, O::Error> {
     let used_up = occupancy.is_used_up(pool)?;
     let mut cursor = None;
     if !used_up {
@@ -100,7 +125,7 @@ pub(crate) fn allocate<O: Occupancy>(pool: &Pool, occupancy: &O, cooling: Coolin
         match search(&ahead, occupancy, |released| released.is_none(), PATIENCE)? {
             Search::Found(address) => {
                 let forgotten = forgettable(pool, occupancy, cooling)?;
-                return Ok(Some(Choice { cursor: Some(address), forgotten, ..Choice::of(address) }));
+                return Ok(Allocation::Of(Choice { cursor: Some(address), forgotten, ..Choice::of(address) }));
             }
             Search::Tired(at) => cursor = Some(at),
             Search::Nothing => {}
@@ -108,18 +133,18 @@ pub(crate) fn allocate<O: Occupancy>(pool: &Pool, occupancy: &O, cooling: Coolin
     }
     let oldest = least_recently_released(pool, occupancy)?;
     if let Some((_, address)) = oldest.filter(|(at, _)| cooling.is_over(*at)) {
-        return Ok(Some(Choice { cursor, ..Choice::of(address) }));
+        return Ok(Allocation::Of(Choice { cursor, ..Choice::of(address) }));
     }
     if used_up {
-        return last_resort(pool, occupancy, cooling, oldest);
+        return last_resort(pool, occupancy, cooling, oldest, false);
     }
-    // Neither hint helps: the pool is full, or the releases were remembered under another config.
+    // Neither hint helps: the pool is full, or the releases were remembered under another name.
     let rested = |released: Option<u64>| released.is_none_or(|at| cooling.is_over(at));
     if let Search::Found(address) = search(pool.spans(), occupancy, rested, usize::MAX)? {
-        return Ok(Some(Choice { cursor: Some(address), ..Choice::of(address) }));
+        return Ok(Allocation::Of(Choice { cursor: Some(address), ..Choice::of(address) }));
     }
-    let oldest = oldest_cooling(pool, occupancy)?;
-    Ok(last_resort(pool, occupancy, cooling, oldest)?.map(|choice| Choice { used_up: true, ..choice }))
+    let Resting { oldest, all_are_own } = resting(pool, occupancy)?;
+    last_resort(pool, occupancy, cooling, oldest, all_are_own)
 }
 
 /// What is given when nothing has rested: what cools down for the longest, then what is kept for somebody.
@@ -128,21 +153,19 @@ fn last_resort<O: Occupancy>(
     occupancy: &O,
     cooling: Cooling,
     oldest: Option<(u64, IpAddr)>,
-) -> Result<Option<Choice>, O::Error> {
+    used_up: bool,
+) -> Result<Allocation, O::Error> {
+    let of = |address| Allocation::Of(Choice { used_up, ..Choice::of(address) });
     if let Some((_, address)) = oldest.filter(|_| !cooling.strict) {
-        return Ok(Some(Choice::of(address)));
+        return Ok(of(address));
     }
-    for span in pool.spans() {
-        let one = |address| occupancy.leased(Span { first: address, last: address }).next().transpose();
-        for address in occupancy.kept(*span) {
-            let address = address?;
-            let rested = occupancy.released_at(address)?.is_none_or(|at| cooling.is_over(at));
-            if one(address)?.is_none() && (rested || !cooling.strict) {
-                return Ok(Some(Choice::of(address)));
-            }
+    for address in pool.spans().iter().flat_map(|span| occupancy.kept(*span)) {
+        let address = address?;
+        if !cooling.strict || occupancy.released_at(address)?.is_none_or(|at| cooling.is_over(at)) {
+            return Ok(of(address));
         }
     }
-    Ok(None)
+    Ok(Allocation::Nothing { used_up })
 }
 
 /// The pool's spans from the cursor on and round to it again: the cursor itself comes last.
@@ -195,27 +218,38 @@ fn search<O: Occupancy>(
     Ok(Search::Nothing)
 }
 
-/// The oldest remembered release of the pool that is nobody's, and its moment.
+/// The oldest release that is remembered under the pool's name, and its moment.
 fn least_recently_released<O: Occupancy>(pool: &Pool, occupancy: &O) -> Result<Option<(u64, IpAddr)>, O::Error> {
     for release in occupancy.oldest_released(&pool.key()) {
         let (at, address) = release?;
-        if pool.leases(address) && !occupancy.is_kept(address)? {
+        if pool.leases(address) {
             return Ok(Some((at, address)));
         }
     }
     Ok(None)
 }
 
-/// The same, whatever pool it was remembered under.
-fn oldest_cooling<O: Occupancy>(pool: &Pool, occupancy: &O) -> Result<Option<(u64, IpAddr)>, O::Error> {
-    let mut oldest: Option<(u64, IpAddr)> = None;
+/// What is remembered of a pool's addresses, under whatever name.
+struct Resting {
+    oldest: Option<(u64, IpAddr)>,
+    /// Whether all of it is under the pool's own name.
+    all_are_own: bool,
+}
+
+fn resting<O: Occupancy>(pool: &Pool, occupancy: &O) -> Result<Resting, O::Error> {
+    let own = pool.key();
+    let mut resting = Resting { oldest: None, all_are_own: true };
     for release in pool.spans().iter().flat_map(|span| occupancy.released(*span)) {
-        let release = release?;
-        if oldest.is_none_or(|oldest| release < oldest) && !occupancy.is_kept(release.1)? {
-            oldest = Some(release);
+        let Release { at, address, pool } = release?;
+        if occupancy.is_kept(address)? {
+            continue;
+        }
+        resting.all_are_own &= pool == own;
+        if resting.oldest.is_none_or(|oldest| (at, address) < oldest) {
+            resting.oldest = Some((at, address));
         }
     }
-    Ok(oldest)
+    Ok(resting)
 }
 
 /// Releases that a large pool need not remember any longer: a few at a time, so that no call pays for many.

@@ -3,21 +3,28 @@
 use std::net::IpAddr;
 
 use crate::Error;
-use crate::allocate::{Choice, Cooling, Occupancy as _, allocate};
+use crate::allocate::{Allocation, Choice, Cooling, Occupancy as _, allocate};
 use crate::event::EventKind;
 use crate::ledger::{Failure, Session};
 use crate::liveness::Census;
 use crate::operation::Terms;
-use crate::pool::{Pool, PoolKey};
+use crate::pool::Pool;
 use crate::record::Record;
 use crate::refusal::{Claim, Exhausted};
 use crate::reservations::{self, Reservation};
 use crate::span::Span;
 use crate::sticky::Sticky;
-use crate::store::{Change, Ended};
+use crate::store::{Change, Ended, Looked, UsedUp};
 
 /// How young a lease must not be to be taken for dead, in milliseconds: its ADD may still be under way.
 const GRACE: u64 = 60_000;
+
+/// How often all leases of a pool with many of them are looked at, at the most, in milliseconds: runtimes that are
+/// refused ask again at once, and each look keeps all others waiting.
+const LOOK_AGAIN: u64 = 10_000;
+
+/// How many leases are looked at whenever somebody is refused.
+const FEW: usize = 1024;
 
 /// What the choice of addresses depends on.
 pub(crate) struct Choosing<'a> {
@@ -34,15 +41,21 @@ impl<'a> Choosing<'a> {
         Ok(Self { session, terms, reserved, cooling })
     }
 
-    /// The address that a pod had before, if the pool gives it and nobody has it.
-    pub fn had_before(&self, pool: &Pool, kept: Option<&Sticky>) -> Result<Option<IpAddr>, Failure> {
-        for address in kept.iter().flat_map(|kept| &kept.addresses) {
-            let is_free = self.session.store.holder(*address)?.is_none() && self.reservation(*address).is_none();
-            if pool.gives(*address) && is_free {
-                return Ok(Some(*address));
+    /// An address that a pod had before, if the pool gives it and nobody has it: rather one that the pool gives to
+    /// anybody. `taken` are those of its other pools.
+    pub fn had_before(&self, pool: &Pool, kept: Option<&Sticky>, taken: &[IpAddr]) -> Result<Option<IpAddr>, Failure> {
+        let mut second_best = None;
+        for address in kept.iter().flat_map(|kept| &kept.addresses).copied() {
+            let is_free = self.session.store.holder(address)?.is_none() && self.reservation(address).is_none();
+            if !is_free || taken.contains(&address) || !pool.gives(address) {
+                continue;
             }
+            if pool.leases(address) {
+                return Ok(Some(address));
+            }
+            second_best.get_or_insert(address);
         }
-        Ok(None)
+        Ok(second_best)
     }
 
     /// An address that was asked for.
@@ -65,33 +78,50 @@ impl<'a> Choosing<'a> {
         Ok(Choice::of(address))
     }
 
-    /// The next address of the pool. If there is none, leases end whose pods are provably gone.
-    pub fn next(&self, pool: &Pool) -> Result<Choice, Failure> {
-        let lendable = self.lendable(pool);
-        if let Some(choice) = allocate(&lendable, self.session.store, self.cooling)? {
-            return Ok(choice);
-        }
-        // So the next one who asks need not search to be told.
-        if !self.session.store.is_used_up(&lendable)? {
-            let change = Change { used_up: vec![self.mark(pool)], ..Change::default() };
-            self.session.commit(&change, EventKind::Reclaimed)?;
+    /// The next address of the pool, but none of those `taken` by the same lease. If there is none, leases end whose
+    /// pods are provably gone.
+    pub fn next(&self, pool: &Pool, taken: &[IpAddr]) -> Result<Choice, Failure> {
+        let store = self.session.store;
+        let lendable = self.lendable(pool, taken);
+        let newly_used_up = match allocate(&lendable, store, self.cooling)? {
+            Allocation::Of(choice) => return Ok(choice),
+            Allocation::Nothing { used_up } => used_up,
+        };
+        let mark = store.used_up(&lendable)?;
+        let recent = mark.as_ref().and_then(|mark| mark.looked.as_ref()).filter(|looked| self.is_recent(looked));
+        if let Some(looked) = recent {
+            return Err(Error::Exhausted(Box::new(self.explain(pool, looked))).into());
         }
         if self.reclaim(pool, None)? > 0
-            && let Some(choice) = allocate(&lendable, self.session.store, self.cooling)?
+            && let Allocation::Of(choice) = allocate(&lendable, store, self.cooling)?
         {
             return Ok(choice);
         }
-        Err(Error::Exhausted(Box::new(self.explain(pool)?)).into())
+        let looked = self.look(pool)?;
+        let explained = self.explain(pool, &looked);
+        if newly_used_up || mark.is_some() {
+            // So the next one who asks need not search to be told.
+            let mark = UsedUp { looked: Some(looked), ..mark_of(&lendable) };
+            self.session.commit(&Change { used_up: vec![mark], ..Change::default() }, EventKind::Reclaimed)?;
+        }
+        Err(Error::Exhausted(Box::new(explained)).into())
     }
 
     /// What the ledger is to remember of a pool that is used up.
-    pub fn mark(&self, pool: &Pool) -> (PoolKey, [u8; 16]) {
-        (pool.key(), self.lendable(pool).fingerprint())
+    pub fn mark(&self, pool: &Pool) -> UsedUp {
+        mark_of(&self.lendable(pool, &[]))
     }
 
-    fn lendable(&self, pool: &Pool) -> Pool {
-        let spans: Vec<Span> = self.reserved.iter().map(|reservation| Span::of(reservation.cidr)).collect();
-        if spans.is_empty() { pool.clone() } else { pool.without(&spans) }
+    fn lendable(&self, pool: &Pool, taken: &[IpAddr]) -> Pool {
+        let reserved = self.reserved.iter().map(|reservation| Span::of(reservation.cidr));
+        let taken = taken.iter().map(|address| Span { first: *address, last: *address });
+        let out: Vec<Span> = reserved.chain(taken).collect();
+        if out.is_empty() { pool.clone() } else { pool.without(&out) }
+    }
+
+    /// Whether a look at all leases may stand for another one. A few are looked at each time.
+    fn is_recent(&self, looked: &Looked) -> bool {
+        looked.leased > FEW && self.cooling.now.saturating_sub(looked.at) < LOOK_AGAIN
     }
 
     fn reservation(&self, address: IpAddr) -> Option<&Reservation> {
@@ -125,22 +155,40 @@ impl<'a> Choosing<'a> {
         Ok(holders)
     }
 
-    fn explain(&self, pool: &Pool) -> Result<Exhausted, Failure> {
-        let store = self.session.store;
+    fn look(&self, pool: &Pool) -> Result<Looked, Failure> {
         let holders = self.holders(pool, None)?;
-        let resting = pool.spans().iter().flat_map(|span| store.released(*span));
-        let rests: Vec<u64> =
-            resting.map(|rest| rest.map(|(at, _)| self.cooling.rest_of(at))).collect::<Result<_, _>>()?;
+        let network = &self.terms.network;
+        let resting = pool.spans().iter().flat_map(|span| self.session.store.released(*span));
+        let resting = resting
+            .map(|release| release.map(|release| release.at.saturating_add(self.cooling.period)))
+            .collect::<Result<Vec<u64>, _>>()?;
         let suspects = holders.iter().filter(|record| record.netns.as_ref().is_some_and(crate::Netns::is_gone));
-        Ok(Exhausted {
-            pool: pool.to_string(),
-            capacity: pool.capacity(),
+        Ok(Looked {
+            at: self.cooling.now,
+            network: network.clone(),
             leased: holders.len(),
-            held_by_others: holders.iter().filter(|record| record.attachment.network != self.terms.network).count(),
-            cooling: rests.len(),
-            next_free_seconds: rests.into_iter().min().map(|rest| rest.div_ceil(1000)),
-            reserved: pool.capacity().saturating_sub(self.lendable(pool).capacity()),
+            held_by_others: holders.iter().filter(|record| record.attachment.network != *network).count(),
             suspects: suspects.count(),
+            cooling: resting.len(),
+            next_free_at: resting.into_iter().min(),
         })
     }
+
+    fn explain(&self, pool: &Pool, looked: &Looked) -> Exhausted {
+        let rest = looked.next_free_at.map(|at| at.saturating_sub(self.cooling.now));
+        Exhausted {
+            pool: pool.to_string(),
+            capacity: pool.capacity(),
+            leased: looked.leased,
+            held_by_others: if looked.network == self.terms.network { looked.held_by_others } else { 0 },
+            cooling: looked.cooling,
+            next_free_seconds: rest.map(|rest| rest.div_ceil(1000)),
+            reserved: pool.capacity().saturating_sub(self.lendable(pool, &[]).capacity()),
+            suspects: looked.suspects,
+        }
+    }
+}
+
+fn mark_of(lendable: &Pool) -> UsedUp {
+    UsedUp { pool: lendable.key(), spans: lendable.spans().to_vec(), looked: None }
 }

@@ -62,6 +62,14 @@ pub enum Error {
         /// Whose.
         attachment: Attachment,
     },
+    /// A lease was to hold an address twice.
+    #[error("{address} stands twice in the lease of {attachment}")]
+    Repeated {
+        /// Whose lease.
+        attachment: Attachment,
+        /// The address.
+        address: IpAddr,
+    },
     /// All addresses of a pool are leased.
     #[error("{0}")]
     Exhausted(Box<Exhausted>),
@@ -290,7 +298,7 @@ impl Error {
             | Self::Clock(_)
             | Self::Proc { .. } => ErrorCode::Io,
             Self::Outside(_) => code::OUTSIDE,
-            Self::Taken { .. } | Self::Changed { .. } | Self::Reserved { .. } => code::TAKEN,
+            Self::Taken { .. } | Self::Changed { .. } | Self::Repeated { .. } | Self::Reserved { .. } => code::TAKEN,
             Self::Exhausted(_) => code::EXHAUSTED,
             Self::Deleted { .. } => code::DELETED,
             Self::NoLease { .. } | Self::NotInResult { .. } | Self::Misindexed { .. } => code::DIFFERS,
@@ -333,6 +341,7 @@ impl Error {
             | Self::ResolvConf { .. }
             | Self::SubnetFile { .. }
             | Self::Outside(_)
+            | Self::Repeated { .. }
             | Self::Deleted { .. }
             | Self::NoLease { .. }
             | Self::NotInResult { .. }

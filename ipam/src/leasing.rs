@@ -1,5 +1,6 @@
 //! A lease from the network's pools: one address from each, or nothing.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
@@ -39,12 +40,17 @@ pub(crate) fn lease(session: &Session<'_>, wish: &Wish) -> Result<Record, Failur
     let kept = pod.as_ref().map_or(Ok(None), |pod| store.sticky(pod))?;
     let mut change = Change { pools: newly_described(store, terms)?, ..Change::default() };
     let mut addresses = Vec::new();
+    // Pools may be parts of one subnet, and each gives what is asked for from all of it.
+    let mut taken: Vec<IpAddr> = wish.wanted.iter().flatten().copied().collect();
     for (pool, wanted) in terms.pools.iter().zip(&wish.wanted) {
-        let choice = match (wanted, choosing.had_before(pool, kept.as_ref())?) {
-            (Some(address), _) => choosing.asked_for(pool, *address)?,
-            (None, Some(address)) => Choice::of(address),
-            (None, None) => choosing.next(pool)?,
+        let choice = if let Some(address) = wanted {
+            choosing.asked_for(pool, *address)?
+        } else if let Some(address) = choosing.had_before(pool, kept.as_ref(), &taken)? {
+            Choice::of(address)
+        } else {
+            choosing.next(pool, &taken)?
         };
+        taken.push(choice.address);
         change.cursors.extend(choice.cursor.map(|cursor| (pool.key(), cursor)));
         change.used_up.extend(choice.used_up.then(|| choosing.mark(pool)));
         change.forgotten.extend(choice.forgotten);
@@ -59,9 +65,11 @@ pub(crate) fn lease(session: &Session<'_>, wish: &Wish) -> Result<Record, Failur
         pod: wish.pod.clone(),
         created: session.now.wall,
         created_boottime_ms: session.now.boottime,
+        began_boottime_ms: Some(wish.began),
         boot_id: session.boot_id.to_owned(),
         origin: Origin::Add,
     };
+    refuse_repeated(std::slice::from_ref(&record))?;
     change.begun.push(record.clone());
     session.commit(&change, EventKind::Replaced)?;
     Ok(record)
@@ -75,6 +83,7 @@ fn adoption(session: &Session<'_>, wish: &Wish, record: Record) -> (Record, Chan
         pod: wish.pod.clone(),
         created: session.now.wall,
         created_boottime_ms: session.now.boottime,
+        began_boottime_ms: Some(wish.began),
         origin: Origin::Add,
         ..record.clone()
     };
@@ -82,10 +91,23 @@ fn adoption(session: &Session<'_>, wish: &Wish, record: Record) -> (Record, Chan
     (adopted.clone(), Change { ended, begun: vec![adopted], ..Change::default() })
 }
 
+/// No address stands twice in what begins at once: the ledger's index would take that for damage.
+pub(crate) fn refuse_repeated(records: &[Record]) -> Result<(), Error> {
+    let (mut held, mut holders) = (BTreeSet::new(), BTreeSet::new());
+    for record in records {
+        let repeated = record.ips().find(|address| !held.insert(*address));
+        let address = repeated.or_else(|| record.ips().next().filter(|_| !holders.insert(&record.attachment)));
+        if let Some(address) = address {
+            return Err(Error::Repeated { attachment: record.attachment.clone(), address });
+        }
+    }
+    Ok(())
+}
+
 /// Whether every pool has an address to give.
 pub(crate) fn available(session: &Session<'_>, terms: &Terms) -> Result<(), Failure> {
     let choosing = Choosing::of(session, terms)?;
-    terms.pools.iter().try_for_each(|pool| choosing.next(pool).map(drop))
+    terms.pools.iter().try_for_each(|pool| choosing.next(pool, &[]).map(drop))
 }
 
 /// The pod's addresses as they are to be remembered, if they are not remembered so already.

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use crate::span::{self, Span};
 
@@ -106,18 +105,6 @@ impl Pool {
     pub fn range_of(&self, address: IpAddr) -> Option<&Range> {
         let dynamic = self.ranges.iter().find(|range| range.span.contains(address));
         dynamic.or_else(|| self.ranges.iter().find(|range| range.subnet.contains(address)))
-    }
-
-    /// What can be leased, in short: the same for the same spans.
-    pub fn fingerprint(&self) -> [u8; 16] {
-        let mut digest = Sha256::new();
-        for span in &self.spans {
-            digest.update(span.to_string());
-            digest.update(",");
-        }
-        let mut short = [0; 16];
-        short.copy_from_slice(&digest.finalize()[..16]);
-        short
     }
 
     /// The name under which the ledger keeps its hints for this pool. Hints under a name that no config has

@@ -31,6 +31,10 @@ pub struct Record {
     pub created: Timestamp,
     /// When it was made, in milliseconds of `CLOCK_BOOTTIME`; 0 for a recovered one.
     pub created_boottime_ms: u64,
+    /// When the request that made it reached its process, in milliseconds of `CLOCK_BOOTTIME`: it may have waited for
+    /// the ledger since. None if nobody knows, as of a recovered or imported one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began_boottime_ms: Option<u64>,
     /// The boot in which it was made.
     pub boot_id: String,
     /// How the ledger knows of it.
@@ -100,6 +104,13 @@ impl fmt::Display for Pod {
 }
 
 impl Record {
+    /// Whether the lease's request is older than one to end it, which was made at a moment of `CLOCK_BOOTTIME`, in
+    /// milliseconds. A younger lease is not meant: container ids are used again. It counts when a request was made, and
+    /// not when it was its turn at the ledger.
+    pub(crate) fn is_meant_by_a_release_of(&self, asked: u64) -> bool {
+        self.began_boottime_ms.unwrap_or(self.created_boottime_ms) <= asked
+    }
+
     /// The addresses without their prefix lengths.
     pub fn ips(&self) -> impl Iterator<Item = IpAddr> {
         self.addresses.iter().map(|recorded| recorded.address.ip())

@@ -6,12 +6,13 @@ use std::net::IpAddr;
 use cni_spec::{Attachment, NetworkName};
 
 use crate::event::EventKind;
+use crate::leasing::{self, refuse_repeated};
 use crate::ledger::{Failure, Session};
 use crate::operation::{Answer, Contents, LeaseName, Operation, Request};
 use crate::record::Record;
 use crate::refusal::Claim;
 use crate::store::{Change, Ended};
-use crate::{Error, LeaseId, Released, leasing};
+use crate::{Error, LeaseId, Released};
 
 /// How long to remember that an unknown attachment was deleted, in milliseconds: longer than any runtime lets an
 /// ADD run.
@@ -21,7 +22,7 @@ const TOMBSTONE_LIFE: u64 = 10 * 60 * 1000;
 pub(crate) fn carry_out(session: &Session<'_>, request: &Request) -> Result<Answer, Failure> {
     match &request.operation {
         Operation::Lease(wish) => leasing::lease(session, wish).map(|record| Answer::Leased(Box::new(record))),
-        Operation::Release(attachment) => release(session, attachment).map(Answer::Released),
+        Operation::Release(attachment) => release(session, attachment, request.asked).map(Answer::Released),
         Operation::End { attachment, lease_id, rests, why } => {
             end(session, attachment, lease_id, *rests, *why).map(Answer::Released)
         }
@@ -38,11 +39,15 @@ pub(crate) fn carry_out(session: &Session<'_>, request: &Request) -> Result<Answ
     }
 }
 
-fn release(session: &Session<'_>, attachment: &Attachment) -> Result<Released, Failure> {
+fn release(session: &Session<'_>, attachment: &Attachment, asked: u64) -> Result<Released, Failure> {
     let Some(record) = session.store.lease(attachment)? else {
-        bury(session, attachment)?;
+        bury(session, attachment, asked)?;
         return Ok(Released::Nothing);
     };
+    // The container has come back since, under the same name.
+    if !record.is_meant_by_a_release_of(asked) {
+        return Ok(Released::Nothing);
+    }
     end_record(session, record, session.now.boottime, EventKind::Released)
 }
 
@@ -67,11 +72,10 @@ fn end_record(session: &Session<'_>, record: Record, released_at: u64, why: Even
 
 /// Remembers that an attachment was deleted that is not known. Its ADD may have been given up by the runtime and
 /// be waiting for the ledger still: it must not lease what nobody will release.
-fn bury(session: &Session<'_>, attachment: &Attachment) -> Result<(), Failure> {
-    let now = session.now.boottime;
+fn bury(session: &Session<'_>, attachment: &Attachment, asked: u64) -> Result<(), Failure> {
     let change = Change {
-        tombstones: vec![(attachment.clone(), now)],
-        levelled: session.store.tombstones_before(now.saturating_sub(TOMBSTONE_LIFE))?,
+        tombstones: vec![(attachment.clone(), asked)],
+        levelled: session.store.tombstones_before(session.now.boottime.saturating_sub(TOMBSTONE_LIFE))?,
         ..Change::default()
     };
     session.commit(&change, EventKind::Released)
@@ -79,6 +83,7 @@ fn bury(session: &Session<'_>, attachment: &Attachment) -> Result<(), Failure> {
 
 /// What has been done already counts as done: the asker may have asked before, and lost the answer.
 fn replace(session: &Session<'_>, end: &[LeaseName], begin: &[Record]) -> Result<(), Failure> {
+    refuse_repeated(begin)?;
     let mut ended = Vec::new();
     for name in end {
         let Some(record) = session.store.lease(&name.attachment)? else { continue };

@@ -12,33 +12,78 @@ use crate::pool::Range;
 /// The ledger as maps.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Memory {
-    pub leased: BTreeSet<IpAddr>,
-    pub released: BTreeMap<IpAddr, u64>,
-    queue: BTreeSet<(u64, IpAddr)>,
-    pub kept: BTreeSet<IpAddr>,
-    cursor: Option<IpAddr>,
-    pub used_up: bool,
+    /// And the pool that each was leased from.
+    pub leased: BTreeMap<IpAddr, PoolKey>,
+    pub released: BTreeMap<IpAddr, (u64, PoolKey)>,
+    queue: BTreeSet<(PoolKey, u64, IpAddr)>,
+    kept: BTreeSet<IpAddr>,
+    cursors: BTreeMap<PoolKey, IpAddr>,
+    used_up: BTreeMap<PoolKey, Vec<Span>>,
 }
 
 impl Memory {
-    pub fn lease(&mut self, choice: &Choice) {
-        assert!(self.leased.insert(choice.address), "{} was given twice", choice.address);
+    pub fn lease(&mut self, pool: &Pool, choice: &Choice) {
+        let before = self.leased.insert(choice.address, pool.key());
+        assert_eq!(before, None, "{} was given twice", choice.address);
         self.forget(choice.address);
-        self.used_up |= choice.used_up;
-        self.cursor = choice.cursor.or(self.cursor);
-        choice.forgotten.iter().for_each(|address| self.forget(*address));
-    }
-
-    fn forget(&mut self, address: IpAddr) {
-        if let Some(at) = self.released.remove(&address) {
-            self.queue.remove(&(at, address));
+        if choice.used_up {
+            self.mark(pool);
+        }
+        if let Some(cursor) = choice.cursor {
+            self.cursors.insert(pool.key(), cursor);
+        }
+        for address in &choice.forgotten {
+            self.forget(*address);
+            self.is_free_unseen(*address, None);
         }
     }
 
+    pub fn mark(&mut self, pool: &Pool) {
+        self.used_up.insert(pool.key(), pool.spans().to_vec());
+    }
+
+    /// All addresses at once.
+    fn fill(&mut self, pool: &Pool, all: &[IpAddr]) {
+        self.leased.extend(all.iter().map(|address| (*address, pool.key())));
+    }
+
+    fn forget(&mut self, address: IpAddr) {
+        if let Some((at, pool)) = self.released.remove(&address) {
+            self.queue.remove(&(pool, at, address));
+        }
+    }
+
+    /// Pools that do not remember the address under their name must search for it.
+    fn is_free_unseen(&mut self, address: IpAddr, remembered: Option<&PoolKey>) {
+        let sees_it = |pool: &PoolKey, spans: &[Span]| {
+            remembered == Some(pool) || !spans.iter().any(|span| span.contains(address))
+        };
+        self.used_up.retain(|pool, spans| sees_it(pool, spans));
+    }
+
     pub fn release(&mut self, address: IpAddr, at: u64) {
-        if self.leased.remove(&address) {
-            self.released.insert(address, at);
-            self.queue.insert((at, address));
+        if let Some(pool) = self.leased.remove(&address) {
+            self.is_free_unseen(address, Some(&pool));
+            if !self.kept.contains(&address) {
+                self.queue.insert((pool.clone(), at, address));
+            }
+            self.released.insert(address, (at, pool));
+        }
+    }
+
+    pub fn keep(&mut self, address: IpAddr) {
+        self.kept.insert(address);
+        if let Some((at, pool)) = self.released.get(&address) {
+            self.queue.remove(&(pool.clone(), *at, address));
+        }
+    }
+
+    pub fn keep_no_more(&mut self, address: IpAddr) {
+        if self.kept.remove(&address) {
+            self.is_free_unseen(address, None);
+            if let Some((at, pool)) = self.released.get(&address) {
+                self.queue.insert((pool.clone(), *at, address));
+            }
         }
     }
 }
@@ -47,23 +92,26 @@ impl Occupancy for Memory {
     type Error = Infallible;
 
     fn leased(&self, span: Span) -> impl Iterator<Item = Result<IpAddr, Infallible>> {
-        self.leased.range(span.first..=span.last).copied().map(Ok)
+        self.leased.range(span.first..=span.last).map(|(address, _)| Ok(*address))
     }
 
     fn released_at(&self, address: IpAddr) -> Result<Option<u64>, Infallible> {
-        Ok(self.released.get(&address).copied())
+        Ok(self.released.get(&address).map(|(at, _)| *at))
     }
 
-    fn released(&self, span: Span) -> impl Iterator<Item = Result<(u64, IpAddr), Infallible>> {
-        self.released.range(span.first..=span.last).map(|(address, at)| Ok((*at, *address)))
+    fn released(&self, span: Span) -> impl Iterator<Item = Result<Release, Infallible>> {
+        let found = self.released.range(span.first..=span.last);
+        found.map(|(address, (at, pool))| Ok(Release { at: *at, address: *address, pool: pool.clone() }))
     }
 
-    fn oldest_released(&self, _: &PoolKey) -> impl Iterator<Item = Result<(u64, IpAddr), Infallible>> {
-        self.queue.iter().copied().map(Ok)
+    fn oldest_released(&self, pool: &PoolKey) -> impl Iterator<Item = Result<(u64, IpAddr), Infallible>> {
+        let first = (pool.clone(), 0, IpAddr::from([0, 0, 0, 0]));
+        let own = self.queue.range(first..).take_while(move |(of, ..)| of == pool);
+        own.map(|(_, at, address)| Ok((*at, *address)))
     }
 
-    fn cursor(&self, _: &PoolKey) -> Result<Option<IpAddr>, Infallible> {
-        Ok(self.cursor)
+    fn cursor(&self, pool: &PoolKey) -> Result<Option<IpAddr>, Infallible> {
+        Ok(self.cursors.get(pool).copied())
     }
 
     fn is_kept(&self, address: IpAddr) -> Result<bool, Infallible> {
@@ -71,16 +119,24 @@ impl Occupancy for Memory {
     }
 
     fn kept(&self, span: Span) -> impl Iterator<Item = Result<IpAddr, Infallible>> {
-        self.kept.range(span.first..=span.last).copied().map(Ok)
+        let kept = self.kept.range(span.first..=span.last).copied();
+        kept.filter(|address| !self.leased.contains_key(address)).map(Ok)
     }
 
-    fn is_used_up(&self, _: &Pool) -> Result<bool, Infallible> {
-        Ok(self.used_up)
+    fn is_used_up(&self, pool: &Pool) -> Result<bool, Infallible> {
+        Ok(self.used_up.get(&pool.key()).is_some_and(|spans| spans == pool.spans()))
     }
 }
 
 fn give(pool: &Pool, memory: &Memory, cooling: Cooling) -> Option<Choice> {
-    allocate(pool, memory, cooling).unwrap_or_else(|never| match never {})
+    choice(allocate(pool, memory, cooling).unwrap_or_else(|never| match never {}))
+}
+
+pub(crate) fn choice(allocation: Allocation) -> Option<Choice> {
+    match allocation {
+        Allocation::Of(choice) => Some(choice),
+        Allocation::Nothing { .. } => None,
+    }
 }
 
 fn addresses(pool: &Pool) -> Vec<IpAddr> {
@@ -91,23 +147,49 @@ fn addresses(pool: &Pool) -> Vec<IpAddr> {
     pool.spans().iter().flat_map(walk).collect()
 }
 
-/// The rule of [`allocate`] in the plainest words, at the cost of the whole pool. Its pools are too small for
-/// anybody's patience.
-fn model(pool: &Pool, memory: &Memory, cooling: Cooling) -> Option<IpAddr> {
-    let mut all = addresses(pool);
-    all.retain(|address| !memory.leased.contains(address));
-    let released = |address: &IpAddr| memory.released.get(address).copied();
-    let age = |address: &&IpAddr| (released(address), **address);
-    let rested = |address: &&IpAddr| released(address).is_none_or(|at| cooling.is_over(at));
-    let (kept, nobodys): (Vec<IpAddr>, Vec<IpAddr>) = all.iter().partition(|address| memory.kept.contains(address));
-    let mut ahead = nobodys.clone();
-    ahead.sort_by_key(|address| !in_front(pool, memory.cursor, *address));
-    let fresh = ahead.iter().find(|address| released(address).is_none());
-    fresh
-        .or_else(|| nobodys.iter().filter(rested).min_by_key(age))
-        .or_else(|| nobodys.iter().filter(|_| !cooling.strict).min_by_key(age))
-        .or_else(|| kept.iter().find(|address| !cooling.strict || rested(address)))
-        .copied()
+/// How good an address is, the best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Class {
+    Fresh,
+    Rested,
+    Cooling,
+    Kept,
+}
+
+/// The rule of [`allocate`] in the plainest words, at the cost of the whole pool: what may be given now, in the order in
+/// which it is given. Its pools are too small for anybody's patience.
+fn model(pool: &Pool, memory: &Memory, cooling: Cooling) -> Vec<(Class, IpAddr)> {
+    let released = |address: &IpAddr| memory.released.get(address).map(|(at, _)| *at);
+    let class = |address: &IpAddr| {
+        let rested = released(address).is_none_or(|at| cooling.is_over(at));
+        match (memory.kept.contains(address), released(address)) {
+            (true, _) if rested || !cooling.strict => Some(Class::Kept),
+            (false, None) => Some(Class::Fresh),
+            (false, Some(_)) if rested => Some(Class::Rested),
+            (false, Some(_)) if !cooling.strict => Some(Class::Cooling),
+            _ => None,
+        }
+    };
+    let free = addresses(pool).into_iter().filter(|address| !memory.leased.contains_key(address));
+    let mut all: Vec<(Class, IpAddr)> = free.filter_map(|address| Some((class(&address)?, address))).collect();
+    let cursor = memory.cursors.get(&pool.key()).copied();
+    all.sort_by_key(|(class, address)| {
+        let place = addresses(pool).iter().position(|other| other == address);
+        let order = match class {
+            Class::Fresh => (u64::from(!in_front(pool, cursor, *address)), None, place),
+            Class::Rested | Class::Cooling => (0, Some((released(address), *address)), None),
+            Class::Kept => (0, None, place),
+        };
+        (*class, order)
+    });
+    all
+}
+
+/// Whether all that is remembered of the pool's addresses is under the pool's own name: of what other pools had, the
+/// order is not known.
+fn remembers_all(pool: &Pool, memory: &Memory) -> bool {
+    let foreign = memory.released.iter().filter(|(address, (_, of))| pool.leases(**address) && *of != pool.key());
+    foreign.count() == 0
 }
 
 /// Whether an address comes after the cursor in the pool's order.
@@ -125,68 +207,86 @@ enum Step {
     Undo(usize),
     Wait(u64),
     Keep(usize),
+    KeepNoMore(usize),
     Strict(bool),
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+/// What happens, and to which of the pools.
+fn steps() -> impl Strategy<Value = Vec<(usize, Step)>> {
     let step = prop_oneof![
-        5 => Just(Step::Give),
+        8 => Just(Step::Give),
         1 => any::<usize>().prop_map(Step::Ask),
         4 => any::<usize>().prop_map(Step::Release),
         1 => any::<usize>().prop_map(Step::Undo),
         2 => (1u64..40_000).prop_map(Step::Wait),
         1 => any::<usize>().prop_map(Step::Keep),
+        1 => any::<usize>().prop_map(Step::KeepNoMore),
         1 => any::<bool>().prop_map(Step::Strict),
     ];
-    proptest::collection::vec(step, 1..120)
+    proptest::collection::vec((0..2_usize, step), 1..160)
 }
 
-fn pools() -> impl Strategy<Value = Pool> {
-    let subnets = prop_oneof![
-        Just(vec!["10.0.0.0/29"]),
-        Just(vec!["10.0.0.0/32"]),
-        Just(vec!["10.0.0.8/31", "10.0.0.0/30"]),
-        Just(vec!["255.255.255.240/28"]),
-        Just(vec!["fd00::/125", "fd00::10/127"]),
-    ];
-    let excluded = prop_oneof![Just(vec![]), Just(vec!["10.0.0.4/31", "255.255.255.254/31", "fd00::4/128"])];
-    (subnets, excluded).prop_map(|(subnets, excluded)| {
-        let parse = |text: &&str| -> IpNetwork { text.parse().unwrap() };
-        let excluded: Vec<Span> = excluded.iter().map(parse).map(Span::of).collect();
-        Pool::new(subnets.iter().map(parse).map(Range::whole).collect(), &excluded)
-    })
+fn of_ranges(subnets: &[&str], excluded: &[&str]) -> Pool {
+    let parse = |text: &&str| -> IpNetwork { text.parse().unwrap() };
+    let excluded: Vec<Span> = excluded.iter().map(parse).map(Span::of).collect();
+    Pool::new(subnets.iter().map(parse).map(Range::whole).collect(), &excluded)
+}
+
+/// Two pools: the same, overlapping, one within the other, apart, or the same but for what is left out.
+fn pools() -> impl Strategy<Value = [Pool; 2]> {
+    prop_oneof![
+        Just([of_ranges(&["10.0.0.0/29"], &[]), of_ranges(&["10.0.0.0/29"], &[])]),
+        Just([of_ranges(&["10.0.0.0/28"], &["10.0.0.4/31"]), of_ranges(&["10.0.0.0/29"], &[])]),
+        Just([of_ranges(&["10.0.0.8/31", "10.0.0.0/30"], &[]), of_ranges(&["10.0.0.0/32"], &[])]),
+        Just([of_ranges(&["10.0.0.0/29", "10.0.0.16/29"], &[]), of_ranges(&["10.0.0.8/29", "10.0.0.16/30"], &[])]),
+        Just([of_ranges(&["255.255.255.240/28"], &["255.255.255.254/31"]), of_ranges(&["255.255.255.240/28"], &[])]),
+        Just([of_ranges(&["fd00::/125", "fd00::10/127"], &[]), of_ranges(&["fd00::/124"], &["fd00::4/128"])]),
+    ]
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { cases: 1024, ..ProptestConfig::default() })]
+
     #[test]
-    fn it_gives_what_the_model_gives(pool in pools(), steps in steps()) {
+    fn it_gives_what_the_model_gives(pools in pools(), steps in steps()) {
         let mut memory = Memory::default();
         let mut cooling = Cooling { now: 1_000_000, period: 30_000, strict: false };
-        let all = addresses(&pool);
-        for step in steps {
-            let leased: Vec<IpAddr> = memory.leased.iter().copied().collect();
+        for (number, step) in steps {
+            let pool = &pools[number];
+            let all = addresses(pool);
+            let leased: Vec<IpAddr> = memory.leased.keys().copied().collect();
             let pick = |index: usize| leased.get(index % leased.len().max(1)).copied();
             match step {
                 Step::Give => {
-                    let given = give(&pool, &memory, cooling);
-                    prop_assert_eq!(given.as_ref().map(|choice| choice.address), model(&pool, &memory, cooling));
-                    let is_full = memory.leased.len() == all.len();
-                    prop_assert!(given.is_none() == is_full || (cooling.strict && !is_full));
+                    let expected = model(pool, &memory, cooling);
+                    let allocation = allocate(pool, &memory, cooling).unwrap_or_else(|never| match never {});
+                    if let Allocation::Nothing { used_up: true } = allocation {
+                        memory.mark(pool);
+                    }
+                    let given = choice(allocation);
+                    let address = given.as_ref().map(|choice| choice.address);
+                    if remembers_all(pool, &memory) {
+                        prop_assert_eq!(address, expected.first().map(|(_, address)| *address));
+                    } else {
+                        let class = expected.iter().find(|(_, one)| Some(*one) == address).map(|(class, _)| *class);
+                        prop_assert_eq!(class, expected.first().map(|(class, _)| *class));
+                    }
                     if let Some(choice) = given {
                         prop_assert!(pool.leases(choice.address));
-                        memory.lease(&choice);
+                        memory.lease(pool, &choice);
                     }
                 }
                 Step::Ask(index) => {
                     let address = all[index % all.len()];
-                    if !memory.leased.contains(&address) {
-                        memory.lease(&Choice::of(address));
+                    if !memory.leased.contains_key(&address) {
+                        memory.lease(pool, &Choice::of(address));
                     }
                 }
                 Step::Release(index) => pick(index).into_iter().for_each(|one| memory.release(one, cooling.now)),
                 Step::Undo(index) => pick(index).into_iter().for_each(|one| memory.release(one, 0)),
                 Step::Wait(milliseconds) => cooling.now += milliseconds,
-                Step::Keep(index) => drop(memory.kept.insert(all[index % all.len()])),
+                Step::Keep(index) => memory.keep(all[index % all.len()]),
+                Step::KeepNoMore(index) => memory.keep_no_more(all[index % all.len()]),
                 Step::Strict(strict) => cooling.strict = strict,
             }
         }
@@ -221,7 +321,7 @@ impl Occupancy for Counting<'_> {
         self.count(self.memory.released_at(address))
     }
 
-    fn released(&self, span: Span) -> impl Iterator<Item = Result<(u64, IpAddr), Infallible>> {
+    fn released(&self, span: Span) -> impl Iterator<Item = Result<Release, Infallible>> {
         self.memory.released(span).inspect(|_| self.count(()))
     }
 
@@ -249,7 +349,7 @@ impl Occupancy for Counting<'_> {
 fn cost(pool: &Pool, memory: &Memory) -> usize {
     let counting = Counting { memory, questions: std::cell::Cell::new(0) };
     let cooling = Cooling { now: 10_000_000, period: 30_000, strict: false };
-    allocate(pool, &counting, cooling).unwrap().expect("an address");
+    choice(allocate(pool, &counting, cooling).unwrap()).expect("an address");
     counting.questions.get()
 }
 
@@ -259,59 +359,112 @@ fn the_fullest_pool_costs_a_bounded_search() {
     let mut memory = Memory::default();
     assert!(cost(&pool, &memory) < 5, "an empty pool");
     let all = addresses(&pool);
-    memory.leased.extend(all.iter().copied());
+    memory.fill(&pool, &all);
     for address in [all[60_000], all[61_000]] {
         memory.release(address, 1);
     }
     assert!(cost(&pool, &memory) < PATIENCE + 10, "a pool with two free addresses, far away");
 }
 
+/// What goes on in a pool while it is filled up.
+#[derive(Debug, Clone, Copy)]
+struct Life {
+    /// How long a released address rests, in milliseconds: two allocations are 100 apart.
+    period: u64,
+    strict: bool,
+    /// Whether all addresses are kept for those who have had them.
+    sticky: bool,
+}
+
 /// A /16 that is filled up step by step, with what goes on in it: some come, some go, some of those who have gone still
-/// cool down. Then a /64 with as many leases. What an allocation asks of the ledger is the same everywhere.
+/// cool down. Then a /64 with as many leases. What an allocation asks of the ledger is the same everywhere, also when it
+/// is refused.
 #[test]
 fn the_cost_of_an_allocation_is_flat() {
-    let sixteen = filled("10.0.0.0/16", &[0, 250, 10_000, 32_000, 60_000, 64_870, 65_533]);
-    let sixty_four = filled("fd00::/64", &[0, 10_000, 60_000]);
-    let worst = sixteen.iter().chain(&sixty_four).map(|(_, cost)| *cost).max().unwrap();
-    assert!(worst <= PATIENCE + 16, "{sixteen:?} {sixty_four:?}");
-    let (empty, nearly_full) = (sixteen[0].1, sixteen[5].1);
-    assert!(nearly_full <= empty + PATIENCE + 10, "99 % full: {nearly_full}, empty: {empty}");
+    for (period, strict, sticky) in
+        [(0, false, false), (30_000, false, false), (3_600_000, true, false), (30_000, false, true)]
+    {
+        let life = Life { period, strict, sticky };
+        let sixteen = filled("10.0.0.0/16", &[0, 250, 10_000, 32_000, 60_000, 64_870, 65_533], life);
+        let sixty_four = filled("fd00::/64", &[0, 20_000], life);
+        let worst = sixteen.iter().chain(&sixty_four).map(|(_, cost)| *cost).max().unwrap();
+        assert!(worst <= PATIENCE * 2 + 16, "{life:?}: {sixteen:?} {sixty_four:?}");
+        let (empty, nearly_full) = (sixteen[0].1, sixteen[5].1);
+        assert!(nearly_full <= empty + PATIENCE * 2 + 10, "{life:?}: 99 % full: {nearly_full}, empty: {empty}");
+    }
 }
 
 /// The most that one of a hundred allocations asks, at so many leases.
-fn filled(subnet: &str, levels: &[usize]) -> Vec<(usize, usize)> {
+fn filled(subnet: &str, levels: &[usize], life: Life) -> Vec<(usize, usize)> {
     let pool = pool(subnet);
     let mut memory = Memory::default();
-    let mut cooling = Cooling { now: 1_000_000, period: 30_000, strict: false };
+    let mut cooling = Cooling { now: 1_000_000, period: life.period, strict: life.strict };
     let mut costs = Vec::new();
+    let lease = |memory: &mut Memory, choice: &Choice| {
+        memory.lease(&pool, choice);
+        if life.sticky {
+            memory.keep(choice.address);
+        }
+    };
     for level in levels {
         while memory.leased.len() < *level {
-            let choice = give(&pool, &memory, cooling).unwrap();
-            memory.lease(&choice);
+            // Who waits long enough is given what had to rest.
+            match give(&pool, &memory, cooling) {
+                Some(choice) => lease(&mut memory, &choice),
+                None => cooling.now += life.period,
+            }
         }
-        let mut worst = 0;
+        let (mut worst, mut searches) = (0, 0);
         for round in 0..100 {
             cooling.now += 100;
             let counting = Counting { memory: &memory, questions: std::cell::Cell::new(0) };
-            let choice = allocate(&pool, &counting, cooling).unwrap();
+            let allocation = allocate(&pool, &counting, cooling).unwrap();
             let cost = counting.questions.get();
+            let (Allocation::Of(Choice { used_up, .. }) | Allocation::Nothing { used_up }) = allocation;
             // One search may go over everything, to find that nothing is left: the mark that it leaves is the point.
-            if choice.as_ref().is_none_or(|choice| !choice.used_up) {
+            if used_up {
+                searches += 1;
+                memory.mark(&pool);
+            } else {
                 worst = worst.max(cost);
             }
-            if let Some(choice) = choice {
-                memory.lease(&choice);
-            } else {
-                memory.used_up = true;
+            if let Allocation::Of(choice) = &allocation {
+                lease(&mut memory, choice);
             }
             if round % 2 == 0 || memory.leased.len() > *level {
-                let leaving = *memory.leased.iter().nth(round * 7 % memory.leased.len()).unwrap();
+                let leaving = *memory.leased.keys().nth(round * 7 % memory.leased.len()).unwrap();
                 memory.release(leaving, cooling.now);
             }
         }
+        assert!(searches <= 1, "{life:?}: {searches} searches at {level} leases");
         costs.push((*level, worst));
     }
     costs
+}
+
+/// Two pools of which one is a part of the other, both full: what is released is found by whoever may have it, and by
+/// all others at a bounded cost.
+#[test]
+fn what_was_leased_from_an_overlapping_pool_is_found() {
+    let (whole, part) = (pool("10.0.0.0/24"), of_ranges(&["10.0.0.0/25"], &[]));
+    let mut memory = Memory::default();
+    let cooling = Cooling { now: 100_000, period: 30_000, strict: false };
+    while let Some(choice) = give(&part, &memory, cooling) {
+        memory.lease(&part, &choice);
+    }
+    while let Some(choice) = give(&whole, &memory, cooling) {
+        memory.lease(&whole, &choice);
+    }
+    memory.mark(&whole);
+    let all = addresses(&part);
+    [all[5], all[6], all[7]].into_iter().for_each(|address| memory.release(address, 99_000));
+    let given: Vec<IpAddr> = std::iter::from_fn(|| {
+        let choice = give(&whole, &memory, cooling)?;
+        memory.lease(&whole, &choice);
+        Some(choice.address)
+    })
+    .collect();
+    assert_eq!(given, [all[5], all[6], all[7]]);
 }
 
 #[test]
@@ -320,7 +473,7 @@ fn a_search_goes_on_where_the_last_one_tired() {
     let mut memory = Memory::default();
     let cooling = Cooling { now: 100_000, period: 30_000, strict: false };
     let all = addresses(&pool);
-    memory.leased.extend(all.iter().copied());
+    memory.fill(&pool, &all);
     let (hidden, known) = (all[3 * PATIENCE + 10], [all[3], all[4], all[5], all[6]]);
     memory.leased.remove(&hidden);
     for address in known {
@@ -329,7 +482,7 @@ fn a_search_goes_on_where_the_last_one_tired() {
     let given: Vec<IpAddr> = (0..5)
         .map(|_| {
             let choice = give(&pool, &memory, cooling).unwrap();
-            memory.lease(&choice);
+            memory.lease(&pool, &choice);
             choice.address
         })
         .collect();
@@ -344,7 +497,7 @@ fn a_large_pool_is_given_out_in_order_and_forgets_what_cooled_down() {
     let mut cooling = Cooling { now: 100_000, period: 30_000, strict: false };
     let next = |memory: &mut Memory, cooling| {
         let choice = give(&pool, memory, cooling).unwrap();
-        memory.lease(&choice);
+        memory.lease(&pool, &choice);
         choice
     };
     let first = next(&mut memory, cooling);
@@ -366,7 +519,7 @@ fn a_cooling_address_is_given_when_nothing_else_is_left_oldest_first() {
     let mut memory = Memory::default();
     let cooling = Cooling { now: 100_000, period: 30_000, strict: false };
     while let Some(choice) = give(&pool, &memory, cooling) {
-        memory.lease(&choice);
+        memory.lease(&pool, &choice);
     }
     let all = addresses(&pool);
     assert_eq!(memory.leased.len(), 5, "six hosts but the gateway");

@@ -109,6 +109,7 @@ mod tests {
             pod: Pod::default(),
             created: at(0),
             created_boottime_ms: 0,
+            began_boottime_ms: None,
             boot_id: String::new(),
             origin: Origin::Add,
         }

@@ -294,3 +294,6 @@ pub(crate) struct Ending<'a> {
 }
 
 pub(crate) use rebuild::{attachments_with_link, leases_in_kernel, owner};
+
+#[cfg(test)]
+mod tests;

@@ -87,6 +87,7 @@ fn recovered(attachment: Attachment, addresses: &[IpNetwork], now: Moment, boot_
         created: now.wall,
         // Nobody knows: older than every request.
         created_boottime_ms: 0,
+        began_boottime_ms: None,
         boot_id: boot_id.to_owned(),
         origin: Origin::Recovered,
     })

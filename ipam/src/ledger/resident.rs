@@ -79,6 +79,7 @@ mod tests {
             pod: crate::Pod::default(),
             created: jiff::Timestamp::UNIX_EPOCH,
             created_boottime_ms: 1,
+            began_boottime_ms: None,
             boot_id: crate::clock::boot_id().unwrap(),
             origin: crate::Origin::Imported,
         };

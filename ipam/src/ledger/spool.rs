@@ -56,10 +56,10 @@ impl Pending {
         })
     }
 
-    /// Only the lease that stood when the release was asked for.
+    /// Only a lease that was asked for when its release was.
     fn means(&self, lease: &Record) -> bool {
         self.lease_id.as_ref().is_none_or(|id| *id == lease.lease_id)
-            && lease.created_boottime_ms <= self.asked_boottime_ms
+            && lease.is_meant_by_a_release_of(self.asked_boottime_ms)
     }
 
     /// Where it is written: the same wish has the same name, and names of any length and content fit.

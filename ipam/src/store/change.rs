@@ -1,13 +1,12 @@
 //! Changes to the ledger: each is one transaction, there whole or not at all.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use cni_spec::Attachment;
 use sled::transaction::{ConflictableTransactionError, TransactionError, TransactionalTree};
 
 use super::error::{Damage, StoreError};
-use super::{Release, Store, decoded, generation, keys, malformed};
+use super::{Release, Store, UsedUp, decoded, generation, keys, malformed, number};
 use crate::operation::KnownPool;
 use crate::pool::PoolKey;
 use crate::record::{Origin, Record};
@@ -26,8 +25,8 @@ pub(crate) struct Change {
     pub forgotten: Vec<IpAddr>,
     /// Attachments that were deleted before they were known, and when.
     pub tombstones: Vec<(Attachment, u64)>,
-    /// Pools that have nothing but leased, released and kept addresses, and what they have.
-    pub used_up: Vec<(PoolKey, [u8; 16])>,
+    /// Pools that are used up.
+    pub used_up: Vec<UsedUp>,
     /// Addresses to be kept for pods.
     pub sticky: Vec<Sticky>,
     /// Pools that are described otherwise than before.
@@ -56,27 +55,16 @@ type InTransaction<T> = Result<T, ConflictableTransactionError<StoreError>>;
 impl Store {
     /// Carries the change out. It is not safe from the death of this process before [`Store::flush`].
     pub fn commit(&self, change: &Change) -> Result<(), StoreError> {
-        let stale = self.no_longer_used_up(change)?;
+        let marks = self.marks_after(change)?;
         let applied = self.db.transaction(|tree| {
-            stale.iter().try_for_each(|key| tree.remove(key).map(drop))?;
+            marks.stale.iter().try_for_each(|key| tree.remove(key).map(drop))?;
+            marks.new.iter().try_for_each(|(key, value)| tree.insert(key.as_slice(), value.as_slice()).map(drop))?;
             apply(tree, change)
         });
         applied.map_err(|error| match error {
             TransactionError::Abort(ours) => ours,
             TransactionError::Storage(engines) => engines.into(),
         })
-    }
-}
-
-impl Store {
-    /// The marks of pools that may get an address back without remembering it: it is remembered under the pool that
-    /// it was leased from.
-    fn no_longer_used_up(&self, change: &Change) -> Result<Vec<sled::IVec>, StoreError> {
-        let ended = change.ended.iter().flat_map(|ended| &ended.record.addresses);
-        let pools: BTreeSet<Vec<u8>> = ended.map(|address| keys::used_up(&PoolKey(address.pool.clone()))).collect();
-        let Some(only) = pools.first() else { return Ok(Vec::new()) };
-        let marks = self.db.scan_prefix(keys::USED_UP).keys().collect::<Result<Vec<_>, _>>()?;
-        Ok(marks.into_iter().filter(|mark| pools.len() > 1 || **mark != **only).collect())
     }
 }
 
@@ -94,9 +82,6 @@ fn apply(tree: &TransactionalTree, change: &Change) -> InTransaction<()> {
     for (pool, address) in &change.cursors {
         tree.insert(keys::cursor(pool), keys::address(*address))?;
     }
-    for (pool, had) in &change.used_up {
-        tree.insert(keys::used_up(pool), had.as_slice())?;
-    }
     for sticky in &change.sticky {
         keep(tree, sticky)?;
     }
@@ -107,7 +92,10 @@ fn apply(tree: &TransactionalTree, change: &Change) -> InTransaction<()> {
         forget(tree, *address)?;
     }
     for (attachment, at) in &change.tombstones {
-        tree.insert(keys::tombstone(attachment), at.to_be_bytes().as_slice())?;
+        let key = keys::tombstone(attachment);
+        let known = tree.get(key.as_slice())?.map(|value| number(&key, &value)).transpose();
+        let latest = known.map_err(ConflictableTransactionError::Abort)?.map_or(*at, |known| known.max(*at));
+        tree.insert(key, latest.to_be_bytes().as_slice())?;
     }
     for attachment in &change.levelled {
         tree.remove(keys::tombstone(attachment))?;
@@ -123,11 +111,21 @@ fn keep(tree: &TransactionalTree, sticky: &Sticky) -> InTransaction<()> {
         for address in before.addresses {
             if tree.get(keys::kept(address))?.is_some_and(|pod| *pod == key[1..]) {
                 tree.remove(keys::kept(address))?;
+                tree.remove(keys::kept_and_free(address))?;
+                if let Some(release) = release_of(tree, address)? {
+                    tree.insert(keys::queued(&release.pool, release.at, address), &[])?;
+                }
             }
         }
     }
     for address in &sticky.addresses {
         tree.insert(keys::kept(*address), &key[1..])?;
+        if let Some(release) = release_of(tree, *address)? {
+            tree.remove(keys::queued(&release.pool, release.at, *address))?;
+        }
+        if tree.get(keys::address(*address))?.is_none() {
+            tree.insert(keys::kept_and_free(*address), &[])?;
+        }
     }
     tree.insert(key, serde_json::json!(sticky).to_string().as_bytes())?;
     Ok(())
@@ -146,7 +144,11 @@ fn end(tree: &TransactionalTree, ended: &Ended) -> InTransaction<()> {
             forget(tree, address)?;
             let release = Release { at: ended.released_at, pool: pool.clone() };
             tree.insert(keys::released(address), release.to_bytes())?;
-            tree.insert(keys::queued(&pool, ended.released_at, address), &[])?;
+            if tree.get(keys::kept(address))?.is_some() {
+                tree.insert(keys::kept_and_free(address), &[])?;
+            } else {
+                tree.insert(keys::queued(&pool, ended.released_at, address), &[])?;
+            }
         }
     }
     Ok(())
@@ -160,6 +162,7 @@ fn begin(tree: &TransactionalTree, record: &Record) -> InTransaction<()> {
             let damage = StoreError::Damaged(Damage::Index(address));
             return Err(ConflictableTransactionError::Abort(damage));
         }
+        tree.remove(keys::kept_and_free(address))?;
         forget(tree, address)?;
     }
     let value = serde_json::json!(record).to_string();
@@ -172,11 +175,16 @@ fn begin(tree: &TransactionalTree, record: &Record) -> InTransaction<()> {
 }
 
 fn forget(tree: &TransactionalTree, address: IpAddr) -> InTransaction<()> {
-    let key = keys::released(address);
-    let Some(value) = tree.remove(key.as_slice())? else { return Ok(()) };
-    let Some(release) = Release::from_bytes(&value) else {
-        return Err(ConflictableTransactionError::Abort(malformed(&key)));
-    };
+    let Some(release) = release_of(tree, address)? else { return Ok(()) };
+    tree.remove(keys::released(address))?;
     tree.remove(keys::queued(&release.pool, release.at, address))?;
     Ok(())
+}
+
+/// The release of the address that is remembered.
+fn release_of(tree: &TransactionalTree, address: IpAddr) -> InTransaction<Option<Release>> {
+    let key = keys::released(address);
+    let Some(value) = tree.get(key.as_slice())? else { return Ok(None) };
+    let release = Release::from_bytes(&value).ok_or_else(|| malformed(&key));
+    release.map(Some).map_err(ConflictableTransactionError::Abort)
 }

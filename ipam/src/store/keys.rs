@@ -7,12 +7,13 @@
 //! | `l` network 0 container id 0 ifname | the lease: the truth |
 //! | `a` family address | the attachment that holds the address: derived from the leases |
 //! | `r` family address | when the address was released last, and from which pool |
-//! | `q` pool 0 time family address | the same, in the order of release |
+//! | `q` pool 0 time family address | the same, in the order of release; not of kept addresses |
 //! | `c` pool | the pool's cursor |
 //! | `p` network 0 pool | the pool as the network's config described it last |
-//! | `f` pool | what it had, when nothing was left but leased, released and kept addresses |
+//! | `f` pool | that it is used up: see [`super::UsedUp`] |
 //! | `y` network 0 pod namespace 0 pod name 0 ifname | the addresses that the pod is to get again; outlives the boot |
 //! | `s` family address | the end of the key of the pod that it is kept for; outlives the boot |
+//! | `e` family address | nothing: the address is kept, and not leased; derived from `s` and `a` |
 //! | `k` network 0 container id 0 ifname | nothing: the lease was read off the kernel; derived from the leases |
 //! | `t` network 0 container id 0 ifname | when an unknown attachment was deleted |
 
@@ -108,6 +109,10 @@ pub(super) fn sticky(pod: &StickyPod) -> Vec<u8> {
 
 pub(super) fn kept(address: IpAddr) -> Vec<u8> {
     [KEPT, &of_address(address)].concat()
+}
+
+pub(super) fn kept_and_free(address: IpAddr) -> Vec<u8> {
+    [b"e".as_slice(), &of_address(address)].concat()
 }
 
 pub(super) fn known_pool(network: &NetworkName, pool: &str) -> Vec<u8> {

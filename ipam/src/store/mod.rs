@@ -23,10 +23,12 @@ mod hurry;
 mod keys;
 mod occupancy;
 mod open;
+mod used_up;
 
 pub(crate) use change::{Change, Ended};
 pub use error::{Damage, StoreError};
 pub(crate) use open::sheltered;
+pub(crate) use used_up::{Looked, UsedUp};
 
 /// The version of keys and values, counted up when an older program could misread them.
 const SCHEMA: u32 = 1;
@@ -188,6 +190,12 @@ impl Store {
             for key in self.db.scan_prefix(kind).keys() {
                 batch.remove(key?);
             }
+        }
+        // Nobody has a kept address any more.
+        for key in self.db.scan_prefix(keys::KEPT).keys() {
+            let key = key?;
+            let address = keys::address_in(&key).ok_or_else(|| malformed(&key))?;
+            batch.insert(keys::kept_and_free(address), &[]);
         }
         batch.insert(keys::BOOT, boot_id.as_bytes());
         self.db.apply_batch(batch)?;

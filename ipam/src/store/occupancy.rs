@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::error::{Damage, StoreError};
 use super::{Release, Store, keys, malformed};
-use crate::allocate::Occupancy;
+use crate::allocate::{self, Occupancy};
 use crate::pool::{Pool, PoolKey};
 use crate::span::Span;
 
@@ -25,13 +25,13 @@ impl Occupancy for Store {
         Release::from_bytes(&value).map(|release| Some(release.at)).ok_or_else(|| malformed(&key))
     }
 
-    fn released(&self, span: Span) -> impl Iterator<Item = Result<(u64, IpAddr), StoreError>> {
+    fn released(&self, span: Span) -> impl Iterator<Item = Result<allocate::Release, StoreError>> {
         let found = self.db.range(keys::released(span.first)..=keys::released(span.last));
         found.map(|entry| {
             let (key, value) = entry?;
             let address = keys::address_in(&key).ok_or_else(|| malformed(&key))?;
             let release = Release::from_bytes(&value).ok_or_else(|| malformed(&key))?;
-            Ok((release.at, address))
+            Ok(allocate::Release { at: release.at, address, pool: release.pool })
         })
     }
 
@@ -53,13 +53,14 @@ impl Occupancy for Store {
     }
 
     fn kept(&self, span: Span) -> impl Iterator<Item = Result<IpAddr, StoreError>> {
-        self.db.range(keys::kept(span.first)..=keys::kept(span.last)).keys().map(|key| {
+        let found = self.db.range(keys::kept_and_free(span.first)..=keys::kept_and_free(span.last));
+        found.keys().map(|key| {
             let key = key?;
             keys::address_in(&key).ok_or_else(|| malformed(&key))
         })
     }
 
     fn is_used_up(&self, pool: &Pool) -> Result<bool, StoreError> {
-        Ok(self.db.get(keys::used_up(&pool.key()))?.is_some_and(|had| *had == pool.fingerprint()))
+        Ok(self.used_up(pool)?.is_some())
     }
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::*;
 use crate::LeaseId;
 use crate::allocate::tests::Memory;
-use crate::allocate::{Choice, Cooling, Occupancy as _, allocate};
+use crate::allocate::{Allocation, Choice, Cooling, Occupancy as _, allocate};
 use crate::pool::{Pool, Range};
 use crate::record::{Origin, Pod, RecordedAddress};
 
@@ -28,6 +28,7 @@ fn record_of(container: &str, pool: &Pool, addresses: &[IpAddr]) -> Record {
         pod: Pod::default(),
         created: Timestamp::UNIX_EPOCH,
         created_boottime_ms: 1,
+        began_boottime_ms: None,
         boot_id: BOOT_ID.to_owned(),
         origin: Origin::Add,
     }
@@ -140,41 +141,110 @@ fn tombstones_are_found_and_levelled() {
     assert_eq!(store.tombstones_before(u64::MAX).unwrap(), [buried("c2")], "a lease ends its attachment's tombstone");
 }
 
-/// The model of the allocation's tests and the database answer alike, through a long life.
+/// The model of the allocation's tests and the database answer alike, through a long life of two pools that overlap and
+/// of pods whose addresses are kept.
 #[test]
 fn the_database_answers_as_its_model() {
     let dir = tempfile::tempdir().unwrap();
-    let (store, pool) = (Store::create(dir.path(), BOOT_ID, 0).unwrap(), small_pool());
+    let store = Store::create(dir.path(), BOOT_ID, 0).unwrap();
+    let pools = [small_pool(), Pool::new(vec![Range::whole("10.0.0.0/29".parse().unwrap())], &[])];
     let mut memory = Memory::default();
     let mut cooling = Cooling { now: 1_000_000, period: 30_000, strict: false };
     let mut dice: u64 = 0x2545_f491_4f6c_dd1d;
-    for _ in 0..400 {
+    let mut below = |limit: u64| {
         dice ^= dice << 13;
         dice ^= dice >> 7;
         dice ^= dice << 17;
-        cooling.now += dice % 9_000;
-        let held: Vec<IpAddr> = memory.leased.iter().copied().collect();
-        if dice % 5 < 3 {
-            let given = allocate(&pool, &store, cooling).unwrap();
-            let modelled = allocate(&pool, &memory, cooling).unwrap_or_else(|never| match never {});
-            assert_eq!(given, modelled);
-            if let Some(Choice { address, cursor, forgotten, used_up }) = given {
-                let begun = vec![record_of(&format!("c-{address}"), &pool, &[address])];
-                let cursors = cursor.map(|cursor| (pool.key(), cursor)).into_iter().collect();
-                let used_up = used_up.then(|| (pool.key(), pool.fingerprint())).into_iter().collect();
-                store.commit(&Change { begun, cursors, forgotten, used_up, ..Change::default() }).unwrap();
-                modelled.iter().for_each(|choice| memory.lease(choice));
+        usize::try_from(dice % limit).unwrap()
+    };
+    let mut marks = 0;
+    for _ in 0..1200 {
+        cooling.now += below(9_000) as u64;
+        cooling.strict = below(8) == 0;
+        let pool = &pools[below(2)];
+        let held: Vec<IpAddr> = memory.leased.keys().copied().collect();
+        match below(10) {
+            0..6 => {
+                let given = allocate(pool, &store, cooling).unwrap();
+                let modelled = allocate(pool, &memory, cooling).unwrap_or_else(|never| match never {});
+                assert_eq!(given, modelled);
+                if let Allocation::Nothing { used_up: true } = given {
+                    memory.mark(pool);
+                    store.commit(&Change { used_up: vec![mark_of(pool)], ..Change::default() }).unwrap();
+                }
+                if let Allocation::Of(choice) = given {
+                    memory.lease(pool, &choice);
+                    let Choice { address, cursor, forgotten, used_up } = choice;
+                    let begun = vec![record_of(&format!("c-{address}"), pool, &[address])];
+                    let cursors = cursor.map(|cursor| (pool.key(), cursor)).into_iter().collect();
+                    let used_up = used_up.then(|| mark_of(pool)).into_iter().collect();
+                    store.commit(&Change { begun, cursors, forgotten, used_up, ..Change::default() }).unwrap();
+                }
             }
-        } else if !held.is_empty() {
-            let address = held[usize::try_from(dice % 1000).unwrap() % held.len()];
-            let record = store.holder(address).unwrap().unwrap();
-            let ended = vec![Ended { record, released_at: cooling.now }];
-            store.commit(&Change { ended, ..Change::default() }).unwrap();
-            memory.release(address, cooling.now);
+            6 if !held.is_empty() => {
+                let address = held[below(held.len() as u64)];
+                keep(&store, &mut memory, sticky_pod(below(3)), address);
+            }
+            7.. if !held.is_empty() => {
+                let address = held[below(held.len() as u64)];
+                let record = store.holder(address).unwrap().unwrap();
+                let ended = vec![Ended { record, released_at: cooling.now }];
+                store.commit(&Change { ended, ..Change::default() }).unwrap();
+                memory.release(address, cooling.now);
+            }
+            _ => {}
         }
+        marks += pools.iter().filter(|pool| is_marked_as_modelled(&store, &memory, pool)).count();
     }
-    let whole = pool.ranges()[0].span;
+    assert!(marks > 20, "the pools were used up {marks} times");
+    let whole = pools[0].ranges()[0].span;
     let leased: BTreeSet<IpAddr> = store.leased(whole).map(Result::unwrap).collect();
-    assert_eq!(leased, memory.leased);
-    assert_eq!(store.oldest_released(&pool.key()).count(), memory.released.len());
+    assert_eq!(leased, memory.leased.keys().copied().collect());
+    let kept: Vec<IpAddr> = store.kept(whole).map(Result::unwrap).collect();
+    assert_eq!(kept, memory.kept(whole).map(|Ok(address)| address).collect::<Vec<_>>());
+}
+
+fn is_marked_as_modelled(store: &Store, memory: &Memory, pool: &Pool) -> bool {
+    let marked = store.is_used_up(pool).unwrap();
+    assert_eq!(marked, memory.is_used_up(pool).unwrap_or_else(|never| match never {}));
+    let stored: Vec<(u64, IpAddr)> = store.oldest_released(&pool.key()).map(Result::unwrap).collect();
+    let modelled: Vec<(u64, IpAddr)> = memory.oldest_released(&pool.key()).map(|Ok(release)| release).collect();
+    assert_eq!(stored, modelled);
+    marked
+}
+
+/// Somebody who gives a pod the address again, and none of those that it had before.
+fn keep(store: &Store, memory: &mut Memory, pod: StickyPod, address: IpAddr) {
+    let before = store.sticky(&pod).unwrap().map(|sticky| sticky.addresses).unwrap_or_default();
+    before.into_iter().filter(|ip| *ip != address).for_each(|ip| memory.keep_no_more(ip));
+    memory.keep(address);
+    let sticky = vec![Sticky { pod, addresses: vec![address] }];
+    store.commit(&Change { sticky, ..Change::default() }).unwrap();
+}
+
+fn mark_of(pool: &Pool) -> UsedUp {
+    UsedUp { pool: pool.key(), spans: pool.spans().to_vec(), looked: None }
+}
+
+fn sticky_pod(number: usize) -> StickyPod {
+    StickyPod {
+        network: "n".parse().unwrap(),
+        namespace: "shop".to_owned(),
+        name: format!("db-{number}"),
+        ifname: "eth0".parse().unwrap(),
+    }
+}
+
+/// A boot ends the leases of kept addresses, and keeps them for their pods.
+#[test]
+fn kept_addresses_are_free_after_a_boot() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, pool) = (Store::create(dir.path(), "the-boot-before", 0).unwrap(), small_pool());
+    let sticky = vec![Sticky { pod: sticky_pod(0), addresses: vec![ip("10.0.0.2")] }];
+    let begun = vec![record_of("c1", &pool, &[ip("10.0.0.2")])];
+    store.commit(&Change { begun, sticky, ..Change::default() }).unwrap();
+    let span = pool.ranges()[0].span;
+    assert_eq!(store.kept(span).count(), 0, "it is leased");
+    store.begin_boot(BOOT_ID).unwrap();
+    assert_eq!(store.kept(span).map(Result::unwrap).collect::<Vec<_>>(), [ip("10.0.0.2")]);
 }

@@ -229,6 +229,55 @@ fn row_11_a_del_before_its_add_leaves_nothing_to_leak() {
     assert_eq!(containers(&place), ["stays"]);
 }
 
+/// Both wait, and it is the ADD's turn first; then it is others' turn for longer than the DEL can wait. The release that
+/// it writes down is younger than the ADD, though older than the lease.
+#[test]
+fn row_11_a_del_that_waits_behind_its_add_ends_the_lease() {
+    let place = Place::new();
+    let plugin = place.json("n", &conf());
+    place.run("ADD", "stays", &plugin).addresses();
+    let lock = || fs::File::open(place.data_dir().join("lock")).unwrap();
+    let first = lock();
+    first.lock().unwrap();
+    let add = place.spawn("ADD", "c", &plugin);
+    until_waiting(&first, 1);
+    std::thread::scope(|scope| {
+        let others = scope.spawn(|| {
+            let others = lock();
+            others.lock().unwrap();
+            others
+        });
+        until_waiting(&first, 2);
+        let mut impatient = plugin.clone();
+        impatient["ipam"]["lockTimeoutSeconds"] = 5.into();
+        let del = place.spawn("DEL", "c", &impatient);
+        until_waiting(&first, 3);
+        drop(first);
+        assert_eq!(Answer::of(&add.wait_with_output().unwrap()).addresses(), [ip("10.1.2.3")]);
+        let others = others.join().unwrap();
+        assert!(Answer::of(&del.wait_with_output().unwrap()).success, "it is written down");
+        assert_eq!(fs::read_dir(place.data_dir().join("pending-del")).unwrap().count(), 1);
+        drop(others);
+    });
+    assert!(place.run("DEL", "unknown", &plugin).success);
+    assert_eq!(containers(&place), ["stays"]);
+}
+
+/// Returns when so many wait for a lock in flock(2), as proc_locks(5) shows.
+fn until_waiting(lock: &fs::File, count: usize) {
+    use std::os::unix::fs::MetadataExt;
+    let inode = format!(":{} ", lock.metadata().unwrap().ino());
+    let waiting = || {
+        let locks = fs::read_to_string("/proc/locks").unwrap();
+        locks.lines().filter(|line| line.contains("-> FLOCK") && line.contains(&inode)).count()
+    };
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while waiting() < count {
+        assert!(std::time::Instant::now() < deadline, "{} of {count} wait", waiting());
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn row_12_add_and_del_at_once_leave_a_whole_lease_or_none() {
     let place = Place::new();

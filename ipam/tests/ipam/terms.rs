@@ -219,6 +219,34 @@ fn a_sticky_pod_gets_its_addresses_again() {
     assert_eq!(moved, "10.1.2.3 fd00::2", "what is still there");
 }
 
+/// Two pools that are parts of one subnet, each of which gives all of it to whoever asks.
+#[test]
+fn a_sticky_pod_gets_no_address_twice() {
+    let place = Place::new();
+    let part = |first: u8, last: u8| json!([{ "subnet": "10.1.2.0/24", "rangeStart": format!("10.1.2.{first}"), "rangeEnd": format!("10.1.2.{last}") }]);
+    let conf = json!({ "ranges": [part(10, 20), part(30, 40)], "sticky": true, "cooldownSeconds": 0 });
+    let ipam = place.ipam("n", &conf);
+    let pod = |container: &str| of_pod(&place, container, "shop/db-0");
+    let release = |container: &str| drop(ipam.release(&attachment("n", container)).unwrap());
+    assert_eq!(address(&ipam, &pod("c1")), "10.1.2.10 10.1.2.30");
+    release("c1");
+    assert_eq!(address(&ipam, &pod("c2")), "10.1.2.10 10.1.2.30");
+    release("c2");
+    // One of them is another's by now.
+    let asking = |container: &str, ip: &str| LeaseRequest {
+        args: format!("IP={ip}").parse().unwrap(),
+        ..place.request("n", container)
+    };
+    assert_eq!(address(&ipam, &asking("thief", "10.1.2.10")), "10.1.2.10 10.1.2.31");
+    assert_eq!(address(&ipam, &pod("c3")), "10.1.2.30 10.1.2.32", "what is left, from whichever pool gives it");
+    release("c3");
+    // And one is asked for.
+    let args = "IP=10.1.2.30;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=db-0".parse().unwrap();
+    let asked = LeaseRequest { args, ..place.request("n", "c4") };
+    assert_eq!(address(&ipam, &asked), "10.1.2.32 10.1.2.30");
+    assert_eq!(place.ledger().quarantined().unwrap(), Vec::<std::path::PathBuf>::new());
+}
+
 #[test]
 fn a_damaged_memory_of_sticky_pods_costs_no_more_than_the_memory() {
     let place = Place::new();

@@ -142,6 +142,7 @@ impl Found {
             pod: args.as_ref().map(Pod::from_args).unwrap_or_default(),
             created,
             created_boottime_ms: Moment::now()?.boottime,
+            began_boottime_ms: None,
             boot_id: clock::boot_id()?,
             origin: Origin::Imported,
         });

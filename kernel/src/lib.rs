@@ -10,6 +10,7 @@
 //! steps are its callers' business, and so is undoing them.
 
 mod aside;
+pub mod closing;
 pub mod conntrack;
 pub mod error;
 pub mod iptables;

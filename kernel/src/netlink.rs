@@ -9,6 +9,8 @@ use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
 use nix::sys::socket::MsgFlags;
 
+use crate::closing;
+
 /// Larger than any message of a dump (32 KiB, `netlink_dump` of net/netlink/af_netlink.c).
 const RECEIVE_LEN: usize = 64 * 1024;
 /// Bytes of a netlink header.
@@ -101,6 +103,12 @@ impl RawSocket {
                 result => return result,
             }
         }
+    }
+}
+
+impl Drop for RawSocket {
+    fn drop(&mut self) {
+        closing::keep_if_put_off(&self.socket);
     }
 }
 

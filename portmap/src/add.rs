@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::firewall::{Claimed, Firewall};
 use crate::forward::Forward;
-use crate::liveness::Liveness;
+use crate::liveness::{Dead, Liveness, Sight};
 use crate::owner::{Holder, Owner};
 use crate::policy::{Conflict, HostListeners};
 use crate::record::{Record, Records};
@@ -129,11 +129,8 @@ pub fn with_claim<T>(
 ) -> Result<T, Error> {
     let mut firewall = Firewall::of(&config.settings)?;
     let undo = Undo(Some(&config.owner));
-    let (claimed, dead) = match claim(&mut firewall, config) {
-        Ok((claimed, dead)) if claimed.errors.is_empty() => (claimed, dead),
-        Ok((claimed, _)) => {
-            return Err(undo.run(Error::Several(claimed.errors)));
-        }
+    let (mut claimed, dead) = match claim(&mut firewall, config) {
+        Ok(done) => done,
         // The kernel may have done it, and only its answer got lost.
         Err(failure @ Error::Commit(_)) => return Err(undo.run(failure)),
         Err(failure) => {
@@ -141,6 +138,9 @@ pub fn with_claim<T>(
             return Err(failure);
         }
     };
+    if let Err(failure) = Error::all_of(std::mem::take(&mut claimed.errors)) {
+        return Err(undo.run(failure));
+    }
     let result = rest(&mut firewall, &claimed);
     match result {
         Ok(done) => {
@@ -152,14 +152,6 @@ pub fn with_claim<T>(
     }
 }
 
-/// A holder that is dead.
-#[derive(Debug)]
-pub struct Dead {
-    attachment: Attachment,
-    /// By which it was judged.
-    record: Option<Record>,
-}
-
 /// Claims, and takes over from holders that are dead. Says who they were.
 ///
 /// # Errors
@@ -167,10 +159,11 @@ pub struct Dead {
 pub fn claim(firewall: &mut Firewall, config: &Config) -> Result<(Claimed, Vec<Dead>), Error> {
     let mut dead: Vec<Dead> = Vec::new();
     loop {
-        let marks: Vec<String> = dead.iter().map(|dead| dead.attachment.to_string()).collect();
-        match firewall.claim(config, &marks) {
+        match firewall.claim(config, &dead) {
             Ok(claimed) => return Ok((claimed, dead)),
-            Err(Error::Held { port, holder, target }) => match judge(config.policy.conflict, &marks, &holder) {
+            // Begun anew since it was judged; what it has by now is to be judged anew.
+            Err(Error::BegunAnew(attachment)) => dead.retain(|dead| dead.attachment != attachment),
+            Err(Error::Held { port, holder, target }) => match judge(config.policy.conflict, &dead, &holder) {
                 Ok(one) => dead.push(one),
                 Err((holder, why)) => {
                     let held = Box::new(Error::Held { port, holder: Box::new(holder), target });
@@ -183,16 +176,16 @@ pub fn claim(firewall: &mut Firewall, config: &Config) -> Result<(Claimed, Vec<D
 }
 
 /// The holder, if it may be taken over from; or by name, and why not.
-fn judge(conflict: Conflict, dead: &[String], holder: &Holder) -> Result<Dead, (Holder, String)> {
+fn judge(conflict: Conflict, dead: &[Dead], holder: &Holder) -> Result<Dead, (Holder, String)> {
     let Holder::Attachment(attachment, _) = holder else {
         return Err((holder.clone(), "no DEL and no GC will end it; see podwire-portmap list".to_owned()));
     };
     let record = Records::default().read(attachment);
-    let liveness = Liveness::by(attachment, record.as_ref());
+    let liveness = Liveness::by(attachment, record.as_ref(), &mut Sight::default());
     let pod = record.as_ref().and_then(|record| record.pod.text());
     let named = || Holder::Attachment(attachment.clone(), pod);
     match conflict {
-        Conflict::TakeOver if liveness.is_dead() && !dead.contains(&attachment.to_string()) => {
+        Conflict::TakeOver if liveness.is_dead() && dead.iter().all(|dead| dead.attachment != *attachment) => {
             Ok(Dead { attachment: attachment.clone(), record })
         }
         Conflict::Refuse if liveness.is_dead() => {

@@ -156,6 +156,9 @@ pub enum Error {
     /// A rule of the reference portmap lets only some packets in.
     #[error("the rule `{0}` lets only some packets in, and an adopted mapping would let all in")]
     Limited(String),
+    /// A dead holder was begun anew in the meantime.
+    #[error("{0} was begun anew")]
+    BegunAnew(Attachment),
     /// Somebody else has the host port, and was looked at.
     #[error("{held}")]
     HeldBy {
@@ -335,7 +338,9 @@ impl From<Error> for CniError {
             | Error::NoBackend(_)
             | Error::MixedFlavours { .. }
             | Error::Iptables(_) => Self::from_source(ErrorCode::Io, &error),
-            Error::Busy(_) | Error::Locked { .. } => Self::from_source(ErrorCode::TryAgainLater, &error),
+            Error::Busy(_) | Error::BegunAnew(_) | Error::Locked { .. } => {
+                Self::from_source(ErrorCode::TryAgainLater, &error)
+            }
             Error::ForeignTable { family, ref table, .. } => {
                 let next = format!("once no pod with host ports is left, remove it: nft delete table {family} {table}");
                 Self::from_source(CODE_FOREIGN_TABLE, &error).with_details(next)

@@ -12,6 +12,7 @@ pub use self::nftables::Nftables;
 use crate::config::Config;
 use crate::difference::Difference;
 use crate::error::Error;
+use crate::liveness::Dead;
 use crate::owner::Owner;
 use crate::ruleset::{self, Entry, Realm, TABLE};
 use crate::settings::{Backend, Settings};
@@ -38,7 +39,9 @@ pub enum Presence {
     Missing,
     /// Our frame.
     Ours,
-    /// A table that this version did not make, with its comment.
+    /// The frame of an older version: the next ADD makes it anew.
+    Older,
+    /// A table that no version up to this one made, with its comment.
     Foreign(Option<String>),
 }
 
@@ -113,9 +116,14 @@ impl Firewall {
     /// Claims every host port of `config`, or none. What the attachment has from an earlier ADD and does not ask for
     /// now is removed at the same time, and what one of `dead` holds is taken over.
     ///
+    /// Of two claims at one instant, one in each backend, one at least sees the other, as an error of [`Claimed`]: a claim in
+    /// nf_tables looks again after it is made, when it is its turn among claims in iptables, and those look into nf_tables
+    /// before their turn ends.
+    ///
     /// # Errors
-    /// [`Error::Held`] when a port is somebody else's; [`Error::Busy`] when others were quicker for seconds.
-    pub fn claim(&mut self, config: &Config, dead: &[String]) -> Result<Claimed, Error> {
+    /// [`Error::Held`] when a port is somebody else's; [`Error::BegunAnew`] if one of `dead` is not what it was judged by;
+    /// [`Error::Busy`] when others were quicker for seconds.
+    pub fn claim(&mut self, config: &Config, dead: &[Dead]) -> Result<Claimed, Error> {
         let mut other = self.other()?;
         let stale = match &mut other {
             Some(other) => other.heed(config, dead)?,
@@ -127,12 +135,15 @@ impl Firewall {
         }?;
         if let Some(mut other) = other {
             for family in stale {
-                let may_go = |mark: &str| mark == config.owner.comment() || dead.iter().any(|dead| dead == mark);
+                let may_go = |mark: &str| mark == config.owner.comment() || is_dead(dead, mark);
                 // The guard of the backend that is claimed in stands.
                 let (gone, failed) = other.release(family, &may_go, &mut |_| true);
                 claimed.lost.extend(gone);
                 claimed.errors.extend(failed);
             }
+        }
+        if let Self::Nftables(_) = self {
+            claimed.errors.extend(look_into_iptables(config, dead).err());
         }
         Ok(claimed)
     }
@@ -148,13 +159,13 @@ impl Firewall {
 
     /// Looks here for what is to be claimed in the other backend. Says in which families there is something of the
     /// attachment's own, or of `dead` under one of its keys.
-    fn heed(&mut self, config: &Config, dead: &[String]) -> Result<Vec<Family>, Error> {
+    fn heed(&mut self, config: &Config, dead: &[Dead]) -> Result<Vec<Family>, Error> {
         let mut stale = Vec::new();
         for family in Family::ALL.into_iter().filter(|family| config.maps(*family)) {
             for entry in ruleset::entries(config, family).iter().filter(|entry| claim::is_claim(entry.set)) {
                 let Some(there) = self.element(family, entry.set, &entry.element.key)? else { continue };
                 let mark = there.comment.as_deref().unwrap_or_default();
-                if mark != config.owner.comment() && !dead.iter().any(|dead| dead == mark) {
+                if mark != config.owner.comment() && !is_dead(dead, mark) {
                     return Err(claim::held(family, &there));
                 }
                 stale.push(family);
@@ -295,4 +306,25 @@ impl Firewall {
         }
         Ok(all)
     }
+}
+
+/// Whether a mark is that of a dead holder.
+fn is_dead(dead: &[Dead], mark: &str) -> bool {
+    dead.iter().any(|dead| dead.mark() == mark)
+}
+
+/// What is claimed there at the same time; nothing where nobody uses it.
+fn look_into_iptables(config: &Config, dead: &[Dead]) -> Result<(), Error> {
+    if !Iptables.is_in_use()? {
+        return Ok(());
+    }
+    let _turn = iptables::turn(iptables::PATIENCE)?;
+    Firewall::Iptables(Iptables).heed(config, dead).map(drop)
+}
+
+/// # Errors
+/// [`Error::BegunAnew`] for the first that is not what it was judged by.
+fn heed_begun_anew(dead: &[Dead]) -> Result<(), Error> {
+    let anew = dead.iter().find(|dead| !dead.is_still_dead());
+    anew.map_or(Ok(()), |dead| Err(Error::BegunAnew(dead.attachment.clone())))
 }

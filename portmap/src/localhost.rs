@@ -4,6 +4,9 @@
 //! on 127.0.0.1, so the guard chain of [`crate::ruleset`] keeps them out while it is set. The guard goes with the last
 //! rules, so the sysctl goes before any of a pod's rules do: [`crate::remove`] has no other order.
 //!
+//! To the kernel every value but 0 is the same. Ours is [`PROTOCOL`], so that what an administrator, or somebody else's
+//! plugin, has set to 1 is left at that, whatever became of the files and processes that might have remembered it.
+//!
 //! In IPv6 a local route does it: `ip route add local ::1 dev INTERFACE table local`. Nobody else comes in by it, because
 //! the kernel drops what claims to be for ::1, or from there, before it looks at routes (ip6_rcv_core of
 //! net/ipv6/ip6_input.c); only the answers, whose destination is translated back to ::1 after that, get so far.
@@ -22,8 +25,11 @@ use crate::error::Error;
 use crate::firewall::{Firewall, Stale};
 use crate::ruleset::Entry;
 
-/// Who made the local route: podwire, as of its other routes (rtnetlink(7), rtm_protocol).
+/// Who made the local route, and set the sysctl: podwire, as of its other routes (rtnetlink(7), rtm_protocol).
 const PROTOCOL: u8 = 112;
+
+/// `route_localnet` of an interface that takes no answers to 127.0.0.1.
+const CLOSED: &str = "0";
 
 const LOOPBACK_V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
@@ -57,8 +63,8 @@ pub fn differences(config: &Config) -> Result<Vec<Difference>, Error> {
             Family::Ip => {
                 let key = interface.key();
                 let found = sysctl::get(&key).map_err(|source| Error::Localnet { key: key.clone(), source })?;
-                if found != "1" {
-                    all.push(Difference::new(format!("sysctl {key}"), Some("1".to_owned()), Some(found)));
+                if found == CLOSED {
+                    all.push(Difference::new(format!("sysctl {key}"), Some(PROTOCOL.to_string()), Some(found)));
                 }
             }
             Family::Ip6 => {
@@ -173,22 +179,27 @@ impl Interface {
     /// Opens or closes it. Says whether that was necessary.
     fn set(&self, rtnl: &Rtnl, family: Family, open: bool) -> Result<bool, Error> {
         match (family, open) {
-            (Family::Ip, true) => {
-                let key = self.key();
-                sysctl::set(&key, "1").map_err(|source| Error::Localnet { key, source })
-            }
-            (Family::Ip, false) => match sysctl::set(&self.key(), "0") {
+            (Family::Ip, true) => self.replace(CLOSED, &PROTOCOL.to_string()),
+            (Family::Ip, false) => match self.replace(&PROTOCOL.to_string(), CLOSED) {
                 // The interface is gone, and what was open with it.
-                Err(kernel::Error::SysctlRead { source, .. } | kernel::Error::SysctlWrite { source, .. })
-                    if source.kind() == std::io::ErrorKind::NotFound =>
-                {
-                    Ok(false)
-                }
-                result => result.map_err(|source| Error::Localnet { key: self.key(), source }),
+                Err(Error::Localnet {
+                    source: kernel::Error::SysctlRead { source, .. } | kernel::Error::SysctlWrite { source, .. },
+                    ..
+                }) if source.kind() == std::io::ErrorKind::NotFound => Ok(false),
+                result => result,
             },
             (Family::Ip6, true) => rtnl.add_local_route(LOOPBACK_V6, self.index, PROTOCOL).map_err(Error::Route),
             (Family::Ip6, false) => rtnl.delete_local_route(LOOPBACK_V6, self.index, PROTOCOL).map_err(Error::Route),
         }
+    }
+
+    /// Sets the sysctl to `new` if it is `old`. Says whether it was.
+    fn replace(&self, old: &str, new: &str) -> Result<bool, Error> {
+        let failed = |source| Error::Localnet { key: self.key(), source };
+        if sysctl::get(&self.key()).map_err(failed)? != old {
+            return Ok(false);
+        }
+        sysctl::set(&self.key(), new).map_err(failed)
     }
 
     fn key(&self) -> String {

@@ -43,15 +43,20 @@ impl Plugin for Portmap {
     /// interface for ever. What had to stay keeps its record, by which whoever wants the port next, or `reconcile`, sees
     /// that the pod is gone.
     fn del(&self, request: &DelRequest) -> Result<(), Error> {
+        // Otherwise most of a DEL would be waiting for memory of the kernel's to be freed.
+        let _closing = kernel::closing::put_off();
         let comment = request.attachment.to_string();
         let records = Records::default();
         let record = records.read(&request.attachment);
-        // First the record: whoever fills the firewall from records meanwhile sees that it went, or is seen here.
-        go_on("DEL", records.remove(&request.attachment).err().into_iter().collect());
+        // First the record says so: whoever fills the firewall from records meanwhile sees that, or is seen here.
+        go_on("DEL", record.as_ref().and_then(|record| records.mark_ending(record).err()).into_iter().collect());
         let failed = remove::mappings(&|other| other == comment);
         let stays = || Owner::new(&request.attachment).is_ok_and(|owner| add::knows(&owner).unwrap_or(true));
-        if let Some(record) = record.filter(|_| !failed.is_empty() && stays()) {
-            go_on("DEL", records.write(&record).err().into_iter().collect());
+        if failed.is_empty() || !stays() {
+            let was_it = record.is_none_or(|record| {
+                records.remove_if_still(&record).unwrap_or(true) || records.read(&request.attachment).is_none()
+            });
+            go_on("DEL", was_it.then(|| records.remove(&request.attachment).err()).flatten().into_iter().collect());
         }
         go_on("DEL", failed);
         Ok(())
@@ -72,9 +77,16 @@ impl Plugin for Portmap {
             Ok(owners) => (owners, Vec::new()),
             Err(error) => (Vec::new(), vec![error]),
         };
-        errors.extend(owners.iter().filter(|owner| is_stale(owner)).filter_map(|owner| records.remove(owner).err()));
+        let stale: Vec<Attachment> = owners.into_iter().filter(is_stale).collect();
+        let on_file: Vec<Record> = stale.iter().filter_map(|owner| records.read(owner)).collect();
+        errors.extend(on_file.iter().filter_map(|record| records.mark_ending(record).err()));
+        let failed = remove::mappings(&|comment| comment.parse().is_ok_and(|owner| is_stale(&owner)));
+        let stays = |owner: &Attachment| {
+            !failed.is_empty() && Owner::new(owner).is_ok_and(|owner| add::knows(&owner).unwrap_or(true))
+        };
+        errors.extend(stale.iter().filter(|owner| !stays(owner)).filter_map(|owner| records.remove(owner).err()));
         records.tidy();
-        errors.extend(remove::mappings(&|comment| comment.parse().is_ok_and(|owner| is_stale(&owner))));
+        errors.extend(failed);
         Error::all_of(errors)
     }
 

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::error::{Error, whole};
 use crate::firewall::Firewall;
 use crate::forward::Forward;
-use crate::liveness::Liveness;
+use crate::liveness::{Liveness, Sight};
 use crate::record::{Record, Records};
 use crate::{add, check, localhost, remove};
 
@@ -50,11 +50,11 @@ pub enum Done {
 pub fn all(dry_run: bool) -> (Vec<Outcome>, Vec<Error>) {
     let records = Records::default();
     let (all, mut errors) = records.all();
-    let (mut living, mut outcomes) = (Vec::new(), Vec::new());
+    let (mut living, mut outcomes, mut sight) = (Vec::new(), Vec::new(), Sight::default());
     // The dead first: their ports may be somebody's by now.
     for record in all {
         let Some(attachment) = record.attachment() else { continue };
-        let liveness = Liveness::by(&attachment, Some(&record));
+        let liveness = Liveness::by(&attachment, Some(&record), &mut sight);
         if !liveness.is_dead() {
             living.push((attachment, record));
             continue;
@@ -70,6 +70,9 @@ pub fn all(dry_run: bool) -> (Vec<Outcome>, Vec<Error>) {
             outcomes.push(Outcome { attachment, done: Done::Pruned(liveness) });
         }
     }
+    if !dry_run {
+        records.sweep();
+    }
     for (attachment, record) in living {
         let done = restore(&records, &attachment, record, dry_run).unwrap_or_else(Done::Failed);
         outcomes.push(Outcome { attachment, done });
@@ -80,14 +83,18 @@ pub fn all(dry_run: bool) -> (Vec<Outcome>, Vec<Error>) {
 /// Ends what a pod has that is dead by `judged`. Says whether that still was its record; if not, its DEL or a newer ADD was
 /// quicker, and nothing is done. An ADD that comes while the mappings go is seen by its record after that.
 pub fn end(records: &Records, attachment: &Attachment, judged: &Record) -> (bool, Vec<Error>) {
-    match records.remove_if_still(judged) {
-        Ok(true) => {
-            let mark = attachment.to_string();
-            (true, remove::mappings(&|other| other == mark))
-        }
-        Ok(false) => (false, Vec::new()),
-        Err(error) => (false, vec![error]),
+    if records.read(attachment).as_ref() != Some(judged) {
+        return (false, Vec::new());
     }
+    let mut errors: Vec<Error> = records.mark_ending(judged).err().into_iter().collect();
+    let mark = attachment.to_string();
+    let failed = remove::mappings(&|other| other == mark);
+    if failed.is_empty() {
+        let removed = records.remove_if_still(judged).and_then(|_| records.unmark(judged));
+        errors.extend(removed.err());
+    }
+    errors.extend(failed);
+    (true, errors)
 }
 
 /// Makes the firewall as a record wants it. A record that went, or was replaced, while that was done has the last word:
@@ -111,14 +118,15 @@ pub fn restore(records: &Records, attachment: &Attachment, record: Record, dry_r
         }
         let made = make(&config, &forwards);
         match records.read(attachment) {
-            Some(now) if now == record => {
+            Some(now) if now == record && !records.is_ending(&now) => {
                 return made.map(|remarks| Done::Restored { differences, forwards, remarks });
             }
-            Some(now) => {
+            Some(now) if !records.is_ending(&now) => {
                 record = now;
                 restored = Done::Restored { differences, forwards, remarks: made? };
             }
-            None => {
+            // Whoever ends it may have looked before the claim.
+            Some(_) | None => {
                 let mark = attachment.to_string();
                 return Error::all_of(remove::mappings(&|other| other == mark)).map(|()| Done::Nothing);
             }

@@ -19,7 +19,7 @@ use crate::mapping::{HostIp, Mapping};
 pub const TABLE: &str = "podwire-hostport";
 
 /// The table's comment. It stands for the frame below: another frame needs another number, so that an executable
-/// that finds the table of an older or newer one does not take it for its own.
+/// that finds the table of an older one makes its frame anew, and leaves that of a newer one alone.
 pub const LAYOUT: &str = "podwire-portmap layout 2";
 
 /// Map from the node's address, protocol and port to the pod's address and port.
@@ -89,6 +89,18 @@ pub(crate) fn condition_id(network: &str, family: Family, conditions: &[Statemen
     let words = conditions.iter().map(|condition| condition.in_family(family).to_string());
     let text = words.fold(network.to_owned(), |text, word| text + " " + &word);
     Sha256::digest(text).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Whether a table of this comment was made by an older version, whose elements can be kept.
+#[must_use]
+pub fn is_older_layout(comment: &str) -> bool {
+    let number = |comment: &str| {
+        comment.rsplit_once(' ').and_then(|(name, number)| Some((name.to_owned(), number.parse::<u32>().ok()?)))
+    };
+    match (number(comment), number(LAYOUT)) {
+        (Some((name, older)), Some((ours, current))) => name == ours && older < current,
+        _ => false,
+    }
 }
 
 /// One element that an attachment needs in one of the sets.

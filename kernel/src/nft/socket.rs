@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, getsockopt, setsockopt, sockopt};
 
 use super::message::{Content, Reply, append};
-use crate::Error;
+use crate::{Error, closing};
 
 /// Larger than any message of a dump (32 KiB, `netlink_dump` of net/netlink/af_netlink.c).
 const RECEIVE_LEN: usize = 64 * 1024;
@@ -154,6 +154,12 @@ impl NfSocket {
         append(&mut bytes, family, 0, request, flags, sequence);
         self.send(&bytes)?;
         Ok(sequence)
+    }
+}
+
+impl Drop for NfSocket {
+    fn drop(&mut self) {
+        closing::keep_if_put_off(&self.socket);
     }
 }
 

@@ -7,7 +7,7 @@ use cni_spec::Attachment;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::liveness::{Liveness, Sign};
+use crate::liveness::{Liveness, Sight, Sign};
 use crate::record::{Netns, Pod, Record};
 
 /// `CacheDir` of libcni, where every runtime leaves it.
@@ -48,7 +48,8 @@ impl Known {
         let config = json!({
             "cniVersion": "1.0.0", "name": self.network_name, "type": "portmap", "prevResult": self.result,
         });
-        let mut liveness = Liveness::by(attachment, Some(&Record::new(attachment, self.pod(), None, config)));
+        let record = Record::new(attachment, self.pod(), None, config);
+        let mut liveness = Liveness::by(attachment, Some(&record), &mut Sight::default());
         if !self.netns.as_os_str().is_empty() {
             let path = self.netns.display();
             liveness.netns = match Netns::at(&self.netns) {

@@ -16,12 +16,12 @@ use nft_model::{Change, Family};
 use serde_json::{Value, json};
 
 pub use self::found::{Found, in_iptables, in_nftables, removal};
-use crate::add;
 use crate::error::{Error, whole};
 use crate::forward::Forward;
 use crate::liveness::Liveness;
 use crate::owner::Owner;
 use crate::record::{Netns, Record, Records};
+use crate::{add, reconcile};
 
 /// The table of its nftables backend, and the chains with its mappings.
 const TABLE: &str = "cni_hostport";
@@ -153,7 +153,7 @@ fn adopt(outcome: &mut Outcome, found: &[Found], known: &[cache::Known], dry_run
     match is_ours(&attachment) {
         Ok(false) => {}
         Ok(true) => {
-            outcome.done = Done::Replaced;
+            outcome.done = if dry_run { Done::Replaced } else { replaced(&attachment) };
             return;
         }
         Err(error) => {
@@ -174,6 +174,13 @@ fn adopt(outcome: &mut Outcome, found: &[Found], known: &[cache::Known], dry_run
         _ => Ok(()),
     });
     outcome.done = result.map_or_else(Done::Left, |()| Done::Adopted);
+}
+
+/// What is on file may not be in the firewall: because somebody flushed that, or because an adoption was killed.
+fn replaced(attachment: &Attachment) -> Done {
+    let records = Records::default();
+    let Some(record) = records.read(attachment) else { return Done::Replaced };
+    reconcile::restore(&records, attachment, record, false).map_or_else(Done::Left, |_| Done::Replaced)
 }
 
 /// Whether an ADD of the attachment came to us. The runtime has changed its conflist since the reference plugin made its

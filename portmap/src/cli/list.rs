@@ -169,10 +169,11 @@ fn item(mapped: &Mapped) -> Value {
 
 /// Whoever looks at an empty list should know that it was not empty.
 fn note_flushed(all: &[Mapped], terminal: &mut Terminal<'_>) -> Result<(), Stop> {
-    let (records, _) = Records::default().all();
+    let on_file = Records::default();
+    let (records, _) = on_file.all();
     let missing = records.iter().filter(|record| {
         let attachment = record.attachment();
-        !all.iter().any(|mapped| mapped.owner == attachment)
+        !on_file.is_ending(record) && !all.iter().any(|mapped| mapped.owner == attachment)
     });
     match missing.count() {
         0 => Ok(()),

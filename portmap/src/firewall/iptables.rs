@@ -14,11 +14,12 @@ use nft_model::{Element, Family};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use super::{Claimed, Close, Presence, Stale};
+use super::{Claimed, Close, Firewall, Nftables, Presence, Stale};
 use crate::claim::{self, Batch, Observed};
 use crate::config::Config;
 use crate::difference::Difference;
 use crate::error::Error;
+use crate::liveness::Dead;
 use crate::owner::Owner;
 use crate::ruleset::iptables::{self as rules, NAT_CHAINS, Owned, RAW_CHAINS, Seen};
 use crate::ruleset::{self, Entry, HAIRPIN, MASQ_ALL, Realm};
@@ -27,8 +28,12 @@ use crate::ruleset::{self, Entry, HAIRPIN, MASQ_ALL, Realm};
 /// that they run hold it too, so that it lasts until a change is made even if the plugin is killed before that.
 const LOCK: &str = "/run/podwire/iptables.lock";
 
-/// How long it is waited for: longer than one other may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long an ADD waits for it: longer than one other may take.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a DEL or GC waits, for each family: a runtime does not wait for them for ever, and what they cannot release
+/// is ended later, by its record.
+const PATIENCE_OF_DEL: Duration = Duration::from_secs(10);
 
 /// How often it is opened again because others remove its folder.
 const OPENINGS: u32 = 100;
@@ -86,9 +91,9 @@ impl Iptables {
     ///
     /// # Errors
     /// As there; [`Error::Commit`] may come after the first of two families was changed.
-    pub fn claim(self, config: &Config, dead: &[String]) -> Result<Claimed, Error> {
-        let may_go = |mark: &str| mark == config.owner.comment() || dead.iter().any(|dead| dead == mark);
-        let lock = lock()?;
+    pub fn claim(self, config: &Config, dead: &[Dead]) -> Result<Claimed, Error> {
+        let may_go = |mark: &str| mark == config.owner.comment() || super::is_dead(dead, mark);
+        let lock = turn(PATIENCE)?;
         let (mut changes, mut elsewhere) = (Vec::new(), Vec::new());
         for family in Family::ALL.into_iter().filter(|family| config.maps(*family)) {
             let change = plan(config, dead, family)?;
@@ -99,6 +104,8 @@ impl Iptables {
             }
             changes.push(change);
         }
+        // Whoever was begun anew has not claimed before it is its turn.
+        super::heed_begun_anew(dead)?;
         let mut claimed = Claimed::default();
         for change in changes {
             if let Some(text) = &change.text {
@@ -107,6 +114,7 @@ impl Iptables {
             claimed.lost.extend(change.claimed.lost);
             claimed.replaced.extend(change.claimed.replaced);
         }
+        claimed.errors.extend(look_into_nftables(config, dead).err());
         drop(lock);
         for (family, flavour) in elsewhere {
             // The guard of the flavour that is claimed in stands.
@@ -121,7 +129,7 @@ impl Iptables {
     /// # Errors
     /// When the kernel refuses to tell, or a program to change.
     pub fn repair(self, family: Family) -> Result<(), Error> {
-        let lock = lock()?;
+        let lock = turn(PATIENCE)?;
         let tool = Tool::find(family, None).map_err(Error::Iptables)?;
         let seen = see(family, tool.flavour())?;
         match rules::repair(family, &seen).filter(|_| !seen.is_empty() && !seen.is_foreign()) {
@@ -223,7 +231,7 @@ fn release_in(
     if see(family, flavour)?.is_empty() {
         return Ok(());
     }
-    let lock = lock()?;
+    let lock = turn(PATIENCE_OF_DEL)?;
     let seen = see(family, flavour)?;
     let all = seen.owned();
     let unused = all.is_empty() && !seen.is_empty() && !seen.is_foreign();
@@ -245,6 +253,14 @@ fn release_in(
     let is_left = |entry: &Entry| left.iter().any(|rule| rule.entry.as_ref() == Some(entry));
     gone.extend(entries.into_iter().filter(|entry| !is_left(entry)));
     done
+}
+
+/// What is claimed in nf_tables at the same time.
+fn look_into_nftables(config: &Config, dead: &[Dead]) -> Result<(), Error> {
+    match Nftables::open_if_there()? {
+        Some(nftables) => Firewall::Nftables(nftables).heed(config, dead).map(drop),
+        None => Ok(()),
+    }
 }
 
 /// A rule without quotes, which iptables prints only where it must.
@@ -273,7 +289,7 @@ fn heed(config: &Config, family: Family, flavour: Flavour, may_go: Stale<'_>) ->
     Ok(stale)
 }
 
-fn plan(config: &Config, dead: &[String], family: Family) -> Result<Change, Error> {
+fn plan(config: &Config, dead: &[Dead], family: Family) -> Result<Change, Error> {
     let tool = Tool::find(family, None).map_err(Error::Iptables)?;
     let seen = see(family, tool.flavour())?;
     if seen.is_foreign() {
@@ -300,7 +316,8 @@ fn plan(config: &Config, dead: &[String], family: Family) -> Result<Change, Erro
             .collect(),
         own: own.iter().filter_map(|rule| rule.entry.clone()).collect(),
     };
-    let Batch { lost, replaced, .. } = claim::batch(&config.owner, dead, &[observed])?;
+    let marks: Vec<String> = dead.iter().map(Dead::mark).collect();
+    let Batch { lost, replaced, .. } = claim::batch(&config.owner, &marks, &[observed])?;
     // What is taken over goes, and all that was the attachment's own: it is written anew.
     let mut gone: Vec<Owned> = own.into_iter().cloned().collect();
     let taken = entries.iter().filter_map(find);
@@ -327,10 +344,11 @@ fn see(family: Family, flavour: Flavour) -> Result<Seen, Error> {
     Ok(Seen { nat: read("nat", &NAT_CHAINS)?, raw })
 }
 
-fn lock() -> Result<Flock<File>, Error> {
+/// Waits for the turn of this process among all of this plugin that change rules of iptables.
+pub(super) fn turn(patience: Duration) -> Result<Flock<File>, Error> {
     let path = Path::new(LOCK);
     let failed = |source| Error::Lock { path: path.to_owned(), source };
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + patience;
     let mut file = open_lock(path).map_err(failed)?;
     loop {
         file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {

@@ -11,6 +11,7 @@ use super::{Claimed, Close, Presence, Stale};
 use crate::claim::{self, Batch, Observed};
 use crate::config::Config;
 use crate::error::Error;
+use crate::liveness::Dead;
 use crate::owner::Owner;
 use crate::probe;
 use crate::ruleset::{self, Entry, HAIRPIN, LAYOUT, OWNERS, Realm, SETS};
@@ -57,6 +58,7 @@ impl Nftables {
         Ok(match info {
             None => Presence::Missing,
             Some(info) if info.comment.as_deref() == Some(LAYOUT) => Presence::Ours,
+            Some(info) if info.comment.as_deref().is_some_and(ruleset::is_older_layout) => Presence::Older,
             Some(info) => Presence::Foreign(info.comment),
         })
     }
@@ -85,11 +87,20 @@ impl Nftables {
 
     /// Claims every host port of `config` in one transaction, or none. What the attachment has from an earlier ADD and
     /// does not ask for now is removed by the same transaction, and what one of `dead` holds is taken over by it.
+    /// A table of an older layout is made anew before that, with everybody's elements.
     ///
     /// # Errors
-    /// [`Error::Held`] when a port is somebody else's; [`Error::Busy`] when others were quicker for seconds.
-    pub fn claim(&mut self, config: &Config, dead: &[String]) -> Result<Claimed, Error> {
+    /// [`Error::Held`] when a port is somebody else's; [`Error::BegunAnew`] if one of `dead` is not what it was judged by;
+    /// [`Error::Busy`] when others were quicker for seconds.
+    pub fn claim(&mut self, config: &Config, dead: &[Dead]) -> Result<Claimed, Error> {
+        let marks: Vec<String> = dead.iter().map(Dead::mark).collect();
         let mut claimed = Claimed::default();
+        for family in Family::ALL.into_iter().filter(|family| config.maps(*family)) {
+            let realm = Realm::of(config, family);
+            if self.presence(family, &realm.table)? == Presence::Older {
+                self.repair(&realm)?;
+            }
+        }
         // What is whole is looked at once: the longer an attempt takes, the more of them are in vain.
         let damaged = !self.repairs(config)?.is_empty();
         self.persist(|firewall| {
@@ -99,7 +110,9 @@ impl Nftables {
             for family in Family::ALL {
                 observed.extend(firewall.observe(config, &Realm::of(config, family))?);
             }
-            let Batch { changes, if_unchanged, lost, replaced } = claim::batch(&config.owner, dead, &observed)?;
+            let Batch { changes, if_unchanged, lost, replaced } = claim::batch(&config.owner, &marks, &observed)?;
+            // Whoever was begun anew since that look, and claims, changes the generation.
+            super::heed_begun_anew(dead)?;
             claimed = Claimed { lost, replaced, errors: Vec::new() };
             let if_unchanged = if_unchanged || !repairs.is_empty();
             let changes = [repairs, changes].concat();
@@ -155,8 +168,8 @@ impl Nftables {
         }
     }
 
-    /// Makes chains and sets of a table of ours anew where they are not as an ADD makes them; elements stay. A table
-    /// that is not there, or is somebody else's, is left to the next claim.
+    /// Makes chains and sets of a table of ours, also of an older layout, anew where they are not as an ADD makes them;
+    /// elements stay. A table that is not there, or is somebody else's, is left to the next claim.
     ///
     /// # Errors
     /// [`Error::Busy`] when the firewall was changed at every attempt; others when the kernel refuses.
@@ -165,7 +178,7 @@ impl Nftables {
         let frame = ruleset::frame(realm).map_err(Error::RuleSet)?;
         self.persist(|firewall| {
             let generation = firewall.generation()?;
-            if firewall.presence(family, name)? != Presence::Ours {
+            if !matches!(firewall.presence(family, name)?, Presence::Ours | Presence::Older) {
                 return Ok(Outcome::Done);
             }
             let there = firewall.nft.read_frame(family, name).map_err(|source| reading(family, name, "", source))?;
@@ -273,7 +286,7 @@ impl Nftables {
         for name in self.tables(family)? {
             self.persist(|firewall| {
                 let generation = firewall.generation()?;
-                if firewall.presence(family, &name)? != Presence::Ours {
+                if !matches!(firewall.presence(family, &name)?, Presence::Ours | Presence::Older) {
                     return Ok(Outcome::Done);
                 }
                 for set in SETS {
@@ -348,8 +361,12 @@ impl Nftables {
         let family = *family;
         let table = match self.presence(family, name)? {
             Presence::Ours => true,
-            Presence::Missing | Presence::Foreign(_) if !config.maps(family) => return Ok(None),
+            Presence::Missing | Presence::Older | Presence::Foreign(_) if !config.maps(family) => return Ok(None),
             Presence::Missing => false,
+            Presence::Older => {
+                let comment = Some("an older layout, made again meanwhile".to_owned());
+                return Err(Error::ForeignTable { family, table: name.clone(), comment });
+            }
             Presence::Foreign(comment) => {
                 return Err(Error::ForeignTable { family, table: name.clone(), comment });
             }

@@ -273,7 +273,7 @@ fn localhost(question: &Question, link: &Link, trace: &mut Trace) -> Result<(), 
         ));
     }
     let key = format!("net/ipv4/conf/{}/route_localnet", link.name);
-    if sysctl::get(&key).is_ok_and(|value| value == "1") {
+    if sysctl::get(&key).is_ok_and(|value| value != "0") {
         trace.ok("localhost", format!("{} takes answers to 127.0.0.1", link.name));
         return Ok(());
     }

@@ -12,7 +12,7 @@ use sandbox::private_host;
 use serde_json::{Value, json};
 
 /// ADD by the reference plugin.
-fn reference_add(pod: &Host, mappings: &Value) {
+pub fn reference_add(pod: &Host, mappings: &Value) {
     reference_add_with(pod, &pod.name, mappings, &json!({}));
 }
 
@@ -30,7 +30,7 @@ fn reference_add_with(pod: &Host, id: &str, mappings: &Value, keys: &Value) {
 }
 
 /// libcni's entry of an attachment.
-fn remember(pod: &Host) {
+pub fn remember(pod: &Host) {
     fs::create_dir_all("/var/lib/cni/results").unwrap();
     let entry = json!({
         "kind": "cniCacheV1", "containerId": pod.name, "ifName": "eth0", "networkName": "podnet",

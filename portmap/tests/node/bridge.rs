@@ -12,6 +12,7 @@ on_each_backend!(
     a_bridge_is_closed_again_with_its_last_pod,
     a_bridge_that_a_killed_del_left_open_has_its_guard,
     a_bridge_is_open_as_long_as_any_backend_needs_it,
+    what_somebody_else_has_opened_stays_open,
 );
 
 on_iptables!(a_bridge_is_closed_where_somebody_else_marks,);
@@ -36,7 +37,7 @@ fn behind_it(id: &str, number: u32) -> Attachment {
 }
 
 fn is_open() -> bool {
-    sysctl::get("net/ipv4/conf/cni0/route_localnet").unwrap() == "1"
+    sysctl::get("net/ipv4/conf/cni0/route_localnet").unwrap() != "0"
 }
 
 /// Whether neighbours are kept out.
@@ -143,4 +144,25 @@ fn a_bridge_is_closed_where_somebody_else_marks(backend: Backend) {
     two.check().ok();
     two.del().ok();
     assert!(!is_open(), "{}", backend.rules());
+}
+
+fn what_somebody_else_has_opened_stays_open(backend: Backend) {
+    const KEY: &str = "net/ipv4/conf/cni0/route_localnet";
+    bridge();
+    sysctl::set(KEY, "1").unwrap();
+    let (one, two) = (behind_it("c1", 2).on(backend), behind_it("c2", 3).on(backend));
+    one.add().ok();
+    one.check().ok();
+    assert_eq!(sysctl::get(KEY).unwrap(), "1");
+    one.del().ok();
+    assert_eq!(sysctl::get(KEY).unwrap(), "1");
+    // It is ours until somebody else sets it, and theirs from then on.
+    sysctl::set(KEY, "0").unwrap();
+    one.add().ok();
+    assert_eq!(sysctl::get(KEY).unwrap(), "112");
+    sysctl::set(KEY, "1").unwrap();
+    two.add().ok();
+    one.del().ok();
+    two.del().ok();
+    assert_eq!((sysctl::get(KEY).unwrap().as_str(), backend.rules().as_str()), ("1", ""));
 }

@@ -122,7 +122,7 @@ fn a_missing_table_and_a_closed_interface_are_told() {
             differences(&attachment),
             [
                 "table ip6 podwire-hostport: expected `table ip6 podwire-hostport`, found nothing".to_owned(),
-                format!("sysctl {key}: expected `1`, found `0`"),
+                format!("sysctl {key}: expected `112`, found `0`"),
             ]
         );
     });

@@ -136,7 +136,7 @@ fn a_trace_ends_where_packets_do() {
         assert_eq!(by_hand("trace 127.0.0.1:8080").0, 0);
         stop("[2001:db8::1]:8080", "application", "127.0.0.1:80");
         sysctl::set("net/ipv4/conf/to-pod2/route_localnet", "0").unwrap();
-        stop("127.0.0.1:8080", "rules", "route_localnet: expected `1`, found `0`");
+        stop("127.0.0.1:8080", "rules", "route_localnet: expected `112`, found `0`");
         sysctl::set("net/ipv4/conf/to-pod2/route_localnet", "1").unwrap();
         nft(&["flush", "chain", "ip", "podwire-hostport", "prerouting"]);
         stop(port, "rules", "chain prerouting rule 1: expected `fib daddr type local jump hostports`, found nothing");

@@ -151,7 +151,7 @@ fn localhost_can_be_switched_off(backend: Backend) {
     assert_eq!(name(off.tcp(NODE_V4[0], 8080)), Ok("pod2".to_owned()));
     assert_eq!(name(net::tcp(Ipv4Addr::LOCALHOST, 8081)), Ok("pod3".to_owned()));
     let localnet = |pod: &Host| sysctl::get(&format!("net/ipv4/conf/{}/route_localnet", pod.link)).unwrap();
-    assert_eq!((localnet(&off).as_str(), localnet(&on).as_str()), ("0", "1"));
+    assert_eq!((localnet(&off).as_str(), localnet(&on).as_str()), ("0", "112"));
 }
 
 fn a_mark_changes_nothing_for_packets(backend: Backend) {

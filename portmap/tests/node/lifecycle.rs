@@ -18,7 +18,7 @@ fn del_leaves_nothing() {
         let attachment = Attachment::new(&pod, &json!([{ "hostPort": 8080, "containerPort": 80 }]));
         let key = format!("net/ipv4/conf/{}/route_localnet", pod.link);
         attachment.add().ok();
-        assert_eq!(sysctl::get(&key).unwrap(), "1");
+        assert_eq!(sysctl::get(&key).unwrap(), "112");
         assert_eq!(lan.tcp(NODE_V4[0], 8080), from("pod2", NEIGHBOUR_V4));
         attachment.del().ok();
         assert_eq!(ruleset(), "");

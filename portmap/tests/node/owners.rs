@@ -6,10 +6,18 @@ use std::net::{TcpListener, UdpSocket};
 use crate::common::backend::Backend;
 use crate::common::net::{Host, NEIGHBOUR_V4, NODE_V4, forward, from, lan, pod};
 use crate::common::plugin::{Answer, Attachment, HELD, gc, ruleset};
+use portmap::Error;
+use portmap::firewall::Firewall;
+use portmap::liveness::Dead;
+use portmap::record::Records;
 use sandbox::private_host;
 use serde_json::{Value, json};
 
-on_each_backend!(a_dead_holder_is_taken_over_from_whole,);
+on_each_backend!(
+    a_living_holder_is_named_and_keeps_its_port,
+    a_dead_holder_is_taken_over_from_whole,
+    a_holder_that_was_begun_anew_is_no_dead_one,
+);
 
 const RECORDS: &str = "/run/podwire/portmap";
 
@@ -32,22 +40,39 @@ fn named(pod: &Host, name: &str, mappings: &Value) -> Attachment {
     attachment
 }
 
-#[test]
-fn a_living_holder_is_named_and_keeps_its_port() {
-    private_host(|| {
-        let (holder, newcomer) = (pod(2), pod(3));
-        named(&holder, "cart-0", &json!([port(8080)])).add().ok();
-        let before = (ruleset(), records());
-        let (code, msg, details) = named(&newcomer, "cart-1", &json!([port(8080)])).add().failed();
-        assert_eq!(code, HELD);
-        let expected = "host port 8080/tcp on every IPv4 address is held by pod shop/cart-0, container pod2 (eth0) of \
-                        network podnet, for 10.88.0.2:80";
-        assert_eq!(msg, expected);
-        let expected = "its interface to-pod2 is there, its network namespace /run/netns/pod2 is there; it keeps the \
-                        port until it is deleted";
-        assert_eq!(details, expected);
-        assert_eq!((ruleset(), records()), before);
-    });
+fn a_living_holder_is_named_and_keeps_its_port(backend: Backend) {
+    let (holder, newcomer) = (pod(2), pod(3));
+    named(&holder, "cart-0", &json!([port(8080)])).on(backend).add().ok();
+    let before = (backend.rules(), records());
+    let (code, msg, details) = named(&newcomer, "cart-1", &json!([port(8080)])).on(backend).add().failed();
+    assert_eq!(code, HELD);
+    let expected = "host port 8080/tcp on every IPv4 address is held by pod shop/cart-0, container pod2 (eth0) of \
+                    network podnet, for 10.88.0.2:80";
+    assert_eq!(msg, expected);
+    let expected = "its interface to-pod2 is there, its network namespace /run/netns/pod2 is there; it keeps the \
+                    port until it is deleted";
+    assert_eq!(details, expected);
+    assert_eq!((backend.rules(), records()), before);
+}
+
+/// Its DEL was lost, and its next ADD came after it was looked at and before its port was taken.
+fn a_holder_that_was_begun_anew_is_no_dead_one(backend: Backend) {
+    let first = Attachment::new(&pod(2), &json!([port(8080)])).on(backend);
+    first.add().ok();
+    let attachment: cni_spec::Attachment = "podnet pod2 eth0".parse().unwrap();
+    let record = Records::default().read(&attachment);
+    let dead = [Dead { attachment, record }];
+    let again = Attachment::new(&pod(3), &json!([port(8080)])).on(backend);
+    let again = Attachment { container: "pod2".to_owned(), ..again };
+    again.add().ok();
+    let before = backend.rules();
+    let newcomer = Attachment::new(&pod(4), &json!([port(8080)])).on(backend);
+    let config = newcomer.checked();
+    let refused = Firewall::of(&config.settings).unwrap().claim(&config, &dead);
+    assert!(matches!(refused, Err(Error::BegunAnew(_))), "{refused:?}");
+    assert_eq!(newcomer.add().failed().0, HELD);
+    assert_eq!(backend.rules(), before);
+    again.check().ok();
 }
 
 fn a_dead_holder_is_taken_over_from_whole(backend: Backend) {

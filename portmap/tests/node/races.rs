@@ -216,3 +216,39 @@ fn attachments_that_replace_their_lost_selves_in_parallel_all_end_well() {
         changed.iter().for_each(|one| drop(one.check().ok()));
     });
 }
+
+/// Neither sees the other before it claims.
+#[test]
+fn of_two_claimants_in_two_backends_never_both_win() {
+    private_host(|| {
+        let claimant = |id: &str, number: u8, backend: Backend| {
+            let ports = json!([{ "hostPort": 8080, "containerPort": 80 }]);
+            Attachment::on_paper(id, &[&format!("10.88.0.{number}/32")], &ports).on(backend)
+        };
+        for backend in [Backend::IptablesNft, Backend::Nftables, Backend::IptablesNft] {
+            let other = if backend == Backend::Nftables { Backend::IptablesNft } else { Backend::Nftables };
+            for _ in 0..6 {
+                let all = [claimant("c1", 2, backend), claimant("c2", 3, other), claimant("c3", 4, backend)];
+                let answers = together(all.iter().map(|one| request(|| one.add())).collect());
+                let mut winners = Vec::new();
+                for (claimant, answer) in all.iter().zip(answers) {
+                    match answer {
+                        Answer::Ok { .. } => winners.push(claimant),
+                        Answer::Failed { code, msg, .. } => {
+                            assert_eq!(code, HELD, "{msg}");
+                            let rules = ruleset();
+                            assert!(!rules.contains(&format!(" {} ", claimant.container)), "{rules}");
+                        }
+                    }
+                }
+                assert!(winners.len() <= 1, "{} winners", winners.len());
+                winners.iter().for_each(|winner| drop(winner.check().ok()));
+                all.iter().for_each(|one| drop(one.del().ok()));
+                assert_eq!(
+                    (Backend::Nftables.rules().contains("odwire"), Backend::IptablesNft.rules().as_str()),
+                    (false, "")
+                );
+            }
+        }
+    });
+}

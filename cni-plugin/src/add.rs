@@ -1,5 +1,6 @@
 //! ADD: from nothing to a pod that is reached, or back to nothing.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 
 use cni_spec::log::{in_this_call, step};
@@ -43,6 +44,8 @@ pub fn add(request: &AddRequest) -> Result<CniResult, Error> {
     let others = pod_rules::other_defaults(&pod, request.attachment.ifname.as_str())?;
     let ends = Ends { node: &node, pod: &pod };
 
+    // Open until the link is gone: closing it would wait.
+    let firewall = RefCell::new(None);
     let mut undo = Undo::default();
     undo.push(|| delete_link(&names, &node));
     undo.push(|| pod_rules::remove(&request.netns, request.attachment.ifname.as_str(), &names));
@@ -57,9 +60,11 @@ pub fn add(request: &AddRequest) -> Result<CniResult, Error> {
         Err(failure) => return Err(undo.run(failure)),
     };
     undo.last(give_back);
-    undo.push(|| iptables::remove(&request.attachment.network, &names.owner));
+    undo.push(|| iptables::remove(network, &names.owner));
     undo.push(|| {
-        Firewall::open_if_any(&request.attachment.network)?.map_or(Ok(()), |mut rules| rules.remove(&names.owner))
+        let mut firewall = firewall.borrow_mut();
+        *firewall = Firewall::open_if_any(network)?;
+        firewall.as_mut().map_or(Ok(()), |rules: &mut Firewall| rules.remove(&names.owner))
     });
 
     let wiring = wiring.with_addresses(&leased).beside(others);

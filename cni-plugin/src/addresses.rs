@@ -7,7 +7,7 @@ use cni_spec::{
 use ipam::{Ipam, LeaseRequest, Ledger, Netns};
 
 use crate::Error;
-use crate::config::{OWN_IPAM, is_main_plugin};
+use crate::config::{DHCP, OWN_IPAM, is_main_plugin};
 
 /// What an IPAM plugin gave, and how to give it back.
 pub struct Leased<'a> {
@@ -129,7 +129,7 @@ pub fn status(ipam_type: &str, request: &StatusRequest) -> Result<(), Error> {
 
 /// The IPAM plugin, where DEL and GC do without a valid config. One that an ADD refuses gave out nothing.
 fn configured(conf: &NetConf) -> Option<&str> {
-    conf.ipam_type.as_deref().filter(|ipam_type| !is_main_plugin(ipam_type, conf))
+    conf.ipam_type.as_deref().filter(|ipam_type| !is_main_plugin(ipam_type, conf) && *ipam_type != DHCP)
 }
 
 fn own(conf: &NetConf) -> Result<Ipam, Error> {

@@ -12,7 +12,11 @@ use ipam::Ledger;
 use serde_json::{Value, json};
 
 use crate::Error;
-use crate::inspect::{self, Attached, draw};
+use crate::inspect::{self, Attached, Failure, draw};
+
+mod errors;
+
+use errors::{Errors, LOG};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -44,6 +48,8 @@ enum Command {
     /// Shows interfaces, addresses, routes, host ports and counters of pods.
     #[command(visible_aliases = ["show", "list", "ls"], after_help = EXAMPLES)]
     Inspect(Inspect),
+    /// Shows the last error of every attachment, from the log.
+    Errors(Errors),
 }
 
 #[derive(Debug, clap::Args)]
@@ -65,6 +71,9 @@ struct Inspect {
     /// The folder of the ledger, which knows pods' names and namespaces: "ipam.dataDir" of the network config.
     #[arg(long, value_name = "DIR", default_value = Ledger::DEFAULT_DIR)]
     ledger: PathBuf,
+    /// The log, which knows the last error of each: "logFile" of the network config.
+    #[arg(long, value_name = "FILE", default_value = LOG)]
+    log: PathBuf,
 }
 
 /// The formats of `--output`.
@@ -84,7 +93,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Runs the command of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let Command::Inspect(inspect) = match Cli::try_parse() {
+    let command = match Cli::try_parse() {
         Ok(cli) => cli.command,
         Err(error) => {
             // Where the text cannot be printed, its exit code is all there is.
@@ -94,7 +103,11 @@ pub fn main() -> ExitCode {
         }
     };
     let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
-    match inspect.run(&mut out, &mut err) {
+    let done = match &command {
+        Command::Inspect(inspect) => inspect.run(&mut out, &mut err),
+        Command::Errors(errors) => errors.run(&mut out, &mut err),
+    };
+    match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(3),
         // Whoever reads the output may have read enough.
@@ -113,6 +126,8 @@ enum Stop {
         #[from]
         error: Error,
     },
+    #[error("cannot read the log {}: {source}; name another with --log, or ask journalctl -t podwire -p err", .log.display())]
+    Log { log: PathBuf, source: io::Error },
     #[error("cannot print: {0}")]
     Print(#[from] io::Error),
 }
@@ -126,7 +141,9 @@ impl Inspect {
     /// Whether anything was found.
     fn run(&self, out: &mut dyn Write, err: &mut dyn Write) -> Result<bool, Stop> {
         let ledger = Ledger::at(&self.ledger).with_lock_timeout(PATIENCE);
-        let (mut all, remarks) = inspect::all(&ledger)?;
+        // Most nodes log to the journal.
+        let failures = inspect::last(&self.log).unwrap_or_default();
+        let (mut all, remarks) = inspect::all(&ledger, &failures)?;
         for remark in remarks {
             writeln!(err, "note: {remark}")?;
         }
@@ -141,6 +158,11 @@ impl Inspect {
             let what =
                 if self.targets.is_empty() { "no pods here" } else { "no such pod here: podwire inspect lists all" };
             writeln!(err, "{what}")?;
+            // A pod whose ADD failed has nothing here, but perhaps a reason.
+            let is_meant = |failure: &&Failure| self.targets.iter().any(|target| failure.is_meant_by(target));
+            for Failure { timestamp, plugin, verb, attachment, code, msg, .. } in failures.iter().filter(is_meant) {
+                writeln!(err, "last error of {attachment}: {timestamp} {plugin} {verb}: {msg} (code {code})")?;
+            }
             return Ok(self.targets.is_empty());
         }
         self.print(&all, out)?;

@@ -4,6 +4,7 @@ mod annotations;
 mod bandwidth;
 mod masquerade;
 mod quantity;
+mod unsupported;
 mod wishes;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use serde::Deserialize;
 
 pub use self::bandwidth::{Bandwidth, Rate};
 pub use self::masquerade::{Backend, Masquerade};
+pub use self::unsupported::DHCP;
 use crate::sysctl::{Allowed, PodSysctl};
 
 /// The IPAM type that is served by a library call in this process instead of by an executable.
@@ -104,6 +106,7 @@ impl Config {
     /// # Errors
     /// Code 7 or 2 with key and value.
     pub fn of(conf: &NetConf) -> Result<Self, CniError> {
+        unsupported::refuse(conf)?;
         let raw: RawConfig = conf.parse()?;
         Ok(Self {
             mtu: mtu("mtu", raw.mtu.unwrap_or(0))?,

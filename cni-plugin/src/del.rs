@@ -1,7 +1,5 @@
 //! DEL: needs nothing but network, container id and interface name.
 
-use std::time::Duration;
-
 use cni_spec::DelRequest;
 use cni_spec::log::step;
 
@@ -9,9 +7,6 @@ use crate::firewall::Firewall;
 use crate::names::Names;
 use crate::pod::{Node, Pod};
 use crate::{Error, addresses, iptables, pod_rules};
-
-/// For how long a removal of rules is better not followed by closing the socket: some grace periods of RCU.
-const SETTLING: Duration = Duration::from_millis(100);
 
 /// Serves a DEL. Every step is tried; the address comes last, and only when nothing uses it any more.
 ///
@@ -48,7 +43,7 @@ pub fn del(request: &DelRequest) -> Result<(), Error> {
 fn delete_link(request: &DelRequest, names: &Names) -> Result<(), Error> {
     let node = Node::open()?;
     match node.host_link(names) {
-        Ok(Some(link)) => node.delete_link_aside(&link, SETTLING),
+        Ok(Some(link)) => node.delete_link(&link),
         // Somebody else's link is not for this attachment's DEL to delete, nor a reason to fail.
         Ok(None) | Err(Error::HostLinkTaken { .. }) => delete_strayed_link(&node, request, names),
         Err(error) => Err(error),
@@ -59,7 +54,7 @@ fn delete_link(request: &DelRequest, names: &Names) -> Result<(), Error> {
 /// left to be taken out, and the other end goes with it.
 fn delete_strayed_link(node: &Node, request: &DelRequest, names: &Names) -> Result<(), Error> {
     if let Some(renamed) = node.renamed_link(names)? {
-        return node.delete_link_aside(&renamed, SETTLING);
+        return node.delete_link(&renamed);
     }
     // A namespace that cannot be opened has taken its interfaces along, or will.
     let Some(Ok(pod)) = request.netns.as_deref().map(Pod::open) else { return Ok(()) };

@@ -9,18 +9,20 @@ use crate::names::Names;
 use crate::pod::Node;
 use crate::{Error, addresses, iptables};
 
-/// Serves a GC. Links go first, so that nothing uses an address when it is freed.
+/// Serves a GC. Rules go before links, as in a DEL, and addresses last.
 ///
 /// # Errors
 /// Everything that could not be removed, after all else was.
 pub fn gc(request: &GcRequest) -> Result<(), Error> {
     let mut errors = Vec::new();
+    errors.extend(iptables::gc(&request.config.name, &request.valid).err());
+    // Open until the links are gone: closing it would wait.
+    let firewall = stale_rules(request);
     match stale_links(request) {
         Ok(failures) => errors.extend(failures),
         Err(error) => errors.push(error),
     }
-    errors.extend(iptables::gc(&request.config.name, &request.valid).err());
-    errors.extend(stale_rules(request).err());
+    errors.extend(firewall.err());
     // An address that a link still uses stays leased; the next GC tries again.
     if errors.is_empty() {
         errors.extend(addresses::gc(request).err());
@@ -28,8 +30,10 @@ pub fn gc(request: &GcRequest) -> Result<(), Error> {
     Error::all_of(errors)
 }
 
-fn stale_rules(request: &GcRequest) -> Result<(), Error> {
-    Firewall::open_if_any(&request.config.name)?.map_or(Ok(()), |mut rules| rules.gc(&request.valid))
+fn stale_rules(request: &GcRequest) -> Result<Option<Firewall>, Error> {
+    let mut firewall = Firewall::open_if_any(&request.config.name)?;
+    firewall.as_mut().map_or(Ok(()), |rules| rules.gc(&request.valid))?;
+    Ok(firewall)
 }
 
 /// The runtime keeps ADDs away while it collects (spec section 2, "GC"), so a pair without an alias is a leftover.

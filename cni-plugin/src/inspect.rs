@@ -2,6 +2,7 @@
 //! be read, adds the pods' names and where their namespaces are.
 
 mod draw;
+mod failures;
 mod ports;
 
 use std::net::IpAddr;
@@ -20,6 +21,7 @@ use crate::pod::{Node, observe};
 use crate::step::lower;
 
 pub use draw::draw;
+pub use failures::{Failure, last};
 pub use ports::HostPort;
 
 /// One attachment.
@@ -35,8 +37,10 @@ pub struct Attached {
     pub addresses: Vec<IpAddr>,
     /// What goes through the node's end: what it receives, the pod has sent.
     pub counters: Counters,
-    /// Ports of the node that lead to the pod, by nf_tables.
+    /// Ports of the node that lead to the pod.
     pub host_ports: Vec<HostPort>,
+    /// The last call about it that failed, if there is a log that tells.
+    pub last_error: Option<Failure>,
     /// The pod's side, if its namespace is known and can be entered.
     pub inside: Option<Inside>,
 }
@@ -69,10 +73,7 @@ impl Attached {
     /// container's id, an address, or a link's name.
     #[must_use]
     pub fn is_meant_by(&self, target: &str) -> bool {
-        let by_pod = self
-            .pod
-            .as_deref()
-            .is_some_and(|pod| pod == target || pod.split_once('/').is_some_and(|(_, name)| name == target));
+        let by_pod = self.pod.as_deref().is_some_and(|pod| names(pod, target));
         let by_address = target.parse().is_ok_and(|address: IpAddr| self.addresses.contains(&address));
         let by_container = !target.is_empty() && self.attachment.container_id.as_str().starts_with(target);
         by_pod || by_address || by_container || self.link.name == target
@@ -104,8 +105,14 @@ impl Attached {
                 "txPackets": counters.tx_packets, "txBytes": counters.tx_bytes, "txDropped": counters.tx_dropped,
             },
             "inside": inside,
+            "lastError": self.last_error.as_ref().map(Failure::to_json),
         })
     }
+}
+
+/// Whether a pod, `NAMESPACE/NAME`, is called this, with or without its namespace.
+fn names(pod: &str, target: &str) -> bool {
+    pod == target || pod.split_once('/').is_some_and(|(_, name)| name == target)
 }
 
 fn link_json(link: &Link) -> Value {
@@ -121,7 +128,7 @@ fn route_json(route: &Route) -> Value {
 ///
 /// # Errors
 /// [`Error::Observe`], [`Error::Netlink`].
-pub fn all(ledger: &Ledger) -> Result<(Vec<Attached>, Vec<String>), Error> {
+pub fn all(ledger: &Ledger, failures: &[Failure]) -> Result<(Vec<Attached>, Vec<String>), Error> {
     let node = Node::open()?;
     let mut remarks = Vec::new();
     let records = ledger.leases("podwire inspect").unwrap_or_else(|error| {
@@ -143,6 +150,7 @@ pub fn all(ledger: &Ledger) -> Result<(Vec<Attached>, Vec<String>), Error> {
             pod: record.map(|record| record.pod.to_string()).filter(|pod| !pod.is_empty()),
             host_ports: ports.iter().filter(|port| addresses.contains(&port.pod.0)).cloned().collect(),
             inside: netns.and_then(|netns| inside(netns, &attachment, &link)),
+            last_error: failures.iter().find(|failure| failure.attachment == attachment).cloned(),
             // A link that went away meanwhile has no counters.
             counters: counters.unwrap_or_default(),
             attachment,

@@ -11,6 +11,9 @@ use crate::Error;
 use crate::names::{Names, attachment_of_alias, is_mac_of};
 use crate::step::Place;
 
+/// For how long a removal of rules is better not followed by closing the socket: some grace periods of RCU.
+const SETTLING: Duration = Duration::from_millis(100);
+
 /// The node's namespace, in which the plugin runs.
 pub struct Node {
     /// A socket in it.
@@ -98,21 +101,14 @@ impl Node {
         Ok(links.into_iter().filter(unfinished).collect())
     }
 
-    /// Deletes the attachment's veth pair; its addresses, routes and neighbours go with it.
+    /// Deletes the attachment's veth pair; its addresses, routes and neighbours go with it. The wait for RCU is left to a
+    /// child process, which also keeps this one's sockets for a while: rules go before the link, and no ledger is locked
+    /// meanwhile.
     ///
     /// # Errors
     /// [`Error::Step`]; a pair that is not there is none.
     pub fn delete_link(&self, link: &Link) -> Result<(), Error> {
-        self.rtnl.delete_link(link.index).map(drop).map_err(|source| deletion(link, source))
-    }
-
-    /// As [`Node::delete_link`], without the wait for RCU, which a child process does; it also holds this process's
-    /// sockets for `linger`.
-    ///
-    /// # Errors
-    /// [`Error::Step`]; a pair that is not there is none.
-    pub fn delete_link_aside(&self, link: &Link, linger: Duration) -> Result<(), Error> {
-        self.rtnl.delete_link_aside(link.index, linger).map(drop).map_err(|source| deletion(link, source))
+        self.rtnl.delete_link_aside(link.index, SETTLING).map(drop).map_err(|source| deletion(link, source))
     }
 }
 

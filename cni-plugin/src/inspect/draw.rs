@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use kernel::rtnl::Link;
 
-use super::Attached;
+use super::{Attached, Failure};
 use crate::step::lower;
 
 /// Draws it: the node's ports, the route, the pair, the pod.
@@ -22,7 +22,8 @@ pub fn draw(attached: &Attached) -> String {
     }
     for port in &attached.host_ports {
         line(&format!("     |  {port}"));
-        line(&format!("     |          nft {}: dnat to {}", port.table, std::net::SocketAddr::from(port.pod)));
+        let place = format!("{} {}", port.tool, port.table);
+        line(&format!("     |          {place}: dnat to {}", std::net::SocketAddr::from(port.pod)));
     }
     line("     v");
     line("  node");
@@ -59,6 +60,10 @@ pub fn draw(attached: &Attached) -> String {
     }
     let container = attached.attachment.container_id.as_str();
     line(&format!("  pod {}", attached.pod.as_deref().unwrap_or(container)));
+    if let Some(failure) = &attached.last_error {
+        let Failure { timestamp, plugin, verb, code, msg, .. } = failure;
+        line(&format!("\n  last error: {timestamp} {plugin} {verb}: {msg} (code {code})"));
+    }
     text
 }
 

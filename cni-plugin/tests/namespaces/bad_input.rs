@@ -41,6 +41,9 @@ fn bad_configs() {
                 7,
                 "invalid network config: nonMasqueradeCIDRs[0]=\"10.1.0.0/8\": has host bits set; the network is 10.0.0.0/8",
             ),
+            (json!({ "vlan": 100 }), 2, "unsupported field: vlan=100: "),
+            (json!({ "portIsolation": true }), 2, "unsupported field: portIsolation=true: "),
+            (json!({ "ipam": { "type": "dhcp" } }), 2, "unsupported field: ipam.type=\"dhcp\": "),
             (json!({ "name": "a b" }), 7, "name=\"a b\""),
             (json!({ "cniVersion": "9.9.9" }), 1, "cniVersion=\"9.9.9\" is not supported"),
         ];
@@ -163,7 +166,7 @@ fn an_owner_that_the_kernel_cannot_keep_is_refused() {
 fn a_config_that_no_add_would_take_is_deleted_and_collected() {
     sandbox::private_host(|| {
         let pod = TestPod::new("one");
-        for ipam_type in ["podwire", ""] {
+        for ipam_type in ["podwire", "", "dhcp"] {
             let config = ipam(&json!({ "type": ipam_type }));
             pod.del(&config).ok();
             let gc = with(config, &json!({ "cni.dev/valid-attachments": [] }));

@@ -79,20 +79,20 @@ impl Scene {
         heard
     }
 
-    /// How many packets the guard of a family has dropped.
-    fn dropped(family: &str) -> u64 {
-        let table = shown("nft", &["-j", "list", "table", family, "podwire-guard"]);
-        let rules = table["nftables"].as_array().unwrap().iter().filter_map(|object| object["rule"]["expr"].as_array());
-        let packets = rules.flatten().filter_map(|expression| expression["counter"]["packets"].as_u64());
-        packets.sum()
-    }
-
     fn neighbours(&self) -> String {
         let shown = text("ip", &["neighbour", "show", "dev", &self.link]);
         let mut lines: Vec<&str> = shown.lines().filter(|line| !line.contains("FAILED")).collect();
         lines.sort_unstable();
         lines.join("\n")
     }
+}
+
+/// How many packets the guard of a family has dropped.
+pub fn dropped(family: &str) -> u64 {
+    let table = shown("nft", &["-j", "list", "table", family, "podwire-guard"]);
+    let rules = table["nftables"].as_array().unwrap().iter().filter_map(|object| object["rule"]["expr"].as_array());
+    let packets = rules.flatten().filter_map(|expression| expression["counter"]["packets"].as_u64());
+    packets.sum()
 }
 
 fn spoofs(scene: &Scene) -> Vec<(&'static str, usize, Claim)> {
@@ -118,10 +118,10 @@ fn nobody_elses_address_gets_through() {
         let scene = Scene::new("strict");
         for (what, family, claim) in spoofs(&scene) {
             let name = ["ip", "ip6"][family];
-            let before = Scene::dropped(name);
+            let before = dropped(name);
             let honest = scene.honest(family);
             assert_eq!(scene.heard(claim.to, &claim, &honest), Vec::<String>::new(), "{what}: {claim:?}");
-            assert!(Scene::dropped(name) > before, "{what} was dropped by somebody else: {claim:?}");
+            assert!(dropped(name) > before, "{what} was dropped by somebody else: {claim:?}");
         }
         // And the pod itself talks on.
         for address in scene.node {
@@ -209,7 +209,7 @@ fn nobody_believes_what_a_pod_says_about_the_gateway() {
         // A question about the node is not answered either.
         let answers = Answers::listen(&scene);
         scene.wire.send(&arp(scene.own_mac, 1, own, node));
-        let dropped = Scene::dropped("ip6");
+        let dropped_before = dropped("ip6");
         let to = "ff02::1".parse().unwrap();
         for target in [IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, 1]), scene.own[1], scene.node[1]] {
             let IpAddr::V6(target) = target else { continue };
@@ -221,8 +221,8 @@ fn nobody_believes_what_a_pod_says_about_the_gateway() {
             }
         }
         let deadline = Instant::now() + DEADLINE;
-        while Scene::dropped("ip6") < dropped + 12 {
-            assert!(Instant::now() < deadline, "{} of 12 were dropped", Scene::dropped("ip6") - dropped);
+        while dropped("ip6") < dropped_before + 12 {
+            assert!(Instant::now() < deadline, "{} of 12 were dropped", dropped("ip6") - dropped_before);
         }
         // Both ways still work, for the hostile pod and for its victim.
         let current = kernel::netns::NetNs::current().unwrap();

@@ -27,23 +27,35 @@ impl Verb {
         }
     }
 
-    fn config(self) -> Value {
+    fn config(self, config: &Value) -> Value {
         let gc = serde_json::json!({ "cni.dev/valid-attachments": [] });
-        if self == Self::Gc { with(dual_stack(), &gc) } else { dual_stack() }
+        if self == Self::Gc { with(config.clone(), &gc) } else { config.clone() }
     }
 }
 
 /// Serves the verb while calls of `syscall` meet with `fate` at `when` (the n-th, or from the n-th on: "7+"); tells
 /// whether one did. strace counts calls for each thread, so a run may meet several.
 pub fn ill_fated(verb: Verb, pod: &TestPod, syscall: &str, fate: &str, when: &str) -> (Answer, bool) {
+    ill_fated_with(&dual_stack(), verb, pod, syscall, fate, when)
+}
+
+/// The same with this config.
+pub fn ill_fated_with(
+    config: &Value,
+    verb: Verb,
+    pod: &TestPod,
+    syscall: &str,
+    fate: &str,
+    when: &str,
+) -> (Answer, bool) {
     let inject = format!("--inject={syscall}:{fate}:when={when}");
-    let (answer, seen) = under_strace(verb, pod, &["--trace", syscall, &inject]);
+    let (answer, seen) = under_strace(config, verb, pod, &["--trace", syscall, &inject]);
     (answer, seen.contains("(INJECTED)") || seen.contains("killed by SIGKILL"))
 }
 
 /// The kinds of system calls that a verb makes.
-pub fn kinds_of_calls(verb: Verb, pod: &TestPod) -> BTreeSet<String> {
-    let (answer, seen) = under_strace(verb, pod, &["--summary-only", "--summary-columns=name"]);
+pub fn kinds_of_calls(config: &Value, verb: Verb, pod: &TestPod) -> BTreeSet<String> {
+    let (answer, seen) = under_strace(config, verb, pod, &["--summary-only", "--summary-columns=name"]);
     answer.ok();
     // A head line, a rule, a name on each line, a rule, "total".
     let is_name = |name: &&str| name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_') && !name.is_empty();
@@ -51,12 +63,12 @@ pub fn kinds_of_calls(verb: Verb, pod: &TestPod) -> BTreeSet<String> {
     names.filter(|name| !["syscall", "total"].contains(name)).map(str::to_owned).collect()
 }
 
-fn under_strace(verb: Verb, pod: &TestPod, options: &[&str]) -> (Answer, String) {
+fn under_strace(config: &Value, verb: Verb, pod: &TestPod, options: &[&str]) -> (Answer, String) {
     let log = PathBuf::from(format!("/run/strace-{}", pod.id));
     let mut strace: Command = sandbox::command("strace");
     strace.args(["--follow-forks", "--quiet=all", "--output"]).arg(&log).args(options);
     strace.arg(env!("CARGO_BIN_EXE_podwire")).env_clear().envs(pod.env(verb.name()));
-    let answer = finish(strace, verb.config().to_string().as_bytes());
+    let answer = finish(strace, verb.config(config).to_string().as_bytes());
     let seen = fs::read_to_string(&log).unwrap();
     fs::remove_file(&log).unwrap();
     (answer, seen)

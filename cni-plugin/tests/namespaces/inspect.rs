@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::common::{Answer, TestPod, addresses, dual_stack, exchange, finish, node_addresses, run, shown};
+use crate::common::{Answer, TestPod, addresses, dual_stack, exchange, finish, node_addresses, run, shown, with};
 
 /// Runs `podwire` with these arguments, as a person does.
 fn by_hand(arguments: &[&str]) -> Answer {
@@ -90,6 +90,91 @@ fn a_pod_is_shown_as_it_is() {
     });
 }
 
+/// The rules of `podwire-portmap`, by their chains and comments.
+fn map_ports_by_iptables(flavour: &str, pod: &str) {
+    let comments = |text: &str| format!("-m comment --comment \"podnet one eth0\" -m comment --comment \"{text}\"");
+    let exact = comments(&format!("192.168.50.1 . tcp . 8086 : {pod} . 80"));
+    let wildcard = comments(&format!("udp . 5353 : {pod} . 53 if 0123abcd"));
+    let rules = format!(
+        "*nat\n:PODWIRE-EXACT - [0:0]\n:PODWIRE-WILDCARD - [0:0]\n\
+         -A PODWIRE-EXACT -d 192.168.50.1 -p tcp -m tcp --dport 8086 {exact} -j DNAT --to-destination {pod}:80\n\
+         -A PODWIRE-WILDCARD -p udp -m udp --dport 5353 {wildcard} -j DNAT --to-destination {pod}:53\nCOMMIT\n"
+    );
+    let mut restore = sandbox::command(format!("iptables-{flavour}-restore"));
+    restore.arg("--noflush");
+    finish(restore, rules.as_bytes()).ok();
+}
+
+#[test]
+fn host_ports_in_iptables_are_shown_too() {
+    sandbox::private_host(|| {
+        let pod = TestPod::new("one");
+        let ips = addresses(&pod.add(&dual_stack()).ok().json());
+        let mut expected = Vec::new();
+        for flavour in ["nft", "legacy"] {
+            map_ports_by_iptables(flavour, &ips[0].to_string());
+            for (address, port, protocol, chain) in
+                [(json!("192.168.50.1"), 8086, "tcp", "EXACT"), (Value::Null, 5353, "udp", "WILDCARD")]
+            {
+                expected.push(json!([
+                    address,
+                    port,
+                    protocol,
+                    format!("iptables-{flavour}"),
+                    format!("nat PODWIRE-{chain}")
+                ]));
+            }
+        }
+        let document = by_hand(&["inspect", "one", "-o", "json"]).ok().json();
+        let ports = document["items"][0]["hostPorts"].as_array().unwrap().iter();
+        let keys = ["hostIP", "hostPort", "protocol", "tool", "table"];
+        let found: Vec<Value> = ports.map(|port| keys.map(|key| port[key].clone()).into_iter().collect()).collect();
+        assert_eq!(found, expected);
+        let drawing = by_hand(&["inspect", "one"]).ok().stdout;
+        assert!(drawing.contains("iptables-legacy nat PODWIRE-EXACT: dnat to 10.244.1.2:80"), "{drawing}");
+    });
+}
+
+#[test]
+fn the_last_error_of_each_attachment_is_found_after_its_del() {
+    const LOG: &str = "/run/podwire-test.log";
+    sandbox::private_host(|| {
+        let config = with(dual_stack(), &json!({ "logFile": LOG }));
+        let (one, two) = (TestPod::new("one"), TestPod::new("two"));
+        let named = |pod: &TestPod, command: &str, name: &str| {
+            let mut env = pod.env(command);
+            env.push(("CNI_ARGS", format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME={name}")));
+            env
+        };
+        // One fails, is deleted and is no more; the other fails twice, then lives.
+        let (_, refused) = run(&named(&one, "ADD", "cart-0"), &with(config.clone(), &json!({ "mtu": 1 }))).error();
+        run(&named(&one, "DEL", "cart-0"), &config).ok();
+        kernel::netns::remove_named(&one.path).unwrap();
+        run(&named(&two, "ADD", "cart-1"), &with(config.clone(), &json!({ "mtu": 2 }))).error();
+        let (_, last) = run(&named(&two, "ADD", "cart-1"), &with(config.clone(), &json!({ "mtu": 3 }))).error();
+        run(&named(&two, "ADD", "cart-1"), &config).ok();
+
+        let document = by_hand(&["errors", "--log", LOG, "-o", "json"]).ok().json();
+        let items = document["items"].as_array().unwrap().iter();
+        let told: Vec<(&Value, &Value, &Value)> =
+            items.map(|item| (&item["pod"], &item["code"], &item["msg"])).collect();
+        let expected =
+            [(json!("shop/cart-0"), json!(7), json!(refused)), (json!("shop/cart-1"), json!(7), json!(last))];
+        assert_eq!(told, expected.iter().map(|(pod, code, msg)| (pod, code, msg)).collect::<Vec<_>>());
+
+        let table = by_hand(&["errors", "cart-0", "--log", LOG]).ok().stdout;
+        assert!(table.lines().count() == 2 && table.contains("podwire ADD") && table.contains("mtu=1:"), "{table}");
+        let document = by_hand(&["inspect", "cart-1", "--log", LOG, "-o", "json"]).ok().json();
+        assert_eq!(document["items"][0]["lastError"]["msg"], json!(last));
+        let drawing = by_hand(&["inspect", "cart-1", "--log", LOG]).ok().stdout;
+        assert!(drawing.contains("last error: ") && drawing.contains("mtu=3:"), "{drawing}");
+        let gone = by_hand(&["inspect", "cart-0", "--log", LOG]);
+        assert!(!gone.success && gone.stderr.contains("mtu=1:"), "{gone:?}");
+        let nothing = by_hand(&["errors", "--log", "/run/nowhere.log"]);
+        assert!(!nothing.success && nothing.stderr.contains("journalctl -t podwire"), "{nothing:?}");
+    });
+}
+
 #[test]
 fn what_cannot_be_known_is_left_out() {
     sandbox::private_host(|| {
@@ -113,7 +198,11 @@ fn a_runtimes_call_is_never_taken_for_a_persons() {
         podwire.env_clear().env("CNI_COMMAND", "VERSION").args(["inspect"]);
         assert!(finish(podwire, b"{}").ok().json()["supportedVersions"].is_array());
         let introduction = by_hand(&[]).ok();
-        assert!(introduction.stderr.contains("podwire 0.1.0: CNI main plugin") && introduction.stdout.is_empty());
+        assert!(
+            introduction.stderr.contains("podwire 0.1.0: CNI main plugin")
+                && introduction.stderr.contains("nftables: the kernel has it")
+                && introduction.stdout.is_empty()
+        );
         assert!(by_hand(&["--version"]).ok().stdout.starts_with("podwire 0."));
     });
 }

@@ -5,10 +5,12 @@
 
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::common::{Answer, TestPod, Traces, dual_stack, gc, leases, own_links, traces, until};
-use crate::ill_fate::{Verb, ill_fated, kinds_of_calls};
+use crate::common::{Answer, TestPod, Traces, dual_stack, gc, leases, own_links, traces, until, with};
+use crate::flavour::Flavour;
+use crate::ill_fate::{Verb, ill_fated, ill_fated_with, kinds_of_calls};
+use crate::masquerade_iptables::by_iptables;
 
 /// More than any verb makes of one kind; a loop that gets there is broken.
 const MOST_CALLS: u32 = 400;
@@ -34,17 +36,30 @@ const CHANGING: [&str; 15] = [
 
 /// Kinds that change nothing outside of the process, whatever becomes of them.
 const HARMLESS: &str = "access arch_prctl brk chdir clock_nanosleep close connect epoll_create1 epoll_ctl epoll_wait eventfd2 \
-    dup2 dup3 execve exit exit_group faccessat faccessat2 fcntl fdatasync fstat fstatfs futex getdents64 geteuid getpid getppid getrandom getsockname \
-    getsockopt gettid getuid ioctl kill lseek lstat madvise mmap mprotect mremap munmap newfstatat nanosleep pipe2 poll ppoll prctl \
+    dup dup2 dup3 execve exit exit_group faccessat faccessat2 fcntl fdatasync fstat fstatfs futex getdents64 geteuid getpid getppid getrandom getsockname \
+    getsockopt gettid getuid ioctl kill lseek lstat madvise mmap mprotect mremap munmap newfstatat nanosleep pipe2 poll ppoll prctl pselect6 setpgid \
     pread64 prlimit64 read readlink recvfrom recvmsg restart_syscall rseq rt_sigaction rt_sigprocmask rt_sigreturn \
     sched_getaffinity sched_getparam sched_getscheduler sched_setaffinity sched_setscheduler sched_yield \
     set_robust_list set_tid_address setsid setsockopt sigaltstack socketpair stat statx sync_file_range sysinfo uname wait4 waitid";
 
+/// Kinds that change something where iptables has the masquerade: the programs that are run commit by `sendmsg` in one
+/// flavour and by `setsockopt` in the other.
+const CHANGING_IPTABLES: [&str; 4] = ["sendmsg", "setsockopt", "vfork", "execve"];
+
+/// Everything that an attachment can have: masquerade by iptables, limits both ways, a hardware address that was told
+/// and, with it, gateways on the node, a setting.
+fn everything() -> Value {
+    let rates = json!({ "ingressRate": 80_000_000, "ingressBurst": 0, "egressRate": 80_000_000, "egressBurst": 0 });
+    let runtime = json!({ "bandwidth": rates, "mac": "02:00:00:00:00:77" });
+    let sysctl = json!({ "net.ipv4.conf.IFNAME.arp_filter": "1" });
+    with(by_iptables(), &json!({ "runtimeConfig": runtime, "sysctl": sysctl, "hostInterfacePrefix": "veth" }))
+}
+
 /// A pod in the state in which the verb finds it.
-fn prepared(verb: Verb) -> TestPod {
+fn prepared(config: &Value, verb: Verb) -> TestPod {
     let pod = TestPod::new("one");
     if verb != Verb::Add {
-        pod.add(&dual_stack()).ok();
+        pod.add(config).ok();
     }
     pod
 }
@@ -52,17 +67,19 @@ fn prepared(verb: Verb) -> TestPod {
 /// Goes through all calls of one kind. A run may meet several failures, among them those of undoing: where threads
 /// share a kind of call that undoing needs too, only the next DEL or GC must find everything. `clean` says whether a
 /// failed ADD must have cleaned up by itself.
-fn every_call(verb: Verb, syscall: &str, fate: &str, clean: bool) {
+fn every_call(config: &Value, verb: Verb, syscall: &str, fate: &str, clean: bool) {
     crate::common::adopt_orphans();
-    let before = after_a_first_pod();
+    let before = after_a_first_pod(config);
+    // What nft(8) does not show.
+    let legacy = Flavour::Legacy.rules();
     for n in 1..=MOST_CALLS {
-        let pod = prepared(verb);
-        let (answer, happened) = ill_fated(verb, &pod, syscall, fate, &n.to_string());
+        let pod = prepared(config, verb);
+        let (answer, happened) = ill_fated_with(config, verb, &pod, syscall, fate, &n.to_string());
         let context = |when: &str| format!("{verb:?}, {syscall} number {n} {fate}, {when}: {answer:?}");
         if !happened {
             assert!(n > 1, "no {syscall} in {verb:?}: {answer:?}");
             answer.ok();
-            pod.del(&dual_stack()).ok();
+            pod.del(config).ok();
             kernel::netns::remove_named(&pod.path).unwrap();
             return;
         }
@@ -70,11 +87,12 @@ fn every_call(verb: Verb, syscall: &str, fate: &str, clean: bool) {
         judge(verb, clean, &before, &answer, &context);
         // What is left is found by the next DEL and by the next GC alike.
         if n % 2 == 1 {
-            pod.del(&dual_stack()).ok();
+            pod.del(config).ok();
         } else {
             gc(&json!([])).ok();
         }
         before.unchanged(context("cleaned up"));
+        assert_eq!(Flavour::Legacy.rules(), legacy, "{}", context("cleaned up"));
         no_process(&context);
         kernel::netns::remove_named(&pod.path).unwrap();
     }
@@ -95,10 +113,10 @@ fn judge(verb: Verb, clean: bool, before: &Traces, answer: &Answer, context: &im
 }
 
 /// What the first pod of a node brings for good: the ledger's folder, and settings.
-fn after_a_first_pod() -> Traces {
+fn after_a_first_pod(config: &Value) -> Traces {
     let pod = TestPod::new("first");
-    pod.add(&dual_stack()).ok();
-    pod.del(&dual_stack()).ok();
+    pod.add(config).ok();
+    pod.del(config).ok();
     kernel::netns::remove_named(&pod.path).unwrap();
     traces()
 }
@@ -122,12 +140,16 @@ fn no_process(context: &impl Fn(&str) -> String) {
 #[test]
 fn every_kind_of_system_call_is_known() {
     sandbox::private_host(|| {
-        let known =
-            |kind: &str| CHANGING.contains(&kind) || HARMLESS.split_whitespace().any(|harmless| harmless == kind);
+        let known = |kind: &str| {
+            let changing = CHANGING.contains(&kind) || CHANGING_IPTABLES.contains(&kind);
+            changing || HARMLESS.split_whitespace().any(|harmless| harmless == kind)
+        };
         let pod = TestPod::new("one");
         let mut seen = std::collections::BTreeSet::new();
-        for verb in [Verb::Add, Verb::Del, Verb::Add, Verb::Gc] {
-            seen.extend(kinds_of_calls(verb, &pod));
+        for config in [dual_stack(), everything()] {
+            for verb in [Verb::Add, Verb::Del, Verb::Add, Verb::Gc] {
+                seen.extend(kinds_of_calls(&config, verb, &pod));
+            }
         }
         let unknown: Vec<_> = seen.iter().filter(|kind| !known(kind)).collect();
         assert!(unknown.is_empty(), "do these change anything? {unknown:?}");
@@ -163,11 +185,38 @@ macro_rules! every_call {
         fn $name() {
             sandbox::private_host(|| {
                 for syscall in [$($syscall),*] {
-                    every_call(Verb::$verb, syscall, $fate, $clean);
+                    every_call(&dual_stack(), Verb::$verb, syscall, $fate, $clean);
                 }
             });
         })*
     };
+    ($($name:ident: everything in $flavour:ident, $verb:ident, $fate:literal, [$($syscall:literal),*];)*) => {
+        $(#[test]
+        fn $name() {
+            sandbox::private_host(|| {
+                Flavour::$flavour.chosen();
+                for syscall in [$($syscall),*] {
+                    every_call(&everything(), Verb::$verb, syscall, $fate, false);
+                }
+            });
+        })*
+    };
+}
+
+// The programs of iptables meet the same fate as the plugin that runs them, and so do those that it runs to undo.
+every_call! {
+    add_of_everything_whose_netlink_requests_fail: everything in Nft, Add, "error=ENOBUFS", ["sendto", "sendmsg"];
+    add_of_everything_killed_at_a_netlink_request: everything in Nft, Add, "signal=KILL", ["sendto", "sendmsg"];
+    add_of_everything_killed_at_a_write_or_a_lock: everything in Nft, Add, "signal=KILL", ["write", "flock"];
+    add_of_everything_without_programs: everything in Nft, Add, "error=EAGAIN", ["clone3", "flock"];
+    add_of_everything_killed_when_tables_are_replaced: everything in Legacy, Add, "signal=KILL", ["setsockopt"];
+    del_of_everything_whose_netlink_requests_fail: everything in Nft, Del, "error=ENOBUFS", ["sendto", "sendmsg"];
+    del_of_everything_killed_at_a_netlink_request: everything in Nft, Del, "signal=KILL", ["sendto", "sendmsg"];
+    del_of_everything_killed_at_a_write_or_a_lock: everything in Nft, Del, "signal=KILL", ["write", "flock"];
+    del_of_everything_without_programs: everything in Nft, Del, "error=EAGAIN", ["clone3", "clone"];
+    del_of_everything_killed_when_tables_are_replaced: everything in Legacy, Del, "signal=KILL", ["setsockopt"];
+    gc_of_everything_killed_at_a_netlink_request: everything in Nft, Gc, "signal=KILL", ["sendto", "sendmsg"];
+    gc_of_everything_killed_when_tables_are_replaced: everything in Legacy, Gc, "signal=KILL", ["setsockopt"];
 }
 
 every_call! {
@@ -197,5 +246,7 @@ every_call! {
 
     gc_whose_netlink_requests_fail: Gc, "error=ENOBUFS", false, ["sendto"];
     gc_killed_at_a_netlink_request: Gc, "signal=KILL", false, ["sendto"];
+    gc_without_children: Gc, "error=EAGAIN", false, ["clone"];
+    gc_whose_child_is_killed: Gc, "signal=KILL", false, ["clone", "setsid", "chdir"];
     gc_killed_at_a_change_of_the_ledger: Gc, "signal=KILL", false, ["pwrite64", "rename", "unlink"];
 }

@@ -11,6 +11,7 @@ use crate::liveness::{Dead, Liveness, Sight};
 use crate::owner::{Holder, Owner};
 use crate::policy::{Conflict, HostListeners};
 use crate::record::{Record, Records};
+use crate::view::View;
 use crate::{flows, listeners, localhost, reconcile, remove};
 
 /// Maps every host port of `config`, whose request is `record`. Returns what went wrong without being a reason to refuse:
@@ -23,10 +24,10 @@ pub fn mappings(config: &Config, record: &Record) -> Result<Vec<Error>, Error> {
     let mut remarks = heed_listeners(config.policy.host_listeners, &forwards)?;
     let (written, failed) = Written::new(config, record);
     remarks.extend(failed);
-    remarks.extend(with_claim(config, |firewall, claimed| {
+    remarks.extend(with_claim(config, |claimed| {
         localhost::withdraw(&claimed.lost, &|_| false)?;
         localhost::allow(config)?;
-        Ok(settle(firewall, claimed, &forwards))
+        Ok(settle(config, claimed, &forwards))
     })?);
     written.keep();
     Ok(remarks)
@@ -84,13 +85,13 @@ pub fn knows(owner: &Owner) -> Result<bool, Error> {
 
 /// Ends what a claim has made wrong: flows through what was replaced or lost, UDP flows from before, and what else dead
 /// holders had.
-pub fn settle(firewall: &mut Firewall, claimed: &Claimed, forwards: &[Forward]) -> Vec<Error> {
+pub fn settle(config: &Config, claimed: &Claimed, forwards: &[Forward]) -> Vec<Error> {
     let mut errors = Vec::new();
     let gone = [Forward::all(&claimed.lost), Forward::all(&claimed.replaced)].concat();
     // A mapping that leads where it led has no flows to lose.
     let gone: Vec<Forward> = gone.into_iter().filter(|old| !forwards.contains(old)).collect();
     errors.extend(flows::cut(&gone).err());
-    errors.extend(flows::refresh(firewall, forwards).err());
+    errors.extend(flows::refresh(config, forwards).err());
     errors
 }
 
@@ -123,10 +124,7 @@ fn heed_listeners(policy: HostListeners, forwards: &[Forward]) -> Result<Vec<Err
 ///
 /// # Errors
 /// Those of [`Firewall::claim`] and of `rest`; [`Error::Undo`] when the claim could not be given back.
-pub fn with_claim<T>(
-    config: &Config,
-    rest: impl FnOnce(&mut Firewall, &Claimed) -> Result<T, Error>,
-) -> Result<T, Error> {
+pub fn with_claim<T>(config: &Config, rest: impl FnOnce(&Claimed) -> Result<T, Error>) -> Result<T, Error> {
     let mut firewall = Firewall::of(&config.settings)?;
     let undo = Undo(Some(&config.owner));
     let (mut claimed, dead) = match claim(&mut firewall, config) {
@@ -141,7 +139,7 @@ pub fn with_claim<T>(
     if let Err(failure) = Error::all_of(std::mem::take(&mut claimed.errors)) {
         return Err(undo.run(failure));
     }
-    let result = rest(&mut firewall, &claimed);
+    let result = rest(&claimed);
     match result {
         Ok(done) => {
             undo.forget();
@@ -209,7 +207,7 @@ pub fn bury(dead: Vec<Dead>) {
         }
         if let Some(now) = records.read(&attachment) {
             // What fails is seen by the next reconcile, too.
-            let _ = reconcile::restore(&records, &attachment, now, false);
+            let _ = reconcile::restore(&records, &attachment, now, &mut View::default(), false);
         }
     }
 }

@@ -1,34 +1,19 @@
 //! CHECK: what ADD made against what is there.
 
 use cni_spec::Attachment;
-use nft_model::Family;
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::firewall::Firewall;
 use crate::localhost;
+use crate::view::View;
 
 /// Compares everything that an attachment's host ports depend on. `config` is `None` if it asks for none: then
 /// nothing may carry its mark.
 ///
 /// # Errors
 /// [`Error::Differs`] with every difference; others when the kernel refuses to tell.
-pub fn attachment(attachment: &Attachment, config: Option<&Config>) -> Result<(), Error> {
-    let owner = attachment.to_string();
-    let mut all = Vec::new();
-    if let Some(config) = config {
-        let mut firewall = Firewall::of(&config.settings)?;
-        for family in Family::ALL {
-            all.extend(firewall.differences(Some(config), &owner, family)?);
-        }
-    } else {
-        for firewall in Firewall::all() {
-            let mut firewall = firewall?;
-            for family in Family::ALL {
-                all.extend(firewall.differences(None, &owner, family)?);
-            }
-        }
-    }
+pub fn attachment(view: &mut View, attachment: &Attachment, config: Option<&Config>) -> Result<(), Error> {
+    let mut all = view.differences(config, &attachment.to_string())?;
     if let Some(config) = config {
         all.extend(localhost::differences(config)?);
     }

@@ -1,8 +1,9 @@
 //! Comparing what should be in the firewall with what is there: content, not counts. Nothing here does any I/O.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-use nft_model::{Base, Chain, Element, Family, Rule, Set, Table};
+use nft_model::{Base, Chain, Element, Family, Rule, Set, Table, Value};
 
 /// One thing that is not as it should be, in the words of nft(8).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,13 +14,20 @@ pub struct Difference {
     pub expected: String,
     /// What is.
     pub found: String,
+    /// Whether it is about what all mappings of a table have in common.
+    pub is_shared: bool,
 }
 
 impl Difference {
     /// A difference; what is not there is "nothing".
     pub(crate) fn new(what: impl Into<String>, expected: Option<String>, found: Option<String>) -> Self {
         let shown = |side: Option<String>| side.map_or_else(|| "nothing".to_owned(), |text| format!("`{text}`"));
-        Self { what: what.into(), expected: shown(expected), found: shown(found) }
+        Self { what: what.into(), expected: shown(expected), found: shown(found), is_shared: false }
+    }
+
+    /// The same, about what all mappings have in common.
+    pub(crate) fn shared(self) -> Self {
+        Self { is_shared: true, ..self }
     }
 }
 
@@ -29,30 +37,58 @@ impl fmt::Display for Difference {
     }
 }
 
+/// A table that was read, so arranged that comparing one attachment takes no longer with thousands of others in it.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Without elements.
+    frame: Table,
+    by_key: BTreeMap<(String, Vec<Value>), Element>,
+    by_owner: BTreeMap<String, Vec<(String, Element)>>,
+}
+
+impl Found {
+    /// Arranges it.
+    #[must_use]
+    pub fn new(table: &Table) -> Self {
+        let (mut by_key, mut by_owner) = (BTreeMap::new(), BTreeMap::<String, Vec<(String, Element)>>::new());
+        for (set, element) in table.sets().iter().flat_map(|set| set.elements.iter().map(|one| (set.name.clone(), one)))
+        {
+            if let Some(owner) = &element.comment {
+                by_owner.entry(owner.clone()).or_default().push((set.clone(), element.clone()));
+            }
+            by_key.insert((set, element.key.clone()), element.clone());
+        }
+        Self { frame: table.without_elements(), by_key, by_owner }
+    }
+}
+
 /// Compares one family's table. `wanted` has the frame and one attachment's elements, and is `None` if the
 /// attachment maps nothing in this family; `owner` is the comment of its elements. Other attachments' elements
 /// are not looked at.
 #[must_use]
-pub fn differences(wanted: Option<&Table>, found: Option<&Table>, owner: &str) -> Vec<Difference> {
+pub fn differences(wanted: Option<&Table>, found: Option<&Found>, owner: &str) -> Vec<Difference> {
     let mut all = Vec::new();
     match (wanted, found) {
         (None, None) => {}
         (Some(wanted), None) => {
             let name = format!("table {} {}", wanted.family(), wanted.name());
-            all.push(Difference::new(name.clone(), Some(name), None));
+            all.push(Difference::new(name.clone(), Some(name), None).shared());
         }
-        (None, Some(found)) => found.sets().iter().for_each(|set| leftovers(found, None, set, owner, &mut all)),
+        (None, Some(found)) => {
+            found.frame.sets().iter().for_each(|set| leftovers(set, None, found, owner, &mut all));
+        }
         (Some(wanted), Some(found)) => {
-            frame(wanted, found, &mut all);
+            let mut shared = Vec::new();
+            frame(wanted, &found.frame, &mut shared);
             for set in wanted.sets() {
-                match found.set(&set.name) {
-                    None => all.push(Difference::new(place(wanted, &set.name), Some(definition(wanted, set)), None)),
-                    Some(there) => {
-                        elements(wanted, set, there, &mut all);
-                        leftovers(wanted, Some(set), there, owner, &mut all);
-                    }
+                if found.frame.set(&set.name).is_none() {
+                    shared.push(Difference::new(place(wanted, &set.name), Some(definition(wanted, set)), None));
+                } else {
+                    elements(wanted, set, found, &mut all);
+                    leftovers(set, Some(set), found, owner, &mut all);
                 }
             }
+            all.splice(..0, shared.into_iter().map(Difference::shared));
         }
     }
     all
@@ -100,9 +136,9 @@ fn chains(family: Family, what: &str, wanted: &Chain, found: &Chain, all: &mut V
 }
 
 /// The attachment's own elements.
-fn elements(table: &Table, wanted: &Set, found: &Set, all: &mut Vec<Difference>) {
+fn elements(table: &Table, wanted: &Set, found: &Found, all: &mut Vec<Difference>) {
     for element in &wanted.elements {
-        let there = found.elements.iter().find(|there| there.key == element.key);
+        let there = found.by_key.get(&(wanted.name.clone(), element.key.clone()));
         if there != Some(element) {
             let found = there.map(Element::to_string);
             all.push(Difference::new(place(table, &wanted.name), Some(element.to_string()), found));
@@ -110,14 +146,14 @@ fn elements(table: &Table, wanted: &Set, found: &Set, all: &mut Vec<Difference>)
     }
 }
 
-/// Elements with the attachment's mark that it does not ask for.
-fn leftovers(table: &Table, wanted: Option<&Set>, found: &Set, owner: &str, all: &mut Vec<Difference>) {
+/// Elements of a set with the attachment's mark that it does not ask for.
+fn leftovers(set: &Set, wanted: Option<&Set>, found: &Found, owner: &str, all: &mut Vec<Difference>) {
     let asked_for = |element: &Element| {
         wanted.is_some_and(|wanted| wanted.elements.iter().any(|asked_for| asked_for.key == element.key))
     };
-    let own = found.elements.iter().filter(|element| element.comment.as_deref() == Some(owner));
-    for element in own.filter(|element| !asked_for(element)) {
-        all.push(Difference::new(place(table, &found.name), None, Some(element.to_string())));
+    let own = found.by_owner.get(owner).into_iter().flatten().filter(|(name, _)| *name == set.name);
+    for (_, element) in own.filter(|(_, element)| !asked_for(element)) {
+        all.push(Difference::new(place(&found.frame, &set.name), None, Some(element.to_string())));
     }
 }
 

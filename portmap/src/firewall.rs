@@ -3,20 +3,19 @@
 mod iptables;
 mod nftables;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use nft_model::{Element, Family, Value};
+use nft_model::{Element, Family, Proto, Value};
 
 pub use self::iptables::Iptables;
 pub use self::nftables::Nftables;
 use crate::config::Config;
-use crate::difference::Difference;
 use crate::error::Error;
 use crate::liveness::Dead;
 use crate::owner::Owner;
-use crate::ruleset::{self, Entry, Realm, TABLE};
+use crate::ruleset::{self, EXACT, Entry, Realm, TABLE, WILDCARD};
 use crate::settings::{Backend, Settings};
-use crate::{backend, claim, difference};
+use crate::{backend, claim};
 
 /// One backend, in the calling thread's network namespace.
 pub enum Firewall {
@@ -54,6 +53,17 @@ pub struct Claimed {
     pub replaced: Vec<Entry>,
     /// What went wrong after the claim was made, with what the attachment has elsewhere.
     pub errors: Vec<Error>,
+}
+
+/// A mapping that packets for an address and port can meet.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// Where it is.
+    pub backend: Backend,
+    /// What leads to the pod.
+    pub entry: Entry,
+    /// What stands for the conditions of its network, as [`ruleset::iptables::condition`] has it.
+    pub condition: Option<String>,
 }
 
 impl Firewall {
@@ -270,6 +280,29 @@ impl Firewall {
         }
     }
 
+    /// The mappings that a packet for this address and port can meet, in the order in which it meets them: those of networks
+    /// with conditions first, and exact ones before those for all addresses. With iptables, the order of its rules.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell.
+    pub fn candidates(&mut self, to: SocketAddr, protocol: Proto) -> Result<Vec<Candidate>, Error> {
+        let family = Family::of(to.ip());
+        let port = [Value::Proto(protocol), Value::Port(to.port())];
+        let exact: Vec<Value> = [Value::Addr(to.ip())].into_iter().chain(port.clone()).collect();
+        let keys = [(EXACT, exact), (WILDCARD, port.to_vec())];
+        let backend = self.backend();
+        let found = match self {
+            Self::Nftables(nftables) => nftables.candidates(family, &keys)?,
+            Self::Iptables(iptables) => {
+                let is_key =
+                    |entry: &Entry| keys.iter().any(|(set, key)| entry.set == *set && entry.element.key == *key);
+                let rules = iptables.owned(family)?.into_iter();
+                rules.filter_map(|rule| Some((rule.entry.filter(is_key)?, rule.condition))).collect()
+            }
+        };
+        Ok(found.into_iter().map(|(entry, condition)| Candidate { backend, entry, condition }).collect())
+    }
+
     /// The element of one of our sets that has this key.
     ///
     /// # Errors
@@ -281,30 +314,6 @@ impl Firewall {
                 Ok(iptables.elements(family, set)?.into_iter().find(|element| element.key == key))
             }
         }
-    }
-
-    /// Compares what an attachment's host ports need with what is there; `config` is `None` if it asks for none.
-    ///
-    /// # Errors
-    /// When the kernel, or iptables, refuses to tell.
-    pub fn differences(
-        &mut self,
-        config: Option<&Config>,
-        owner: &str,
-        family: Family,
-    ) -> Result<Vec<Difference>, Error> {
-        let firewall = match self {
-            Self::Iptables(iptables) => return iptables.differences(config, owner, family),
-            Self::Nftables(firewall) => firewall,
-        };
-        let wanted = config.map_or(Ok(Vec::new()), ruleset::tables).map_err(Error::RuleSet)?;
-        let wanted = wanted.iter().find(|table| table.family() == family);
-        let own = config.map_or_else(|| Realm::common(family), |config| Realm::of(config, family)).table;
-        let mut all = difference::differences(wanted, firewall.read(family, &own)?.as_ref(), owner);
-        for other in firewall.tables(family)?.into_iter().filter(|table| *table != own) {
-            all.extend(difference::differences(None, firewall.read(family, &other)?.as_ref(), owner));
-        }
-        Ok(all)
     }
 }
 

@@ -6,6 +6,7 @@
 //! - [`ruleset`] says what the firewall must hold for it, as values that print as nft(8) text; [`ruleset::iptables`] says the same
 //!   as the text of iptables-restore(8).
 //! - [`claim`] compares that with what is there, for ADD, and [`difference`] for CHECK. So far nothing did any I/O.
+//! - [`view`] reads once what CHECK and `reconcile` compare with.
 //! - [`backend`] chooses and explains; [`firewall`] looks at nf_tables or iptables and changes them; [`localhost`] does
 //!   that for one sysctl.
 //! - [`add`], [`remove`] and [`check`] are what the verbs do, and [`Portmap`] answers them all.
@@ -47,6 +48,7 @@ pub mod remove;
 pub mod ruleset;
 pub mod settings;
 pub mod trace;
+pub mod view;
 
 pub use error::Error;
 pub use plugin::Portmap;

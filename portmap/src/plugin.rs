@@ -15,6 +15,7 @@ use crate::policy::Policy;
 use crate::record::{Record, Records};
 use crate::ruleset::TABLE;
 use crate::settings::Settings;
+use crate::view::View;
 use crate::{add, backend, check, flows, remove};
 
 /// The plugin. Who holds what is in the kernel; [`record`](crate::record) keeps what was asked for.
@@ -64,7 +65,7 @@ impl Plugin for Portmap {
 
     fn check(&self, request: &CheckRequest) -> Result<(), Error> {
         let config = Config::new(&request.attachment, &request.config, &request.prev_result)?;
-        check::attachment(&request.attachment, config.as_ref())
+        check::attachment(&mut View::default(), &request.attachment, config.as_ref())
     }
 
     fn gc(&self, request: &GcRequest) -> Result<(), Error> {

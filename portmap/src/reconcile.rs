@@ -10,6 +10,7 @@ use crate::firewall::Firewall;
 use crate::forward::Forward;
 use crate::liveness::{Liveness, Sight};
 use crate::record::{Record, Records};
+use crate::view::View;
 use crate::{add, check, localhost, remove};
 
 /// How often a record is looked at again that changes while its mappings are made.
@@ -73,8 +74,9 @@ pub fn all(dry_run: bool) -> (Vec<Outcome>, Vec<Error>) {
     if !dry_run {
         records.sweep();
     }
+    let mut view = View::default();
     for (attachment, record) in living {
-        let done = restore(&records, &attachment, record, dry_run).unwrap_or_else(Done::Failed);
+        let done = restore(&records, &attachment, record, &mut view, dry_run).unwrap_or_else(Done::Failed);
         outcomes.push(Outcome { attachment, done });
     }
     (outcomes, errors)
@@ -97,32 +99,45 @@ pub fn end(records: &Records, attachment: &Attachment, judged: &Record) -> (bool
     (true, errors)
 }
 
-/// Makes the firewall as a record wants it. A record that went, or was replaced, while that was done has the last word:
+/// Makes the firewall as a record wants it, going by what `view` shows of it. A record that went, or was replaced, while that was done has the last word:
 /// its DEL or ADD may have looked before the claim.
 ///
 /// # Errors
 /// When a port is somebody else's by now, or the kernel refuses.
-pub fn restore(records: &Records, attachment: &Attachment, record: Record, dry_run: bool) -> Result<Done, Error> {
+pub fn restore(
+    records: &Records,
+    attachment: &Attachment,
+    record: Record,
+    view: &mut View,
+    dry_run: bool,
+) -> Result<Done, Error> {
     let mut record = record;
     let mut restored = Done::Nothing;
     for _ in 0..ATTEMPTS {
         let Some(config) = record.request()? else { return Ok(restored) };
-        let differences = match check::attachment(attachment, Some(&config)) {
+        let found = match check::attachment(view, attachment, Some(&config)) {
             Ok(()) => return Ok(restored),
-            Err(Error::Differs(differences)) => differences.iter().map(ToString::to_string).collect(),
+            Err(Error::Differs(differences)) => differences,
             Err(error) => return Err(error),
         };
+        let is_shared = found.iter().any(|difference| difference.is_shared);
+        let differences = found.iter().map(ToString::to_string).collect();
         let forwards = Forward::of_config(&config);
         if dry_run {
             return Ok(Done::Restored { differences, forwards, remarks: Vec::new() });
         }
-        let made = make(&config, &forwards);
+        let made = make(&config, &forwards, is_shared);
+        if is_shared {
+            // What others have is as it was in the view; what all have in common is not.
+            *view = View::default();
+        }
         match records.read(attachment) {
             Some(now) if now == record && !records.is_ending(&now) => {
                 return made.map(|remarks| Done::Restored { differences, forwards, remarks });
             }
             Some(now) if !records.is_ending(&now) => {
                 record = now;
+                *view = View::default();
                 restored = Done::Restored { differences, forwards, remarks: made? };
             }
             // Whoever ends it may have looked before the claim.
@@ -137,14 +152,16 @@ pub fn restore(records: &Records, attachment: &Attachment, record: Record, dry_r
 
 /// Claims what is not there. Unlike an ADD it gives nothing back when something fails: what the pod had before, and what
 /// could be made, is better than nothing.
-fn make(config: &Config, forwards: &[Forward]) -> Result<Vec<Error>, Error> {
+fn make(config: &Config, forwards: &[Forward], is_shared: bool) -> Result<Vec<Error>, Error> {
     let mut firewall = Firewall::of(&config.settings)?;
-    firewall.repair(config)?;
+    if is_shared {
+        firewall.repair(config)?;
+    }
     let (mut claimed, dead) = add::claim(&mut firewall, config)?;
     let mut remarks: Vec<Error> = localhost::withdraw(&claimed.lost, &|_| false).err().into_iter().collect();
     remarks.extend(localhost::allow(config).err());
     remarks.extend(std::mem::take(&mut claimed.errors));
-    remarks.extend(add::settle(&mut firewall, &claimed, forwards));
+    remarks.extend(add::settle(config, &claimed, forwards));
     add::bury(dead);
     Ok(remarks)
 }

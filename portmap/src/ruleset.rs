@@ -77,6 +77,12 @@ impl Realm {
         Self { family, table, conditions }
     }
 
+    /// What stands for the conditions of a table of this name; `None` for the common one.
+    #[must_use]
+    pub fn condition_of(table: &str) -> Option<&str> {
+        table.strip_prefix(TABLE)?.strip_prefix("-if-")
+    }
+
     /// Whether a table of this name is one of ours.
     #[must_use]
     pub fn is_one(table: &str) -> bool {

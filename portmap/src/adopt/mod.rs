@@ -21,6 +21,7 @@ use crate::forward::Forward;
 use crate::liveness::Liveness;
 use crate::owner::Owner;
 use crate::record::{Netns, Record, Records};
+use crate::view::View;
 use crate::{add, reconcile};
 
 /// The table of its nftables backend, and the chains with its mappings.
@@ -180,7 +181,8 @@ fn adopt(outcome: &mut Outcome, found: &[Found], known: &[cache::Known], dry_run
 fn replaced(attachment: &Attachment) -> Done {
     let records = Records::default();
     let Some(record) = records.read(attachment) else { return Done::Replaced };
-    reconcile::restore(&records, attachment, record, false).map_or_else(Done::Left, |_| Done::Replaced)
+    let restored = reconcile::restore(&records, attachment, record, &mut View::default(), false);
+    restored.map_or_else(Done::Left, |_| Done::Replaced)
 }
 
 /// Whether an ADD of the attachment came to us. The runtime has changed its conflist since the reference plugin made its

@@ -17,7 +17,6 @@ use nix::fcntl::{Flock, FlockArg};
 use super::{Claimed, Close, Firewall, Nftables, Presence, Stale};
 use crate::claim::{self, Batch, Observed};
 use crate::config::Config;
-use crate::difference::Difference;
 use crate::error::Error;
 use crate::liveness::Dead;
 use crate::owner::Owner;
@@ -174,48 +173,12 @@ impl Iptables {
         Ok(entries.filter(|entry| entry.set == set).map(|entry| entry.element).collect())
     }
 
-    /// [`super::Firewall::differences`], of rules as `iptables -S` lists them.
+    /// The rules of attachments, in both flavours.
     ///
     /// # Errors
-    /// When a program cannot be run.
-    pub fn differences(self, config: Option<&Config>, owner: &str, family: Family) -> Result<Vec<Difference>, Error> {
-        let wanted = config.filter(|config| config.maps(family)).map(|config| rules::listing(config, family));
-        if wanted.is_none() && !owned(family)?.iter().any(|rule| rule.owner == owner) {
-            return Ok(Vec::new());
-        }
-        let tool = Tool::find(family, None).map_err(Error::Iptables)?;
-        let wanted = wanted.unwrap_or_default();
-        let lines: Vec<String> = wanted.lines().map(plain).collect();
-        let mark = plain(&format!("--comment \"{owner}\""));
-        let mut all = Vec::new();
-        for table in ["nat", "raw"] {
-            let head = format!("*{table}");
-            let of_table = wanted.lines().skip_while(|line| **line != head).take_while(|line| *line != "COMMIT");
-            let of_table: Vec<&str> = of_table.filter(|line| line.starts_with("-A ")).collect();
-            // Its attachments' rules are in one table.
-            if table != "nat" && of_table.is_empty() {
-                continue;
-            }
-            let found: Vec<String> =
-                tool.list(table).map_err(Error::Iptables)?.iter().map(|line| plain(line)).collect();
-            let place = || format!("{family} table {table} of iptables");
-            for line in of_table.iter().filter(|line| !found.contains(&plain(line))) {
-                all.push(Difference::new(place(), Some((*line).to_owned()), None));
-            }
-            let too_many = |line: &&String| line.contains(&mark) || (!of_table.is_empty() && rules::is_stray(line));
-            for line in found.iter().filter(|line| !lines.contains(line)).filter(too_many) {
-                all.push(Difference::new(place(), None, Some(line.clone())));
-            }
-            // Exact addresses come before all addresses.
-            let top =
-                |lines: Vec<String>| -> Vec<String> { lines.into_iter().filter(|line| rules::is_top(line)).collect() };
-            let (expected, found) = (top(of_table.iter().map(|line| plain(line)).collect()), top(found));
-            let is_in = |line: &String| found.contains(line);
-            if expected.iter().all(is_in) && found.len() == expected.len() && expected != found {
-                all.push(Difference::new(place(), Some(expected.join("; ")), Some(found.join("; "))));
-            }
-        }
-        Ok(all)
+    /// When the kernel refuses to tell.
+    pub fn owned(self, family: Family) -> Result<Vec<Owned>, Error> {
+        owned(family)
     }
 }
 
@@ -261,11 +224,6 @@ fn look_into_nftables(config: &Config, dead: &[Dead]) -> Result<(), Error> {
         Some(nftables) => Firewall::Nftables(nftables).heed(config, dead).map(drop),
         None => Ok(()),
     }
-}
-
-/// A rule without quotes, which iptables prints only where it must.
-fn plain(line: &str) -> String {
-    line.replace('"', "")
 }
 
 /// Looks in the other flavour for what is to be claimed: packets meet the rules of both. Says whether there is something of

@@ -325,6 +325,28 @@ impl Nftables {
         Ok(None)
     }
 
+    /// What is there under these keys of these sets, with what stands for the conditions it is under.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell.
+    pub fn candidates(
+        &mut self,
+        family: Family,
+        keys: &[(&'static str, Vec<Value>)],
+    ) -> Result<Vec<(Entry, Option<String>)>, Error> {
+        let (common, limited): (Vec<String>, Vec<String>) =
+            self.tables(family)?.into_iter().partition(|table| Realm::condition_of(table).is_none());
+        let mut found = Vec::new();
+        for table in limited.into_iter().chain(common) {
+            for (set, key) in keys {
+                let element = self.element_in(family, &table, set, key)?;
+                let condition = Realm::condition_of(&table).map(str::to_owned);
+                found.extend(element.map(|element| (Entry { set, element }, condition)));
+            }
+        }
+        Ok(found)
+    }
+
     fn elements_in(&mut self, family: Family, table: &str, set: &str) -> Result<Vec<Element>, Error> {
         let found = found(self.nft.elements(family, table, set));
         found.map(Option::unwrap_or_default).map_err(|source| reading(family, table, set, source))

@@ -4,6 +4,7 @@
 //! Each mapping is a rule in the chain for exact addresses or in that for all, so that an exact one wins. A rule has
 //! two comments: its owner, as in nftables, and the element that it would be there. By these it is found again.
 
+mod listed;
 mod rules;
 mod seen;
 
@@ -12,6 +13,7 @@ use std::fmt::Write;
 
 use nft_model::Family;
 
+pub use self::listed::Listed;
 pub use self::rules::{Rule, condition, rules};
 use self::seen::is_static;
 pub use self::seen::{Comments, Owned, Seen};
@@ -149,15 +151,13 @@ fn removals(gone: &[Owned]) -> String {
 }
 
 /// Whether a rule, as `iptables -S` lists it, is in a chain of ours and no attachment's.
-#[must_use]
-pub fn is_stray(line: &str) -> bool {
+fn is_stray(line: &str) -> bool {
     let ours = OWNED.iter().chain(&[TOP, GUARD]).any(|chain| line.starts_with(&format!("-A {chain} ")));
     ours && line.matches("--comment ").count() < 2
 }
 
 /// Whether a rule, as `iptables -S` lists it, is in the chain that everything begins with.
-#[must_use]
-pub fn is_top(line: &str) -> bool {
+fn is_top(line: &str) -> bool {
     line.starts_with(&format!("-A {TOP} "))
 }
 

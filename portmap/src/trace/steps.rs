@@ -3,20 +3,20 @@
 use kernel::conntrack::Conntrack;
 use kernel::rtnl::{Link, Rtnl};
 use kernel::sysctl;
-use nft_model::{Family, Value};
+use nft_model::Family;
 
 use super::{Question, Stopped, Trace, pod};
 use crate::error::Error;
-use crate::firewall::{Firewall, Presence};
+use crate::firewall::{Candidate, Firewall, Presence};
+use crate::flows::LOOPBACK;
 use crate::forward::Forward;
 use crate::liveness::Liveness;
 use crate::node::Mapped;
+use crate::owner::Holder;
 use crate::record::{Record, Records};
-use crate::ruleset::{EXACT, Entry, TABLE, WILDCARD};
+use crate::ruleset::TABLE;
+use crate::view::View;
 use crate::{adopt, check, flows, listeners};
-
-/// The index that `lo` has in every network namespace (`LOOPBACK_IFINDEX` of net/flow.h).
-const LOOPBACK: u32 = 1;
 
 /// Follows a packet.
 ///
@@ -37,7 +37,10 @@ fn follow(question: &Question, trace: &mut Trace) -> Result<(), Stopped> {
     rules(&mapped, trace)?;
     reference(question, &mapped, trace);
     listener(&mapped.forward, trace)?;
-    forwarding(question.family(), trace)?;
+    // The node's own packets are not forwarded.
+    if !question.to.ip().is_loopback() {
+        forwarding(question.family(), trace)?;
+    }
     let link = route(&mapped.forward, &rtnl, trace)?;
     localhost(question, &link, trace)?;
     pod::inside(&mapped, trace)?;
@@ -68,24 +71,32 @@ fn address(question: &Question, rtnl: &Rtnl, trace: &mut Trace) -> Result<(), St
     }
 }
 
-/// The mapping that decides: one for this address before one for every address.
+/// The mapping that decides: the first one without conditions that a packet meets. Those with conditions before it are told.
 fn owner(question: &Question, trace: &mut Trace) -> Result<Mapped, Stopped> {
-    let family = question.family();
-    let port = [Value::Proto(question.protocol), Value::Port(question.to.port())];
-    let exact: Vec<Value> = [Value::Addr(question.to.ip())].into_iter().chain(port.clone()).collect();
-    let mut found = None;
+    let mut candidates = Vec::new();
     for firewall in Firewall::all() {
         let mut firewall = firewall?;
-        if let Presence::Foreign(comment) = firewall.presence(family)? {
-            let seen = format!("table {family} {TABLE} is not this plugin's ({comment:?})");
+        if let Presence::Foreign(comment) = firewall.presence(question.family())? {
+            let seen = format!("table {} {TABLE} is not this plugin's ({comment:?})", question.family());
             return Err(trace.stop("owner", seen, "remove it, then: podwire-portmap reconcile"));
         }
-        for (set, key) in [(EXACT, exact.as_slice()), (WILDCARD, port.as_slice())] {
-            let element = firewall.element(family, set, key)?;
-            found = found.or(element.map(|element| (firewall.backend(), Entry { set, element })));
+        candidates.extend(firewall.candidates(question.to, question.protocol)?);
+    }
+    let Some(first) = candidates.iter().position(|one| one.condition.is_none()).or(candidates.len().checked_sub(1))
+    else {
+        return Err(nobody(question, trace));
+    };
+    let decides = candidates[first].clone();
+    for (index, other) in candidates.iter().enumerate() {
+        if index < first || (index == first && other.condition.is_some()) {
+            let next = "packets that meet these conditions go there; no other does";
+            trace.note("owner", format!("{}, for packets that meet {}", described(other), met(question, other)), next);
+        } else if other.backend != decides.backend && other.condition.is_none() {
+            let next = "of the rules of two backends those decide that were made last: let its network use one backend";
+            trace.note("owner", format!("{}, in {}", described(other), other.backend), next);
         }
     }
-    let Some((backend, entry)) = found else { return Err(nobody(question, trace)) };
+    let Candidate { backend, entry, .. } = decides;
     let Some(forward) = Forward::of(&entry) else { return Err(nobody(question, trace)) };
     let records = Records::default();
     let owner = entry.element.comment.as_deref().and_then(|mark| mark.parse().ok());
@@ -108,6 +119,24 @@ fn owner(question: &Question, trace: &mut Trace) -> Result<Mapped, Stopped> {
     }
     trace.ok("owner", who);
     Ok(Mapped { forward, backend, owner: Some(owner), record, traffic: crate::node::Traffic::default() })
+}
+
+/// What a mapping does, and whose it is.
+fn described(candidate: &Candidate) -> String {
+    let forward = Forward::of(&candidate.entry).map_or_else(String::new, |forward| forward.to_string());
+    format!("{forward}, held by {}", Holder::of(candidate.entry.element.comment.as_deref()))
+}
+
+/// The conditions of a mapping, as far as its record tells.
+fn met(question: &Question, candidate: &Candidate) -> String {
+    let owner = candidate.entry.element.comment.as_deref().and_then(|mark| mark.parse().ok());
+    let record = owner.and_then(|owner| Records::default().read(&owner));
+    let config = record.and_then(|record| record.request().ok().flatten());
+    let words = config.map(|config| {
+        let conditions = config.settings.conditions(question.family()).iter();
+        conditions.map(|one| one.in_family(question.family()).to_string()).collect::<Vec<_>>().join(" ")
+    });
+    words.unwrap_or_else(|| "the conditions of its network".to_owned())
 }
 
 /// Nobody has the port: why not?
@@ -154,7 +183,7 @@ fn rules(mapped: &Mapped, trace: &mut Trace) -> Result<(), Stopped> {
         );
         return Ok(());
     };
-    match check::attachment(owner, Some(&config)) {
+    match check::attachment(&mut View::default(), owner, Some(&config)) {
         Ok(()) => {
             trace.ok("rules", "all chains, rules and elements are as ADD made them");
             Ok(())

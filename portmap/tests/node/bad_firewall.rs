@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::backend::Backend;
 use crate::common::net::{self, NEIGHBOUR_V4, NEIGHBOUR_V6, NODE_V4, NODE_V6, PATIENCE, forward, from, lan, pod};
-use crate::common::plugin::{Answer, Attachment, call, feed, nft, run};
+use crate::common::plugin::{Answer, Attachment, call, feed, gc, nft, run};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
@@ -159,6 +159,24 @@ fn what_a_del_had_to_leave_is_no_living_pods() {
         assert_eq!(lan.tcp(NODE_V4[0], 8080), from("pod3", NEIGHBOUR_V4));
         assert!(!Backend::IptablesLegacy.rules().contains("pod2"), "{}", Backend::IptablesLegacy.rules());
         next.del().ok();
+        assert_eq!(Backend::IptablesLegacy.rules(), "");
+        assert!(!fs::exists("/run/podwire/portmap").unwrap());
+    });
+}
+
+#[test]
+fn a_gc_that_does_not_get_the_lock_says_so_and_the_next_one_ends_what_is_left() {
+    private_host(|| {
+        Backend::IptablesLegacy.prepared();
+        on_paper(Backend::IptablesLegacy).add().ok();
+        let file = File::create("/run/xtables.lock").unwrap();
+        let lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno).unwrap();
+        let (code, _, details) = gc("podnet", &[]).failed();
+        assert_eq!(code, 11, "{details}");
+        assert!(details.contains("did not get the xtables lock"), "{details}");
+        drop(lock);
+        assert!(Backend::IptablesLegacy.rules().contains("podnet c1 eth0"));
+        gc("podnet", &[]).ok();
         assert_eq!(Backend::IptablesLegacy.rules(), "");
         assert!(!fs::exists("/run/podwire/portmap").unwrap());
     });

@@ -2,12 +2,12 @@
 
 use crate::common::backend::Backend;
 use crate::common::net::{NEIGHBOUR_V4, NODE_V4, forward, from, lan, pod};
-use crate::common::plugin::{Answer, Attachment, DIFFERS, by_hand, nft, ruleset};
+use crate::common::plugin::{Answer, Attachment, DIFFERS, by_hand, feed, nft, ruleset};
 use kernel::sysctl;
 use sandbox::private_host;
 use serde_json::json;
 
-on_iptables!(check_tells_every_rule_that_is_not_as_it_was,);
+on_iptables!(check_tells_every_rule_that_is_not_as_it_was, what_is_left_in_the_other_backend_is_told,);
 
 /// The differences that CHECK tells, one a line.
 #[track_caller]
@@ -210,4 +210,27 @@ fn check_tells_every_rule_that_is_not_as_it_was(backend: Backend) {
     let stray =
         |line: &String| line.contains("expected nothing, found `-A PODWIRE-WILDCARD -p tcp -m tcp --dport 8080");
     assert!(found.iter().any(stray), "{found:?}");
+}
+
+/// As after somebody has put back a saved rule set.
+fn what_is_left_in_the_other_backend_is_told(backend: Backend) {
+    let ports = json!([{ "hostPort": 8080, "containerPort": 80 }]);
+    let of = |backend: Backend| Attachment::on_paper("c1", &["10.88.0.2/32"], &ports).on(backend);
+    of(Backend::Nftables).add().ok();
+    let saved = nft(&["list", "table", "ip", "podwire-hostport"]);
+    of(backend).add().ok();
+    assert_eq!(differences(&of(backend)), Vec::<String>::new());
+    feed("nft", &["-f", "-"], &saved);
+    let found = differences(&of(backend));
+    assert_eq!(found.len(), 3, "{found:#?}");
+    assert!(
+        found.iter().all(|line| line.starts_with("ip podwire-hostport ") && line.contains("expected nothing")),
+        "{found:#?}"
+    );
+    // The other way round, in words of the elements.
+    let found = differences(&of(Backend::Nftables));
+    assert!(
+        found.iter().any(|line| line.starts_with("ip table nat of iptables: expected nothing, found `tcp . 8080 ")),
+        "{found:#?}"
+    );
 }

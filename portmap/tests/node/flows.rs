@@ -6,7 +6,7 @@ use std::thread;
 
 use crate::common::backend::Backend;
 use crate::common::net::{Host, NEIGHBOUR_V4, NEIGHBOUR_V6, NODE_V4, NODE_V6, PATIENCE, forward, lan, pod};
-use crate::common::plugin::Attachment;
+use crate::common::plugin::{Attachment, feed};
 use sandbox::private_host;
 use serde_json::{Value, json};
 
@@ -14,6 +14,9 @@ on_each_backend!(
     udp_from_before_the_mapping_goes_to_the_pod,
     a_mapping_for_one_address_takes_its_udp_and_leaves_that_of_the_others,
     del_cuts_tcp_through_its_ports_and_nothing_else,
+    a_take_over_cuts_established_connections,
+    a_service_to_the_same_port_of_the_pod_goes_on,
+    udp_that_another_network_decides_about_goes_on,
 );
 
 /// One client that keeps its port, as a DNS resolver or a QUIC connection does.
@@ -221,4 +224,76 @@ fn gc_cuts_the_flows_of_what_it_removes() {
         assert_eq!(flows("ipv4", &["tcp", "dport=8080"]), Vec::<String>::new());
         assert_eq!(speak(&stream), Err(ErrorKind::ConnectionReset));
     });
+}
+
+fn a_take_over_cuts_established_connections(backend: Backend) {
+    forward();
+    let (lan, old, new) = (lan(), pod(2), pod(3));
+    echo(&old, 80);
+    echo(&new, 80);
+    let [held, next] =
+        [&old, &new].map(|pod| Attachment::new(pod, &json!([{ "hostPort": 8080, "containerPort": 80 }])).on(backend));
+    held.add().ok();
+    let streams = [connect(&lan, NODE_V4[0], 8080), connect(&lan, NODE_V6[1], 8080)];
+    streams.iter().for_each(|stream| speak(stream).unwrap());
+    old.die();
+    next.add().ok();
+    for (family, pod) in [("ipv4", "src=10.88.0.2"), ("ipv6", "src=fd88::2")] {
+        assert_eq!(flows(family, &["tcp", pod]), Vec::<String>::new());
+    }
+    for stream in &streams {
+        assert_eq!(speak(stream), Err(ErrorKind::ConnectionReset));
+    }
+    speak(&connect(&lan, NODE_V4[0], 8080)).unwrap();
+}
+
+/// As an ingress controller has it: a host port, and a Service for whoever is in the cluster.
+fn a_service_to_the_same_port_of_the_pod_goes_on(backend: Backend) {
+    forward();
+    let (lan, pod) = (lan(), pod(2));
+    echo(&pod, 80);
+    for (family, service, endpoint) in [("ip", "10.96.0.10", "10.88.0.2:80"), ("ip6", "fd96::10", "[fd88::2]:80")] {
+        let text = format!(
+            "table {family} service {{ chain nat {{ type nat hook prerouting priority -110; \
+             {family} daddr {service} tcp dport 80 dnat to {endpoint}; }}; }}"
+        );
+        feed("nft", &["-f", "-"], &text);
+    }
+    let attachment = Attachment::new(&pod, &json!([{ "hostPort": 80, "containerPort": 80 }])).on(backend);
+    attachment.add().ok();
+    let services: [IpAddr; 2] = ["10.96.0.10".parse().unwrap(), "fd96::10".parse().unwrap()];
+    let kept = services.map(|service| connect(&lan, service, 80));
+    let cut = [connect(&lan, NODE_V4[0], 80), connect(&lan, NODE_V6[0], 80)];
+    kept.iter().chain(&cut).for_each(|stream| speak(stream).unwrap());
+    attachment.del().ok();
+    kept.iter().for_each(|stream| speak(stream).unwrap());
+    for stream in &cut {
+        assert_eq!(speak(stream), Err(ErrorKind::ConnectionReset));
+    }
+}
+
+fn udp_that_another_network_decides_about_goes_on(backend: Backend) {
+    forward();
+    let (lan, limited, open) = (lan(), pod(2), pod(3));
+    limited.serve(5353);
+    open.serve(5353);
+    let ports = json!([{ "hostPort": 53, "containerPort": 5353, "protocol": "udp", "hostIP": "0.0.0.0" }]);
+    let near = json!(["-s", "192.0.2.0/24"]);
+    let near = Attachment::new(&limited, &ports).with("conditionsV4", near).with("name", json!("near"));
+    let near = near.on(backend);
+    near.add().ok();
+    let client = Client::of(&lan, NODE_V4[0], 53);
+    assert_eq!(client.ask().as_deref(), Ok("pod2"));
+    let before = id_of(&flows_with_ids("dst=192.0.2.1"));
+    // A mapping that comes behind, and one whose conditions the client does not meet.
+    Attachment::new(&open, &ports).on(backend).add().ok();
+    let far = Attachment::new(&open, &ports).with("conditionsV4", json!(["-s", "198.51.100.0/24"]));
+    far.with("name", json!("far")).on(backend).add().ok();
+    assert_eq!(id_of(&flows_with_ids("dst=192.0.2.1")), before);
+    assert_eq!(client.ask().as_deref(), Ok("pod2"));
+    // One that comes before gets the client that another one had.
+    near.del().ok();
+    assert_eq!(client.ask().as_deref(), Ok("pod3"));
+    near.add().ok();
+    assert_eq!(client.ask().as_deref(), Ok("pod2"));
 }

@@ -7,7 +7,7 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -37,6 +37,14 @@ struct World {
     /// What reached the node itself although a pod had the port.
     at_node: AtomicU64,
     sent: AtomicU64,
+    /// Datagrams that were sent while the latest pod had the port, and those of them that it got.
+    sent_to_owner: AtomicU64,
+    got_by_owner: AtomicU64,
+    /// Connections that were begun while a pod had the port, and that nobody answered.
+    unanswered: AtomicU64,
+    /// Whether clients are to stop for a moment, and how many have.
+    pause: AtomicBool,
+    resting: AtomicUsize,
     /// The latest pod, counted from 1, that answered each UDP client, and the TCP clients of both families.
     seen: [AtomicU64; CLIENTS + 2],
 }
@@ -47,6 +55,35 @@ impl World {
         if state >= 2 * n + 3 {
             self.astray.fetch_add(1, SeqCst);
         }
+    }
+
+    /// Where a client is when nothing of it is on its way.
+    fn rest(&self) {
+        if self.pause.load(SeqCst) {
+            self.resting.fetch_add(1, SeqCst);
+            while self.pause.load(SeqCst) && !self.is_over() {
+                thread::sleep(PACE);
+            }
+            self.resting.fetch_sub(1, SeqCst);
+        }
+    }
+
+    /// Stops all clients, and sees whether the owner got every datagram that was sent since its ADD returned.
+    fn settle(&self, n: u64) {
+        self.pause.store(true, SeqCst);
+        let end = Instant::now() + DEADLINE;
+        let counts = || (self.resting.load(SeqCst), self.got_by_owner.load(SeqCst));
+        while counts() != (CLIENTS + 2, self.sent_to_owner.load(SeqCst)) {
+            assert!(
+                Instant::now() < end,
+                "pod {n}: {:?} resting and got, {} sent",
+                counts(),
+                self.sent_to_owner.load(SeqCst)
+            );
+            thread::sleep(PACE);
+        }
+        self.sent_to_owner.store(0, SeqCst);
+        self.got_by_owner.store(0, SeqCst);
     }
 
     /// The node's own socket got something that was sent in `state`.
@@ -75,6 +112,9 @@ fn serve(host: &Host, n: u64, world: &Arc<World>) {
         let mut buffer = [0; 8];
         while let Ok((8, peer)) = socket.recv_from(&mut buffer) {
             udp.arrived(n, number(&buffer));
+            if number(&buffer) == 2 * n + 1 {
+                udp.got_by_owner.fetch_add(1, SeqCst);
+            }
             let _ = socket.send_to(&(n + 1).to_be_bytes(), peer);
         }
     });
@@ -115,10 +155,14 @@ fn send_datagrams(lan: &Host, node: IpAddr, index: usize, world: &Arc<World>) ->
     thread::spawn(move || {
         let mut buffer = [0; 8];
         while !world.is_over() {
-            let state = world.state.load(SeqCst).to_be_bytes();
+            world.rest();
+            let state = world.state.load(SeqCst);
             // While nobody has the port, the node says that it is unreachable.
-            if socket.send_to(&state, (node, PORT)).is_ok() {
+            if socket.send_to(&state.to_be_bytes(), (node, PORT)).is_ok() {
                 world.sent.fetch_add(1, SeqCst);
+                if state % 2 == 1 {
+                    world.sent_to_owner.fetch_add(1, SeqCst);
+                }
             }
             if let Ok((8, _)) = socket.recv_from(&mut buffer) {
                 world.seen[index].fetch_max(number(&buffer), SeqCst);
@@ -137,17 +181,21 @@ fn connect(lan: &Host, node: IpAddr, index: usize, world: &Arc<World>) -> thread
             .run(|| {
                 let mut buffer = [0; 8];
                 while !world.is_over() {
-                    let state = world.state.load(SeqCst).to_be_bytes();
-                    let Ok(mut stream) =
-                        TcpStream::connect_timeout(&SocketAddr::new(node, PORT), Duration::from_millis(200))
-                    else {
-                        thread::sleep(PACE);
-                        continue;
-                    };
-                    world.sent.fetch_add(1, SeqCst);
-                    let _ = stream.set_read_timeout(Some(Duration::from_millis(200)));
-                    if stream.write_all(&state).is_ok() && stream.read_exact(&mut buffer).is_ok() {
-                        world.seen[index].fetch_max(number(&buffer), SeqCst);
+                    world.rest();
+                    let state = world.state.load(SeqCst);
+                    // Nobody answers while nobody has the port.
+                    let patience = if state % 2 == 1 { DEADLINE } else { Duration::from_millis(200) };
+                    let answer =
+                        TcpStream::connect_timeout(&SocketAddr::new(node, PORT), patience).and_then(|mut stream| {
+                            world.sent.fetch_add(1, SeqCst);
+                            stream.set_read_timeout(Some(patience))?;
+                            stream.write_all(&state.to_be_bytes())?;
+                            stream.read_exact(&mut buffer)
+                        });
+                    match answer {
+                        Ok(()) => drop(world.seen[index].fetch_max(number(&buffer), SeqCst)),
+                        Err(_) if state % 2 == 1 => drop(world.unanswered.fetch_add(1, SeqCst)),
+                        Err(_) => {}
                     }
                     thread::sleep(PACE);
                 }
@@ -176,6 +224,11 @@ fn every_packet_after_an_add_goes_to_the_new_owner_on_iptables() {
     private_host(|| every_packet_after_an_add_goes_to_the_new_owner(Backend::IptablesNft.prepared()));
 }
 
+#[test]
+fn every_packet_after_an_add_goes_to_the_new_owner_on_legacy_iptables() {
+    private_host(|| every_packet_after_an_add_goes_to_the_new_owner(Backend::IptablesLegacy.prepared()));
+}
+
 #[expect(clippy::print_stdout, reason = "the figures are the test's result")]
 fn every_packet_after_an_add_goes_to_the_new_owner(backend: Backend) {
     forward();
@@ -201,6 +254,7 @@ fn every_packet_after_an_add_goes_to_the_new_owner(backend: Backend) {
         let attachment = Attachment::new(pod, &ports).on(backend);
         if let Some((before, held)) = last.take() {
             world.state.store(2 * n, SeqCst);
+            world.pause.store(false, SeqCst);
             // Every second one dies without a word, and its port is taken over.
             if n % 2 == 0 {
                 held.del().ok();
@@ -211,6 +265,7 @@ fn every_packet_after_an_add_goes_to_the_new_owner(backend: Backend) {
         attachment.add().ok();
         world.state.store(2 * n + 1, SeqCst);
         wait_for(&world, n);
+        world.settle(n);
         owned += 1;
         last = Some((pod, attachment));
     }
@@ -218,10 +273,11 @@ fn every_packet_after_an_add_goes_to_the_new_owner(backend: Backend) {
     clients.into_iter().for_each(|client| client.join().unwrap());
     let count = |counter: &AtomicU64| counter.load(SeqCst);
     println!(
-        "{owned} of {PODS} owners, {} sent, {} astray, {} at the node",
+        "{owned} of {PODS} owners, {} sent, {} astray, {} at the node, {} unanswered",
         count(&world.sent),
         count(&world.astray),
-        count(&world.at_node)
+        count(&world.at_node),
+        count(&world.unanswered)
     );
-    assert_eq!((owned, count(&world.astray), count(&world.at_node)), (PODS, 0, 0));
+    assert_eq!((owned, count(&world.astray), count(&world.at_node), count(&world.unanswered)), (PODS, 0, 0, 0));
 }

@@ -2,11 +2,16 @@
 
 use std::net::{TcpListener, TcpStream};
 
+use crate::common::backend::Backend;
 use crate::common::net::{Host, NODE_V4, forward, lan, pod};
 use crate::common::plugin::{Attachment, by_hand, nft};
 use kernel::sysctl;
 use sandbox::private_host;
 use serde_json::{Value, json};
+
+on_each_backend!(host_ports_are_listed_with_what_goes_through_them, a_trace_tells_of_networks_with_conditions,);
+
+on_iptables!(a_trace_ends_where_packets_do_on_iptables,);
 
 /// An attachment of a pod that a Kubernetes runtime speaks of.
 fn named(pod: &Host, name: &str, mappings: &Value) -> Attachment {
@@ -23,55 +28,49 @@ fn lines(args: &str, code: i32) -> Vec<String> {
     stdout.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
 }
 
-#[test]
-fn host_ports_are_listed_with_what_goes_through_them() {
-    private_host(|| {
-        forward();
-        assert_eq!(by_hand("list"), (0, String::new(), "no host ports on this node\n".to_owned()));
-        sysctl::set("net/netfilter/nf_conntrack_acct", "1").unwrap();
-        let (lan, web, dns) = (lan(), pod(2), pod(3));
-        web.serve(80);
-        dns.serve(5353);
-        named(&web, "web-0", &json!([{ "hostPort": 8080, "containerPort": 80 }])).add().ok();
-        let ports = json!([{ "hostPort": 53, "containerPort": 5353, "protocol": "udp", "hostIP": "192.0.2.1" }]);
-        Attachment::new(&dns, &ports).add().ok();
-        lan.tcp(NODE_V4[0], 8080).unwrap();
-        lan.tcp(NODE_V4[1], 8080).unwrap();
-        lan.udp(NODE_V4[0], 53).unwrap();
-        let document: Value = serde_json::from_str(&by_hand("list -o json").1).unwrap();
-        assert_eq!(document["kind"], "MappingList");
-        let items = document["items"].as_array().unwrap();
-        assert_eq!(items.len(), 3);
-        let udp = &items[0];
-        assert_eq!(
-            (&udp["hostIP"], &udp["hostPort"], &udp["protocol"]),
-            (&json!("192.0.2.1"), &json!(53), &json!("udp"))
-        );
-        assert_eq!((&udp["containerID"], &udp["podName"], &udp["flows"]), (&json!("pod3"), &Value::Null, &json!(1)));
-        // One byte there, "pod3 192.0.2.9" back, and two headers of 28 bytes.
-        assert_eq!((&udp["packets"], &udp["bytes"]), (&json!(2), &json!(1 + 14 + 56)));
-        let tcp = &items[1];
-        assert_eq!(
-            (&tcp["hostIP"], &tcp["podNamespace"], &tcp["podName"]),
-            (&json!("0.0.0.0"), &json!("shop"), &json!("web-0"))
-        );
-        assert_eq!(
-            (&tcp["podIP"], &tcp["containerPort"], &tcp["flows"], &tcp["answered"]),
-            (&json!("10.88.0.2"), &json!(80), &json!(2), &json!(2))
-        );
-        assert!(tcp["packets"].as_u64().unwrap() > 8, "{tcp}");
-        assert_eq!((&items[2]["hostIP"], &items[2]["flows"]), (&json!("::"), &json!(0)));
-        let table = lines("list", 0);
-        assert_eq!(table[0], "HOST PORT POD POD-ADDRESS FLOWS PACKETS BYTES");
-        assert_eq!(table[1], "192.0.2.1 53/udp pod3 10.88.0.3:5353 1 2 71");
-        assert_eq!(table[3], ":: 8080/tcp shop/web-0 [fd88::2]:80 0 - -");
-        assert_eq!(lines("ports --pod web-0 --no-headers", 0).len(), 2);
-        assert_eq!(lines("ls --network other --no-headers", 0).len(), 0);
-        assert_eq!(
-            lines("list --port 53 --no-headers -o wide", 0),
-            ["192.0.2.1 53/udp pod3 10.88.0.3:5353 1 2 71 1 nftables podnet pod3 eth0"]
-        );
-    });
+fn host_ports_are_listed_with_what_goes_through_them(backend: Backend) {
+    forward();
+    assert_eq!(by_hand("list"), (0, String::new(), "no host ports on this node\n".to_owned()));
+    sysctl::set("net/netfilter/nf_conntrack_acct", "1").unwrap();
+    let (lan, web, dns) = (lan(), pod(2), pod(3));
+    web.serve(80);
+    dns.serve(5353);
+    named(&web, "web-0", &json!([{ "hostPort": 8080, "containerPort": 80 }])).on(backend).add().ok();
+    let ports = json!([{ "hostPort": 53, "containerPort": 5353, "protocol": "udp", "hostIP": "192.0.2.1" }]);
+    Attachment::new(&dns, &ports).on(backend).add().ok();
+    lan.tcp(NODE_V4[0], 8080).unwrap();
+    lan.tcp(NODE_V4[1], 8080).unwrap();
+    lan.udp(NODE_V4[0], 53).unwrap();
+    let document: Value = serde_json::from_str(&by_hand("list -o json").1).unwrap();
+    assert_eq!(document["kind"], "MappingList");
+    let items = document["items"].as_array().unwrap();
+    assert_eq!(items.len(), 3);
+    let udp = &items[0];
+    assert_eq!((&udp["hostIP"], &udp["hostPort"], &udp["protocol"]), (&json!("192.0.2.1"), &json!(53), &json!("udp")));
+    assert_eq!((&udp["containerID"], &udp["podName"], &udp["flows"]), (&json!("pod3"), &Value::Null, &json!(1)));
+    // One byte there, "pod3 192.0.2.9" back, and two headers of 28 bytes.
+    assert_eq!((&udp["packets"], &udp["bytes"]), (&json!(2), &json!(1 + 14 + 56)));
+    let tcp = &items[1];
+    assert_eq!(
+        (&tcp["hostIP"], &tcp["podNamespace"], &tcp["podName"]),
+        (&json!("0.0.0.0"), &json!("shop"), &json!("web-0"))
+    );
+    assert_eq!(
+        (&tcp["podIP"], &tcp["containerPort"], &tcp["flows"], &tcp["answered"]),
+        (&json!("10.88.0.2"), &json!(80), &json!(2), &json!(2))
+    );
+    assert!(tcp["packets"].as_u64().unwrap() > 8, "{tcp}");
+    assert_eq!((&items[2]["hostIP"], &items[2]["flows"]), (&json!("::"), &json!(0)));
+    let table = lines("list", 0);
+    assert_eq!(table[0], "HOST PORT POD POD-ADDRESS FLOWS PACKETS BYTES");
+    assert_eq!(table[1], "192.0.2.1 53/udp pod3 10.88.0.3:5353 1 2 71");
+    assert_eq!(table[3], ":: 8080/tcp shop/web-0 [fd88::2]:80 0 - -");
+    assert_eq!(lines("ports --pod web-0 --no-headers", 0).len(), 2);
+    assert_eq!(lines("ls --network other --no-headers", 0).len(), 0);
+    assert_eq!(
+        lines("list --port 53 --no-headers -o wide", 0),
+        [format!("192.0.2.1 53/udp pod3 10.88.0.3:5353 1 2 71 1 {} podnet pod3 eth0", backend.key().as_str().unwrap())]
+    );
 }
 
 #[test]
@@ -127,6 +126,8 @@ fn a_trace_ends_where_packets_do() {
         attachment.add().ok();
         stop("192.0.2.1:8080/udp", "owner", "there is 0.0.0.0:8080/tcp");
         stop(port, "forwarding", "net.ipv4.ip_forward is off");
+        // The node's own packets need no forwarding.
+        stop("127.0.0.1:8080", "application", "nothing in the pod listens on 80/tcp");
         forward();
         stop(port, "application", "nothing in the pod listens on 80/tcp");
         let _local = pod.netns.run(|| TcpListener::bind("127.0.0.1:80").unwrap()).unwrap();
@@ -175,4 +176,51 @@ fn a_trace_shows_listeners_of_the_node_and_silent_flows() {
         assert!(shown.contains("listens on 0.0.0.0:8080/tcp"), "{shown}");
         assert!(shown.contains("note flows 1 live connections, 0 of them answered; one is tcp 192.0.2.9:"), "{shown}");
     });
+}
+
+fn a_trace_ends_where_packets_do_on_iptables(backend: Backend) {
+    let (_lan, pod) = (lan(), pod(2));
+    let attachment = named(&pod, "web-0", &json!([{ "hostPort": 8080, "containerPort": 80 }])).on(backend);
+    let port = "192.0.2.1:8080/tcp";
+    let stop = |name: &str, seen: &str| {
+        let found = stopped(port);
+        assert!(found.0 == name && found.1.contains(seen), "{found:?}");
+    };
+    stop("owner", "no pod has 192.0.2.1:8080/tcp");
+    attachment.add().ok();
+    stop("forwarding", "net.ipv4.ip_forward is off");
+    forward();
+    stop("application", "nothing in the pod listens on 80/tcp");
+    let _listener = pod.netns.run(|| TcpListener::bind("10.88.0.2:80").unwrap()).unwrap();
+    assert_eq!(by_hand(&format!("trace {port}")).0, 0);
+    let change = |arguments: &[&str]| {
+        let done = sandbox::command(backend.iptables()).args(["-t", "nat"]).args(arguments).status().unwrap();
+        assert!(done.success());
+    };
+    change(&["-I", "PODWIRE-HOSTPORT", "1", "-j", "RETURN"]);
+    stop("rules", "found `-A PODWIRE-HOSTPORT -j RETURN`");
+    assert_eq!(by_hand("reconcile --quiet").0, 0);
+    assert_eq!(by_hand(&format!("trace {port}")).0, 0);
+    backend.flush();
+    stop("owner", "podnet pod2 eth0 asked for 192.0.2.1:8080/tcp, and the firewall has nothing for it");
+    attachment.add().ok();
+    pod.die();
+    stop("owner", "its interface to-pod2 is gone, its network namespace /run/netns/pod2 is gone");
+}
+
+fn a_trace_tells_of_networks_with_conditions(backend: Backend) {
+    forward();
+    let (_lan, open, limited) = (lan(), pod(2), pod(3));
+    let _listeners = [&open, &limited].map(|pod| pod.netns.run(|| TcpListener::bind("0.0.0.0:80").unwrap()).unwrap());
+    let ports = json!([{ "hostPort": 8080, "containerPort": 80, "hostIP": "0.0.0.0" }]);
+    let limited = Attachment::new(&limited, &ports).with("name", json!("vpn")).on(backend);
+    limited.with("conditionsV4", json!(["-s", "10.9.0.0/16"])).add().ok();
+    let shown = lines("trace 192.0.2.1:8080", 0).join("\n");
+    let told = "note owner 0.0.0.0:8080/tcp -> 10.88.0.3:80, held by container pod3 (eth0) of network vpn, for packets that \
+                meet ip saddr 10.9.0.0/16";
+    assert!(shown.contains(told) && shown.contains("10.88.0.3 and is up"), "{shown}");
+    Attachment::new(&open, &ports).on(backend).add().ok();
+    let shown = lines("trace 192.0.2.1:8080", 0).join("\n");
+    assert!(shown.contains(told) && shown.contains("10.88.0.2 and is up"), "{shown}");
+    assert_eq!(shown.matches("note owner").count(), 1, "{shown}");
 }

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::common::backend::Backend;
-use crate::common::net::{self, NEIGHBOUR_V4, NEIGHBOUR_V6, NODE_V4, NODE_V6, forward, from, lan, pod};
+use crate::common::net::{self, Host, NEIGHBOUR_V4, NEIGHBOUR_V6, NODE_V4, NODE_V6, forward, from, lan, pod};
 use crate::common::plugin::Attachment;
 use serde_json::json;
 
@@ -175,13 +175,19 @@ fn a_pod_reaches_itself_and_others_through_the_node(backend: Backend) {
     let _lan = lan();
     let (server, client) = (pod(2), pod(3));
     server.serve(80);
-    Attachment::new(&server, &json!([{ "hostPort": 8080, "containerPort": 80 }])).on(backend).add().ok();
-    // Itself it sees by an address of the node: otherwise the answer would never come by.
-    assert_eq!(server.tcp(NODE_V4[0], 8080), from("pod2", NODE_V4[0]));
-    let (name, seen) = server.tcp(NODE_V6[0], 8080).unwrap();
-    assert!(name == "pod2" && NODE_V6.iter().any(|node| seen == *node), "{name} saw {seen}");
-    assert_eq!(client.tcp(NODE_V4[0], 8080), from("pod2", client.v4));
-    assert_eq!(client.tcp(NODE_V6[0], 8080), from("pod2", client.v6));
+    let ports = json!([
+        { "hostPort": 8080, "containerPort": 80, "protocol": "tcp" },
+        { "hostPort": 8080, "containerPort": 80, "protocol": "udp" },
+    ]);
+    Attachment::new(&server, &ports).on(backend).add().ok();
+    for ask in [Host::tcp, Host::udp] as [fn(&Host, IpAddr, u16) -> net::Answer; 2] {
+        // Itself it sees by an address of the node: otherwise the answer would never come by.
+        assert_eq!(ask(&server, NODE_V4[0].into(), 8080), from("pod2", NODE_V4[0]));
+        let (name, seen) = ask(&server, NODE_V6[0].into(), 8080).unwrap();
+        assert!(name == "pod2" && NODE_V6.iter().any(|node| seen == *node), "{name} saw {seen}");
+        assert_eq!(ask(&client, NODE_V4[0].into(), 8080), from("pod2", client.v4));
+        assert_eq!(ask(&client, NODE_V6[0].into(), 8080), from("pod2", client.v6));
+    }
 }
 
 fn without_snat_clients_are_served_and_no_source_is_replaced(backend: Backend) {

@@ -15,6 +15,7 @@ on_each_backend!(
     everything_comes_back_after_a_flush,
     what_a_pod_has_is_never_taken_by_a_failure,
     what_is_still_wrong_is_told_and_takes_nothing_away,
+    everything_is_read_once_however_many_pods_there_are,
 );
 
 const TABLE: &str = "podwire-hostport";
@@ -278,4 +279,28 @@ fn restoring_races_with_dels_and_adds_without_loss_or_leftover() {
             assert_eq!(ruleset(), "");
         }
     });
+}
+
+/// Questions for all elements, and programs, of a `reconcile` that finds everything right.
+fn everything_is_read_once_however_many_pods_there_are(backend: Backend) {
+    const LOG: &str = "/run/strace";
+    let reads = || {
+        let mut strace = sandbox::command("strace");
+        strace.args(["--follow-forks", "--quiet=all", "--output", LOG, "--trace", "sendto,execve"]);
+        let output = strace.arg(env!("CARGO_BIN_EXE_podwire-portmap")).arg("reconcile").output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let log = std::fs::read_to_string(LOG).unwrap();
+        ["NFT_MSG_GETSETELEM", "execve("].map(|word| log.lines().filter(|line| line.contains(word)).count())
+    };
+    let add = |number: u16| {
+        let addresses = [format!("10.88.0.{number}/32"), format!("fd88::{number}/128")];
+        let ports = json!([{ "hostPort": 8000 + number, "containerPort": 80 }]);
+        let addresses = addresses.each_ref().map(String::as_str);
+        Attachment::on_paper(&format!("c{number}"), &addresses, &ports).on(backend).add().ok();
+    };
+    add(1);
+    let one = reads();
+    (2..9).for_each(add);
+    assert_eq!(reads(), one);
+    assert!(one.iter().any(|count| *count > 1), "{one:?}");
 }

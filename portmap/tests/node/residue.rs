@@ -159,7 +159,7 @@ fn a_panic_gives_the_claim_back() {
         let before = traces(&pod);
         let config = attachment(&pod).checked();
         let panics = || {
-            add::with_claim(&config, |_, _| -> Result<(), Error> {
+            add::with_claim(&config, |_| -> Result<(), Error> {
                 assert!(ruleset().contains("8080"), "nothing is claimed: {}", ruleset());
                 panic!("after the claim");
             })

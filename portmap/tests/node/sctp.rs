@@ -12,7 +12,7 @@ use crate::common::plugin::Attachment;
 use serde_json::json;
 use socket2::{Domain, Protocol, Socket, Type};
 
-on_each_backend!(associations_begin_with_the_pod,);
+on_each_backend!(associations_begin_with_the_pod, an_association_begins_by_a_host_ip_and_by_the_loopback,);
 
 /// The IANA number of the protocol.
 const SCTP: i32 = 132;
@@ -151,4 +151,24 @@ fn associations_begin_with_the_pod(backend: Backend) {
         assert_eq!(net::tcp(node, 8080), Err(io::ErrorKind::ConnectionRefused));
     }
     attachment.check().ok();
+}
+
+fn an_association_begins_by_a_host_ip_and_by_the_loopback(backend: Backend) {
+    forward();
+    let (lan, every, one) = (lan(), pod(2), pod(3));
+    serve(&every, 80);
+    serve(&one, 81);
+    let port = |host_ip: &str| json!({ "hostPort": 9090, "containerPort": 81, "protocol": "sctp", "hostIP": host_ip });
+    let ports = json!([{ "hostPort": 8080, "containerPort": 80, "protocol": "sctp" }]);
+    Attachment::new(&every, &ports).on(backend).add().ok();
+    Attachment::new(&one, &json!([port("192.0.2.2"), port("2001:db8::2")])).on(backend).add().ok();
+    for node in [IpAddr::from(NODE_V4[1]), NODE_V6[1].into()] {
+        assert_eq!(lan.netns.run(|| initiate(node, 9090)).unwrap().unwrap(), (node, 9090));
+    }
+    let loopbacks: [IpAddr; 2] = [std::net::Ipv4Addr::LOCALHOST.into(), std::net::Ipv6Addr::LOCALHOST.into()];
+    for node in loopbacks.into_iter().chain([NODE_V4[0].into(), NODE_V6[0].into()]) {
+        assert_eq!(initiate(node, 8080).unwrap(), (node, 8080));
+    }
+    // A pod by itself, too.
+    assert_eq!(every.netns.run(|| initiate(NODE_V4[0].into(), 8080)).unwrap().unwrap(), (NODE_V4[0].into(), 8080));
 }

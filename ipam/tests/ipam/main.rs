@@ -2,6 +2,10 @@
 #![cfg(test)]
 
 mod cli;
+#[path = "cli/direct.rs"]
+mod cli_direct;
+#[path = "cli/killed.rs"]
+mod cli_killed;
 mod config;
 mod copies;
 mod crash_points;

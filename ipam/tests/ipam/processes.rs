@@ -45,6 +45,33 @@ fn every_spec_version_is_served() {
     }
 }
 
+/// A missing list frees nothing; an empty one, which Go also writes as null, says that nothing is valid.
+#[test]
+fn gc_tells_a_missing_list_from_an_empty_one() {
+    for (list, left) in [
+        (None, 2),
+        (Some(json!([{ "containerID": "c1", "ifname": "eth0" }])), 1),
+        (Some(json!([])), 0),
+        (Some(Value::Null), 0),
+    ] {
+        let place = Place::new();
+        let mut conf = place.json("n", &json!({ "podCIDR": "10.1.2.0/24" }));
+        for container in ["c1", "c2"] {
+            place.run("ADD", container, &conf).addresses();
+        }
+        if let Some(list) = &list {
+            conf["cni.dev/valid-attachments"] = list.clone();
+        }
+        let collected = place.run("GC", "", &conf);
+        if list.is_some() {
+            assert!(collected.success, "{list:?}: {collected:?}");
+        } else {
+            assert_eq!(collected.error().0, 7, "{collected:?}");
+        }
+        assert_eq!(place.leases().len(), left, "{list:?}");
+    }
+}
+
 #[test]
 fn fifty_at_once_get_fifty_addresses() {
     let place = Place::new();

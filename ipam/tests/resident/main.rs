@@ -1,9 +1,12 @@
-//! The library's suites again, with a resident owner at every ledger; and what concerns the owner alone.
+//! The library's and the command's suites again, with a resident owner at every ledger; and what concerns the owner alone.
 #![cfg(test)]
 
+#[path = "../ipam/cli/mod.rs"]
+mod cli;
 mod door;
 #[path = "../ipam/events.rs"]
 mod events;
+mod killed;
 #[path = "../ipam/leases.rs"]
 mod leases;
 mod owner;

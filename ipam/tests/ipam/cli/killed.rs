@@ -8,7 +8,7 @@ use std::process::Stdio;
 
 use ipam::Record;
 
-use super::populated;
+use crate::cli::populated;
 use crate::support::Place;
 
 /// The calls by which what is in files changes.

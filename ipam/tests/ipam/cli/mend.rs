@@ -2,41 +2,9 @@
 
 use std::fs;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::populated;
-use crate::support::damage;
-
-#[test]
-fn repair_makes_a_damaged_ledger_anew() {
-    sandbox::private_host(|| {
-        let place = populated();
-        let before = place.leases();
-        damage(&place.data_dir());
-        for command in ["pools", "stats", "check", "verify", "export", "gc"] {
-            let refused = place.cli(&[command]);
-            assert_eq!(refused.code, 6, "{command}: {refused:?}");
-            assert!(refused.stderr.contains("ipam repair"), "{command}: {refused:?}");
-        }
-        assert_eq!(place.cli(&["list", "-q"]).code, 0, "the copies can be read");
-        let status = place.cli(&["status"]);
-        assert_eq!((status.code, status.stdout.starts_with("Status:  not ready")), (6, true), "{status:?}");
-        let dry = place.cli(&["repair", "--dry-run"]);
-        assert_eq!((dry.code, dry.stdout.starts_with("would put the damaged ledger aside")), (4, true), "{dry:?}");
-        assert_eq!(place.cli(&["pools"]).code, 6, "a dry run mends nothing");
-        let mended = place.cli(&["repair", "--yes"]);
-        assert_eq!(mended.code, 0, "{mended:?}");
-        assert!(mended.stdout.starts_with("rebuilt the ledger with 3 leases; the old one is "), "{mended:?}");
-        assert_eq!(place.leases(), before);
-        let check = place.document(&["check"]);
-        assert_eq!(check["items"][0]["kind"], "quarantined");
-        let status = place.document(&["status"]);
-        assert_eq!(
-            (&status["items"][0]["ready"], status["items"][0]["reasons"].as_array().unwrap().len()),
-            (&json!(true), 1)
-        );
-    });
-}
 
 /// What opening does not touch shows when it is read; nothing that only opens the ledger would mend it.
 #[test]
@@ -84,25 +52,6 @@ fn add_to_the_index(db: &sled::Db) {
     let mut other = key.to_vec();
     *other.last_mut().unwrap() = 99;
     db.insert(other, holder).unwrap();
-}
-
-#[test]
-fn a_busy_ledger_names_its_holder() {
-    sandbox::private_host(|| {
-        let place = populated();
-        let held = fs::File::open(place.data_dir().join("lock")).unwrap();
-        held.lock().unwrap();
-        let dir = place.data_dir();
-        let status = super::ipam(&["status", "-o", "json", "--timeout", "0", "--dir", dir.to_str().unwrap()]);
-        assert_eq!(status.code, 5);
-        let state: Value = serde_json::from_str(&status.stdout).unwrap();
-        super::documents::assert_fits(&state);
-        let holder = state["items"][0]["busy"].as_str().unwrap();
-        assert!(holder.contains(&format!("pid {}", std::process::id())), "{holder}");
-        for command in ["list", "history"] {
-            assert_eq!(place.cli(&[command]).code, 0, "{command} waits for nobody");
-        }
-    });
 }
 
 #[test]

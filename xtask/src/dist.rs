@@ -29,7 +29,7 @@ const COMPLETIONS: [(&str, &str); 3] = [
     ("zsh", "share/zsh/site-functions/_ipam"),
     ("fish", "share/fish/vendor_completions.d/ipam.fish"),
 ];
-/// Files and folders of the repository that go along, and where to. What is not there is left out.
+/// Files and folders of the repository that go along, and where to.
 const ALONG: [(&str, &str); 6] = [
     ("examples/conflists", "conflists"),
     ("examples/systemd", "systemd"),
@@ -67,10 +67,7 @@ pub fn run() -> Result<PathBuf, Error> {
     }
     step(3, "conflists, unit files, documents");
     for (from, to) in ALONG {
-        let from = root().join(from);
-        if from.exists() {
-            copy_all(&from, &staged.join(to))?;
-        }
+        copy_all(&root().join(from), &staged.join(to))?;
     }
     step(4, "checksums");
     write(&staged.join("SHA256SUMS"), checksums(&staged)?.as_bytes())?;
@@ -189,6 +186,24 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn everything_that_goes_along_is_there() {
+        let place = tempfile::tempdir().unwrap();
+        for (from, to) in ALONG {
+            copy_all(&root().join(from), &place.path().join(to)).unwrap();
+        }
+        for shipped in [
+            "systemd/podwire-ipam.socket",
+            "systemd/podwire-ipam.service",
+            "conflists/10-podwire.conflist",
+            "doc/ipam.md",
+        ] {
+            assert!(place.path().join(shipped).is_file(), "{shipped}");
+        }
+        let renamed = copy_all(&root().join("examples/renamed"), &place.path().join("renamed")).unwrap_err();
+        assert!(renamed.to_string().contains("examples/renamed"), "{renamed}");
+    }
 
     #[test]
     fn an_archive_is_the_same_every_time_and_holds_what_its_checksums_say() {

@@ -14,6 +14,7 @@ mod owner;
 mod support;
 #[path = "../ipam/terms.rs"]
 mod terms;
+mod units;
 
 /// Whether each place has a resident owner.
 const RESIDENT: bool = true;

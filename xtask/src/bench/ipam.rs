@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::pairs::{Pairs, table};
+use super::pairs::{Pairs, quantile, table};
 use crate::error::Error;
 use crate::program::command;
 use crate::{build, packages, say};
@@ -41,20 +41,25 @@ pub fn run(options: &Options) -> Result<(), Error> {
     let reference = Candidate::new(Path::new("/usr/lib/cni/host-local"), "host-local");
     let ours = Candidate::new(&folder.join("podwire-ipam"), "podwire-ipam");
     let mut ways = [Vec::new(), Vec::new()];
+    let mut statuses = [Vec::new(), Vec::new()];
     for present in PRESENT {
         reference.fill_like_host_local(present)?;
         let owner = Owner::start(&folder)?;
         ours.fill(present)?;
         ways[1].extend(one_by_one(&reference, &ours, present, options.rounds)?);
+        statuses[1].push(ours.status(options.rounds)?);
         if present == PRESENT[PRESENT.len() - 1] {
             ways[1].push(burst(&reference, &ours, options.rounds.div_ceil(8))?);
         }
         drop(owner);
         ways[0].extend(one_by_one(&reference, &ours, present, options.rounds)?);
+        statuses[0].push(ours.status(options.rounds)?);
     }
     ways[0].push(burst(&reference, &ours, options.rounds.div_ceil(8))?);
-    for (way, rows) in ["direct", "resident"].iter().zip(&ways) {
+    for ((way, rows), statuses) in ["direct", "resident"].iter().zip(&ways).zip(&statuses) {
         say(&format!("\n{}", table("host-local", &format!("podwire-ipam, {way}"), rows)));
+        let at = PRESENT.iter().zip(statuses).map(|(present, median)| format!("{median:.2} ms at {present} leases"));
+        say(&format!("STATUS, {way}, which host-local does not have: {}", at.collect::<Vec<_>>().join(", ")));
     }
     Ok(())
 }
@@ -132,6 +137,15 @@ impl Candidate {
         Ok(start.elapsed())
     }
 
+    /// The median of so many STATUS, in milliseconds.
+    fn status(&self, rounds: usize) -> Result<f64, Error> {
+        let mut asked = Self::new(&self.program, "podwire-ipam");
+        asked.conf["cniVersion"] = "1.1.0".into();
+        let times: Vec<f64> =
+            (0..rounds).map(|_| Ok(asked.timed("STATUS", "")?.as_secs_f64() * 1000.0)).collect::<Result<_, Error>>()?;
+        Ok(quantile(&times, 0.5))
+    }
+
     /// Leases until there are so many, a few at a time.
     fn fill(&self, present: usize) -> Result<(), Error> {
         let numbers: Vec<usize> = (0..present).collect();
@@ -162,22 +176,27 @@ fn one_by_one(reference: &Candidate, ours: &Candidate, present: usize, rounds: u
     let (mut add, mut del) = (Pairs::of(format!("ADD, {at}")), Pairs::of(format!("DEL, {at}")));
     for round in 0..rounds {
         let container = format!("round{round}");
-        // Who begins has a colder machine.
-        let both = |verb: &str| {
-            if round % 2 == 0 {
-                let base = reference.timed(verb, &container)?;
-                Ok::<_, Error>((base, ours.timed(verb, &container)?))
-            } else {
-                let own = ours.timed(verb, &container)?;
-                Ok((reference.timed(verb, &container)?, own))
-            }
-        };
+        let both = |verb: &str| in_turns(round, || reference.timed(verb, &container), || ours.timed(verb, &container));
         let (base, own) = both("ADD")?;
         add.push(base, own);
         let (base, own) = both("DEL")?;
         del.push(base, own);
     }
     Ok([add, del])
+}
+
+/// Who begins has a colder machine, so the two take turns in it.
+fn in_turns(
+    round: usize,
+    base: impl FnOnce() -> Result<Duration, Error>,
+    own: impl FnOnce() -> Result<Duration, Error>,
+) -> Result<(Duration, Duration), Error> {
+    if round.is_multiple_of(2) {
+        let base = base()?;
+        return Ok((base, own()?));
+    }
+    let own = own()?;
+    Ok((base()?, own))
 }
 
 fn burst(reference: &Candidate, ours: &Candidate, rounds: usize) -> Result<Pairs, Error> {
@@ -189,12 +208,10 @@ fn burst(reference: &Candidate, ours: &Candidate, rounds: usize) -> Result<Pairs
         children.into_iter().try_for_each(|child| candidate.end(verb, child))?;
         Ok::<_, Error>(start.elapsed())
     };
-    for _ in 0..rounds {
-        let base = all(reference, "ADD")?;
-        let own = all(ours, "ADD")?;
+    for round in 0..rounds {
+        let (base, own) = in_turns(round, || all(reference, "ADD"), || all(ours, "ADD"))?;
         pairs.push(base, own);
-        all(reference, "DEL")?;
-        all(ours, "DEL")?;
+        in_turns(round, || all(reference, "DEL"), || all(ours, "DEL"))?;
     }
     Ok(pairs)
 }

@@ -6,6 +6,8 @@ mod cli;
 mod cli_direct;
 #[path = "cli/killed.rs"]
 mod cli_killed;
+#[path = "cli/tour.rs"]
+mod cli_tour;
 mod config;
 mod copies;
 mod crash_points;

@@ -13,7 +13,7 @@ mod mend;
 mod overlap;
 mod reserve;
 mod transfer;
-mod verify;
+pub mod verify;
 
 use crate::support::Place;
 

@@ -15,7 +15,7 @@ fn run(words: &str) {
 }
 
 /// A host link as podwire makes it, for an attachment of container and network, with a route to each address.
-fn link(name: &str, network: &str, container: &str, addresses: &[&str]) {
+pub fn link(name: &str, network: &str, container: &str, addresses: &[&str]) {
     run(&format!("ip link add {name} type veth peer name {name}p"));
     let alias = format!("podwire {network} {container} eth0");
     let output = sandbox::command("ip").args(["link", "set", name, "alias", &alias, "up"]).output().unwrap();

@@ -75,13 +75,11 @@ impl From<Error> for Stop {
             _ => Exit::Failed,
         };
         let mut text = with_causes(&error);
-        if let Error::SocketElsewhere { .. } | Error::Owner(_) = &error
-            && let Some(step) = error.next_step()
-        {
+        if let Some(step) = error.next_step() {
             text = format!("{text}; {step}");
         }
         match exit {
-            Exit::Damaged if matches!(error, Error::Reservations { .. }) => text.push_str("; mend it with: ipam repair"),
+            Exit::Damaged if matches!(error, Error::Reservations { .. }) => {}
             Exit::Damaged => text.push_str(
                 "; the next ADD or DEL puts it aside and makes a new one from its copies and what the kernel says, or do it now with: ipam repair",
             ),

@@ -1,5 +1,8 @@
 //! `ipam gc`.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
 use jiff::SignedDuration;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -69,6 +72,10 @@ impl Gc {
                 unknown += 1;
             }
         }
+        if !is_first_pid_namespace() {
+            terminal
+                .note("note: processes outside of this pid namespace cannot be seen: run it where the runtime runs")?;
+        }
         if unknown > 0 {
             terminal.note(&format!(
                 "note: of {unknown} leases nobody can tell from here whether their pods are there; see: ipam verify"
@@ -94,6 +101,13 @@ impl Gc {
         terminal.confirm(&format!("Release these {}?", rows.len()), self.doing.yes)?;
         release_all(ledger, &leases, &self.doing, "ipam gc", terminal)
     }
+}
+
+/// Whether every process of the machine can be seen. Linux gives the first pid namespace this inode
+/// (include/linux/proc_ns.h, `PROC_PID_INIT_INO`).
+fn is_first_pid_namespace() -> bool {
+    const FIRST: u64 = 0xEFFF_FFFC;
+    fs::metadata("/proc/self/ns/pid").is_ok_and(|namespace| namespace.ino() == FIRST)
 }
 
 /// What [`Census::is_provably_dead`] goes by.

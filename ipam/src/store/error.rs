@@ -46,8 +46,8 @@ pub enum Damage {
     /// A key or a value has the wrong length or content.
     #[error("key {0:?} is malformed")]
     Key(String),
-    /// An address to be leased is held already, though no lease was found that holds it.
-    #[error("{0} is in the index without a lease")]
+    /// The index gives the address to another than its lease, or to nobody, or a lease does not have it.
+    #[error("leases and index do not agree about {0}")]
     Index(IpAddr),
     /// The engine opened an earlier state: the end of its log is gone.
     #[error("it counts {found} changes of leases, but {made} were made")]

@@ -1,6 +1,9 @@
 //! The command where there is no owner: no ledger, or one that somebody works with who has locked it.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -111,4 +114,88 @@ fn repair_makes_a_damaged_ledger_anew() {
             (&json!(true), 1)
         );
     });
+}
+
+/// What the command says of each kind of ledger that it cannot use, and that it leaves it as it is.
+#[test]
+fn a_ledger_that_cannot_be_used_is_told_with_the_next_step() {
+    sandbox::private_host(|| {
+        let newer = |database: &Path| {
+            let db = sled::open(database).unwrap();
+            db.insert("mschema", &99_u32.to_be_bytes()).unwrap();
+            db.flush().unwrap();
+        };
+        let somebodys = |database: &Path| {
+            fs::remove_dir_all(database).unwrap();
+            drop(sled::open(database).unwrap().insert("somebody's", "data").unwrap());
+        };
+        let cut_off = |database: &Path| {
+            let file = fs::File::options().write(true).open(database.join("db")).unwrap();
+            file.set_len(1000).unwrap();
+        };
+        let a_loop = |database: &Path| {
+            fs::remove_dir_all(database).unwrap();
+            std::os::unix::fs::symlink(database, database).unwrap();
+        };
+        let cases: [(&dyn Fn(&Path), i32, &str); 4] = [
+            (&newer, 1, "a newer podwire wrote the ledger: install that version again"),
+            (&somebodys, 6, "or do it now with: ipam repair"),
+            (&cut_off, 6, "or do it now with: ipam repair"),
+            (&a_loop, 1, "cannot look into "),
+        ];
+        for (number, (spoil, code, next)) in cases.into_iter().enumerate() {
+            let place = populated();
+            let database = place.data_dir().join("ledger");
+            spoil(&database);
+            for command in [
+                &["pools"][..],
+                &["check"],
+                &["export"],
+                &["gc", "--apply", "--yes"],
+                &["release", "10.1.2.2", "--yes"],
+            ] {
+                let told = place.cli(command);
+                assert_eq!(told.code, code, "{number} {command:?}: {told:?}");
+                assert!(told.stderr.contains(next), "{number} {command:?}: {told:?}");
+            }
+            assert!(fs::symlink_metadata(&database).is_ok(), "{number}: looking puts nothing aside");
+            assert_eq!(place.ledger().quarantined().unwrap().len(), 0, "{number}");
+        }
+    });
+}
+
+/// Who may not look is not told that there is nothing.
+#[test]
+fn a_ledger_that_one_may_not_read_is_not_taken_for_none() {
+    let place = populated();
+    let program = place.data_dir().with_file_name("ipam");
+    fs::copy(env!("CARGO_BIN_EXE_ipam"), &program).unwrap();
+    let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    mode(program.parent().unwrap(), 0o755);
+    mode(&program, 0o755);
+    // Root may read everything, so root asks as somebody else; an ordinary user takes his own right away.
+    let is_root = nix::unistd::geteuid().is_root();
+    mode(&place.data_dir(), if is_root { 0o700 } else { 0 });
+    let mut process = sandbox::command(&program);
+    process.args(["pools", "--conf-dir", "/nowhere", "--dir"]).arg(place.data_dir());
+    if is_root {
+        process.uid(65534).gid(65534);
+    }
+    let told = process.output();
+    mode(&place.data_dir(), 0o700);
+    let told = told.unwrap();
+    let said = String::from_utf8(told.stderr).unwrap();
+    assert_eq!((told.status.code(), said.contains("run it as root")), (Some(8), true), "{said}");
+    assert_eq!(place.leases().len(), 3);
+}
+
+/// What every command that changes something has.
+#[test]
+fn whatever_changes_something_can_be_tried_and_explained() {
+    for command in ["gc", "release", "reserve", "unreserve", "import", "repair"] {
+        let help = ipam(&[command, "--help"]).stdout;
+        for option in ["--dry-run", "--yes", "--reason"] {
+            assert!(help.contains(option), "{command} {option}");
+        }
+    }
 }

@@ -107,3 +107,20 @@ fn a_lease_that_does_not_know_its_namespace_is_ended_by_force_only() {
         assert!(place.leases().is_empty());
     });
 }
+
+#[test]
+fn gc_says_when_it_cannot_see_all_processes() {
+    sandbox::private_host(|| {
+        let place = populated();
+        let said = |mut process: std::process::Command| {
+            process.args(["gc", "--conf-dir", "/nowhere", "--dir"]).arg(place.data_dir());
+            String::from_utf8(process.output().unwrap().stderr).unwrap()
+        };
+        let mut elsewhere = sandbox::command("unshare");
+        elsewhere.args(["--pid", "--fork", "--mount-proc", env!("CARGO_BIN_EXE_ipam")]);
+        let note = "note: processes outside of this pid namespace cannot be seen";
+        assert!(said(elsewhere).contains(note));
+        let first = fs::read_link("/proc/self/ns/pid").unwrap().as_os_str() == "pid:[4026531836]";
+        assert_eq!(said(sandbox::command(env!("CARGO_BIN_EXE_ipam"))).contains(note), !first);
+    });
+}

@@ -116,6 +116,9 @@ fn repair_makes_a_damaged_ledger_anew() {
     });
 }
 
+/// Makes a database what it must not be.
+type Spoil<'a> = &'a dyn Fn(&Path);
+
 /// What the command says of each kind of ledger that it cannot use, and that it leaves it as it is.
 #[test]
 fn a_ledger_that_cannot_be_used_is_told_with_the_next_step() {
@@ -137,7 +140,7 @@ fn a_ledger_that_cannot_be_used_is_told_with_the_next_step() {
             fs::remove_dir_all(database).unwrap();
             std::os::unix::fs::symlink(database, database).unwrap();
         };
-        let cases: [(&dyn Fn(&Path), i32, &str); 4] = [
+        let cases: [(Spoil<'_>, i32, &str); 4] = [
             (&newer, 1, "a newer podwire wrote the ledger: install that version again"),
             (&somebodys, 6, "or do it now with: ipam repair"),
             (&cut_off, 6, "or do it now with: ipam repair"),

@@ -15,6 +15,7 @@ mod hostile;
 mod ill_fate;
 mod inspect;
 mod keys;
+mod lacking;
 mod log;
 mod masquerade;
 mod masquerade_iptables;

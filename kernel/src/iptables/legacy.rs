@@ -50,7 +50,11 @@ pub(super) fn table(family: Family, name: &str) -> io::Result<Option<Blob>> {
         Family::Ip => (AddressFamily::Inet, libc::SOL_IP),
         Family::Ip6 => (AddressFamily::Inet6, libc::SOL_IPV6),
     };
-    let socket = socket(domain, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Raw)?;
+    let socket = match socket(domain, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Raw) {
+        // A kernel that was booted without IPv6 has no rules of it.
+        Err(Errno::EAFNOSUPPORT) => return Ok(None),
+        opened => opened?,
+    };
     for _ in 0..ATTEMPTS {
         match read(&socket, level, name) {
             // Its size was another one when it was to be copied.

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use cni_spec::NetworkName;
 use data_encoding::BASE32HEX_NOPAD;
 use ipnetwork::IpNetwork;
-use nft_model::{Base, Chain, Element, Family, Field, Invalid, Rule, Set, Statement, Table, Type, Value};
+use nft_model::{Base, Chain, Element, Family, Field, Hook, Invalid, Kind, Rule, Set, Statement, Table, Type, Value};
 use sha2::{Digest, Sha256};
 
 use crate::config::Masquerade;
@@ -29,15 +29,23 @@ pub fn table(network: &NetworkName, family: Family, masquerade: &Masquerade) -> 
     let kept = not_to(masquerade, family);
     let source = masquerade.source.iter().find(|source| Family::of(**source) == family);
     let translation = source.map_or(Statement::Masquerade, |source| Statement::Snat(*source));
-    let outside = Chain::new("outside")
-        .with_rule([Statement::lookup([Field::Daddr], PODS), Statement::Return])
-        .with_rules(kept.into_iter().map(|cidr| Rule::from([Statement::DaddrIn(cidr), Statement::Return])))
-        .with_rule([translation]);
-    let postrouting = Chain::base("postrouting", Base::srcnat())
-        .with_rule([Statement::lookup([Field::Saddr], PODS), Statement::jump("outside")]);
+    let beyond = |name: &str| {
+        Chain::new(name)
+            .with_rule([Statement::lookup([Field::Daddr], PODS), Statement::Return])
+            .with_rules(kept.iter().map(|cidr| Rule::from([Statement::DaddrIn(*cidr), Statement::Return])))
+    };
+    let from_pods = || Statement::lookup([Field::Saddr], PODS);
+    let postrouting = Chain::base("postrouting", Base::srcnat()).with_rule([from_pods(), Statement::jump("outside")]);
+    let mut chains = vec![beyond("outside").with_rule([translation]), postrouting];
+    if !masquerade.keep_invalid {
+        chains.push(beyond("invalid").with_rule([Statement::Counter, Statement::Drop]));
+        let forward = Base::new(Kind::Filter, Hook::Forward, 0);
+        let to_invalid = [Statement::CtStateInvalid, from_pods(), Statement::jump("invalid")];
+        chains.push(Chain::base("forward", forward).with_rule(to_invalid));
+    }
     let build = |comment| {
         let sets = vec![Set::new(PODS, [Type::Addr])];
-        Table::new(family, masquerade_table(network), comment, sets, vec![outside.clone(), postrouting.clone()])
+        Table::new(family, masquerade_table(network), comment, sets, chains.clone())
     };
     let plain = build(None)?;
     build(Some(&fingerprint(&plain.to_string())))

@@ -75,6 +75,7 @@ fn statement(family: Family, statement: &Statement) -> Result<(), Invalid> {
         Statement::FibDaddrTypeLocal
         | Statement::L4proto(_)
         | Statement::CtStatusDnat
+        | Statement::CtStateInvalid
         | Statement::MarkHas(_)
         | Statement::MarkSet(_)
         | Statement::Counter

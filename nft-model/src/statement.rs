@@ -36,6 +36,8 @@ pub enum Statement {
     Icmpv6Type(u8),
     /// `ct status dnat`: the connection's destination was translated.
     CtStatusDnat,
+    /// `ct state invalid`: connection tracking does not know what to make of the packet.
+    CtStateInvalid,
     /// `iifname "NAME"`: the interface the packet arrived by.
     Iifname(String),
     /// `iifname != "NAME"`.
@@ -151,6 +153,7 @@ impl Statement {
                 None => write!(f, "icmpv6 type {kind}"),
             },
             Self::CtStatusDnat => f.write_str("ct status dnat"),
+            Self::CtStateInvalid => f.write_str("ct state invalid"),
             Self::Iifname(name) => write!(f, "iifname \"{name}\""),
             Self::IifnameNot(name) => write!(f, "iifname != \"{name}\""),
             Self::Oifname(name) => write!(f, "oifname \"{name}\""),

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use cni_spec::CniError;
+use cni_spec::{CniError, ErrorCode};
 use ipnetwork::IpNetwork;
 use serde::Deserialize;
 
@@ -16,6 +16,7 @@ pub struct Raw {
     #[serde(rename = "nonMasqueradeCIDRs")]
     non_masquerade_cidrs: Option<Vec<String>>,
     snat_source: Option<OneOrMany>,
+    drop_invalid: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -35,6 +36,9 @@ pub struct Masquerade {
     pub source: Vec<IpAddr>,
     /// `ipMasqBackend`.
     pub backend: Backend,
+    /// `dropInvalid`, unless it is false: packets that connection tracking cannot place do not leave. They would with the
+    /// pod's own address, since only what is tracked is translated. Not with iptables.
+    pub keep_invalid: bool,
 }
 
 /// What translates.
@@ -54,13 +58,18 @@ impl Masquerade {
     pub(super) fn of(raw: Raw) -> Result<Option<Self>, CniError> {
         let backends = [("nftables", Backend::Nftables), ("iptables", Backend::Iptables)];
         let backend = one_of("ipMasqBackend", raw.ip_masq_backend.as_deref(), &backends)?;
+        if backend == Backend::Iptables && raw.drop_invalid == Some(true) {
+            let msg = "unsupported field: dropInvalid=true: not with ipMasqBackend=\"iptables\"";
+            return Err(CniError::new(ErrorCode::UnsupportedField, msg));
+        }
+        let keep_invalid = raw.drop_invalid == Some(false);
         let not_to = networks("nonMasqueradeCIDRs", raw.non_masquerade_cidrs.as_deref().unwrap_or_default())?;
         let source = match raw.snat_source {
             None => Vec::new(),
             Some(OneOrMany::One(text)) => vec![source("snatSource", &text)?],
             Some(OneOrMany::Many(texts)) => sources(&texts)?,
         };
-        Ok(raw.ip_masq.unwrap_or(false).then_some(Self { not_to, source, backend }))
+        Ok(raw.ip_masq.unwrap_or(false).then_some(Self { not_to, source, backend, keep_invalid }))
     }
 }
 

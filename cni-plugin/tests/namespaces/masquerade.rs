@@ -1,10 +1,11 @@
 //! Who sees which source address, by packets.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::common::{TestPod, dual_stack, exchange, text, traces, with};
 use kernel::netns::NetNs;
 use serde_json::json;
+use socket2::{Domain, Protocol, Socket, Type};
 
 /// A machine on the node's wire that has addresses inside and outside of `nonMasqueradeCIDRs`, and knows the way
 /// back to pods only by the node.
@@ -77,6 +78,71 @@ fn the_outside_sees_the_source_that_the_config_names() {
         }
         assert_eq!(exchange(&outside, &pod.netns, address("10.244.9.9")).unwrap().ip(), address("10.244.1.2"));
         pod.check(&config, &result).ok();
+    });
+}
+
+/// What connection tracking cannot place: the answer to a question that nobody asked. Whoever listens in the outside
+/// machine hears it, and questions too; tells who sent what, up to the first question.
+fn heard_of_invalid(outside: &NetNs, pod: &NetNs, to: IpAddr, strays: usize) -> Vec<(u8, IpAddr)> {
+    // Echo request and echo reply (RFC 792, RFC 4443).
+    let (domain, protocol, request, reply) = match to {
+        IpAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4, 8, 0),
+        IpAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6, 128, 129),
+    };
+    let open = || Socket::new(domain, Type::RAW, Some(protocol)).unwrap();
+    let listener = outside.run(open).unwrap();
+    listener.set_read_timeout(Some(crate::common::DEADLINE)).unwrap();
+    let sender = pod.run(open).unwrap();
+    let say = |kind: u8| {
+        let mut message = [kind, 0, 0, 0, 0, 1, 0x77, 0x77];
+        // The kernel sums up ICMPv6 itself.
+        if to.is_ipv4() {
+            let sum = !(u16::from_be_bytes([kind, 0]) + 0x7777 + 1);
+            message[2..4].copy_from_slice(&sum.to_be_bytes());
+        }
+        sender.send_to(&message, &SocketAddr::new(to, 0).into()).unwrap();
+    };
+    (0..strays).for_each(|_| say(reply));
+    say(request);
+    let mut heard = Vec::new();
+    loop {
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 1500];
+        let (length, from) = listener.recv_from(&mut buffer).unwrap();
+        #[expect(unsafe_code, reason = "the socket says how much it wrote")]
+        // SAFETY: the first `length` bytes were written by recv_from.
+        let packet: Vec<u8> = buffer[..length].iter().map(|byte| unsafe { byte.assume_init() }).collect();
+        // Raw sockets of IPv4 hear the IP header too.
+        let message = if to.is_ipv4() { &packet[20..] } else { &packet[..] };
+        // Its number; the identifier is translated too where another one has it.
+        if message.get(6..8) == Some(&[0x77, 0x77]) {
+            heard.push((message[0], from.as_socket().unwrap().ip()));
+            if message[0] == request {
+                return heard;
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_not_tracked_does_not_leave_with_the_pods_address() {
+    sandbox::private_host(|| {
+        let outside = outside_machine();
+        for (drop, strays) in [(json!(false), 2), (json!(null), 0)] {
+            let pod = TestPod::new("one");
+            let config = with(dual_stack(), &json!({ "dropInvalid": drop }));
+            let result = pod.add(&config).ok().json();
+            let own = crate::common::addresses(&result);
+            for (to, node, own, kinds) in
+                [("198.51.100.1", "192.168.50.1", own[0], (8, 0)), ("2001:db8:51::1", "fd50::1", own[1], (128, 129))]
+            {
+                let mut expected = vec![(kinds.1, own); strays];
+                expected.push((kinds.0, address(node)));
+                assert_eq!(heard_of_invalid(&outside, &pod.netns, address(to), 2), expected, "{drop} to {to}");
+            }
+            pod.check(&config, &result).ok();
+            pod.del(&config).ok();
+            kernel::netns::remove_named(&pod.path).unwrap();
+        }
     });
 }
 

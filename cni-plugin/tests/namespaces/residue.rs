@@ -179,6 +179,26 @@ fn an_address_whose_link_stays_stays_leased() {
     });
 }
 
+/// Neither an ADD nor a DEL stops in the middle when a service is stopped.
+#[test]
+fn a_signal_that_asks_to_end_comes_too_late() {
+    sandbox::private_host(|| {
+        for verb in [Verb::Add, Verb::Del] {
+            for signal in ["TERM", "INT", "HUP"] {
+                for n in ["1", "12", "25"] {
+                    let pod = prepared(&dual_stack(), verb);
+                    let fate = format!("signal={signal}");
+                    let (answer, _) = ill_fated(verb, &pod, "sendto", &fate, n);
+                    answer.ok();
+                    assert_eq!(leases().len(), usize::from(verb == Verb::Add));
+                    pod.del(&dual_stack()).ok();
+                    kernel::netns::remove_named(&pod.path).unwrap();
+                }
+            }
+        }
+    });
+}
+
 macro_rules! every_call {
     ($($name:ident: $verb:ident, $fate:literal, $clean:literal, [$($syscall:literal),*];)*) => {
         $(#[test]

@@ -23,6 +23,8 @@ pub(super) const TRANSPORT_HEADER: u32 = 2;
 pub(super) const FIB_RESULT_ADDRTYPE: u32 = 3;
 /// `NFTA_FIB_F_DADDR`.
 pub(super) const FIB_F_DADDR: u32 = 1 << 1;
+/// `NFT_CT_STATE`.
+pub(super) const CT_STATE: u32 = 0;
 /// `NFT_CT_STATUS`.
 pub(super) const CT_STATUS: u32 = 2;
 /// `NFT_LOOKUP_F_INV`.

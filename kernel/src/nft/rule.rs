@@ -9,13 +9,17 @@ use netlink_packet_netfilter::nftables::{MetaKey, Verdict};
 use nft_model::{Family, Field, Rule, Statement, Type};
 
 pub(super) use self::decode::decode;
-use super::op::{CT_STATUS, FIB_F_DADDR, FIB_RESULT_ADDRTYPE, LINK_HEADER, NETWORK_HEADER, Op, TRANSPORT_HEADER};
+use super::op::{
+    CT_STATE, CT_STATUS, FIB_F_DADDR, FIB_RESULT_ADDRTYPE, LINK_HEADER, NETWORK_HEADER, Op, TRANSPORT_HEADER,
+};
 use super::value::{IFNAMSIZ, family_number, words};
 
 /// `RTN_LOCAL` of linux/rtnetlink.h.
 const RTN_LOCAL: u32 = 2;
 /// `IPS_DST_NAT` of linux/netfilter/nf_conntrack_common.h.
 const IPS_DST_NAT: u32 = 1 << 5;
+/// `NF_CT_STATE_INVALID_BIT` of the same.
+const STATE_INVALID: u32 = 1 << 0;
 /// `NF_DROP` and `NF_ACCEPT` of linux/netfilter.h.
 const DROP: Verdict = Verdict::Other(0);
 const ACCEPT: Verdict = Verdict::Other(1);
@@ -57,11 +61,8 @@ fn encode_statement(family: Family, statement: &Statement) -> Vec<Op> {
             load_header(TRANSPORT_HEADER, 0, 1, 0),
             compare(true, &[*kind]),
         ],
-        Statement::CtStatusDnat => vec![
-            Op::Ct { key: CT_STATUS, to: 0 },
-            Op::Mask { register: 0, mask: IPS_DST_NAT.to_ne_bytes().into(), xor: vec![0; 4] },
-            compare(false, &[0; 4]),
-        ],
+        Statement::CtStatusDnat => tracked(CT_STATUS, IPS_DST_NAT),
+        Statement::CtStateInvalid => tracked(CT_STATE, STATE_INVALID),
         Statement::Iifname(name) => encode_interface(MetaKey::Iifname, true, name),
         Statement::IifnameNot(name) => encode_interface(MetaKey::Iifname, false, name),
         Statement::Oifname(name) => encode_interface(MetaKey::Oifname, true, name),
@@ -88,6 +89,15 @@ fn encode_statement(family: Family, statement: &Statement) -> Vec<Op> {
         Statement::Drop => vec![verdict(DROP, None)],
         Statement::Unknown(what) => vec![Op::Other(what.clone())],
     }
+}
+
+/// What connection tracking says of a packet has these bits.
+fn tracked(key: u32, bits: u32) -> Vec<Op> {
+    vec![
+        Op::Ct { key, to: 0 },
+        Op::Mask { register: 0, mask: bits.to_ne_bytes().into(), xor: vec![0; 4] },
+        compare(false, &[0; 4]),
+    ]
 }
 
 fn compare(equal: bool, data: &[u8]) -> Op {

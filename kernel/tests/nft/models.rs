@@ -162,8 +162,8 @@ fn networks(family: Family) -> Vec<IpNetwork> {
 fn matches(family: Family) -> Chain {
     use Field::{Daddr, L4proto, Saddr, ThDport};
     use Statement::{
-        Accept, Counter, CtStatusDnat, DaddrIn, DaddrNotIn, Drop, FibDaddrTypeLocal, Iifname, IifnameNot, MarkHas,
-        MarkSet, Oifname, OifnameNot, Return, SaddrIn, SaddrNotIn,
+        Accept, Counter, CtStateInvalid, CtStatusDnat, DaddrIn, DaddrNotIn, Drop, FibDaddrTypeLocal, Iifname,
+        IifnameNot, MarkHas, MarkSet, Oifname, OifnameNot, Return, SaddrIn, SaddrNotIn,
     };
     let by_network = networks(family).into_iter().flat_map(|network| {
         [SaddrIn(network), SaddrNotIn(network), DaddrIn(network), DaddrNotIn(network)]
@@ -173,6 +173,7 @@ fn matches(family: Family) -> Chain {
         .with_rules(by_network)
         .with_rule([FibDaddrTypeLocal, Iifname("eth0".into()), Oifname("eth1".into()), Accept])
         .with_rule([IifnameNot("pw*".into()), OifnameNot("abcdefghijklmno".into()), CtStatusDnat, Counter, Drop])
+        .with_rule([CtStateInvalid, Counter, Drop])
         .with_rule([Statement::L4proto(Proto::Tcp), Return])
         .with_rule([MarkHas(0x2000), Accept])
         .with_rule([MarkHas(0xffff_0001), MarkSet(0x8000_0000), Counter])

@@ -81,6 +81,7 @@ fn simple(family: Family) -> impl Strategy<Value = Statement> {
     prop_oneof![
         Just(Statement::FibDaddrTypeLocal),
         Just(Statement::CtStatusDnat),
+        Just(Statement::CtStateInvalid),
         Just(Statement::Counter),
         networks(family).prop_map(Statement::SaddrIn),
         networks(family).prop_map(Statement::SaddrNotIn),

@@ -40,7 +40,7 @@ fn candidates(family: Family, ops: &[Op]) -> Vec<Statement> {
     let mut found = key_candidates(family, ops);
     match ops {
         [Op::Fib { .. }, ..] => found.push(Statement::FibDaddrTypeLocal),
-        [Op::Ct { .. }, ..] => found.push(Statement::CtStatusDnat),
+        [Op::Ct { .. }, ..] => found.extend([Statement::CtStatusDnat, Statement::CtStateInvalid]),
         [Op::Meta { key: MetaKey::Mark, .. }, Op::Mask { mask, xor, .. }, ..] => {
             found.extend(host_number(mask).map(Statement::MarkHas));
             found.extend(host_number(xor).map(Statement::MarkSet));

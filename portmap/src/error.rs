@@ -77,21 +77,9 @@ pub enum Error {
     /// Others changed the firewall again and again in the meantime; with what the kernel said last.
     #[error("the rules of host ports cannot be changed now: something else changed them at every attempt")]
     Busy(#[source] kernel::Error),
-    /// Another process of this plugin changes the rules of iptables, and does not end.
-    #[error("{} is held by another process", .path.display())]
-    Locked {
-        /// The lock.
-        path: PathBuf,
-    },
-    /// The lock could not be made.
-    #[error("failed to lock {}", .path.display())]
-    Lock {
-        /// The lock.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
+    /// Another process of this plugin changes the rules of iptables and does not end, or the lock could not be made.
+    #[error("it is not this process' turn to change the rules of iptables")]
+    Turn(#[source] kernel::Error),
     /// There is a chain of our name in iptables with nothing of ours in it.
     #[error(
         "chain {chain} of {family} table nat in iptables is not this plugin's: no rule of it has the comment {:?}",
@@ -334,11 +322,15 @@ impl From<Error> for CniError {
             | Error::UnknownNetwork(_)
             | Error::Limited(_)
             | Error::Record { .. }
-            | Error::Lock { .. }
             | Error::NoBackend(_)
             | Error::MixedFlavours { .. }
             | Error::Iptables(_) => Self::from_source(ErrorCode::Io, &error),
-            Error::Busy(_) | Error::BegunAnew(_) | Error::Locked { .. } => {
+            Error::Turn(kernel::Error::IptablesTurn { ref source, .. })
+                if source.kind() != std::io::ErrorKind::TimedOut =>
+            {
+                Self::from_source(ErrorCode::Io, &error)
+            }
+            Error::Busy(_) | Error::BegunAnew(_) | Error::Turn(_) => {
                 Self::from_source(ErrorCode::TryAgainLater, &error)
             }
             Error::ForeignTable { family, ref table, .. } => {

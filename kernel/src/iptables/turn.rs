@@ -33,8 +33,16 @@ impl Turn {
     /// # Errors
     /// [`Error::IptablesTurn`]; its kind is [`io::ErrorKind::TimedOut`] if others had it all the time.
     pub fn take(path: &Path) -> Result<Self> {
+        Self::take_within(path, PATIENCE)
+    }
+
+    /// The same, waiting no longer than this.
+    ///
+    /// # Errors
+    /// As [`Turn::take`].
+    pub fn take_within(path: &Path, patience: Duration) -> Result<Self> {
         let file = create(path).map_err(|source| Error::IptablesTurn { path: path.to_owned(), source })?;
-        lock(path, file)
+        lock(path, file, patience)
     }
 
     /// The same if anybody ever took a turn; `None` if there is no such file, so that nobody has rules.
@@ -45,7 +53,7 @@ impl Turn {
         match File::options().append(true).open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(Error::IptablesTurn { path: path.to_owned(), source }),
-            Ok(file) => lock(path, file).map(Some),
+            Ok(file) => lock(path, file, PATIENCE).map(Some),
         }
     }
 }
@@ -56,8 +64,8 @@ impl AsFd for Turn {
     }
 }
 
-fn lock(path: &Path, mut file: File) -> Result<Turn> {
-    let end = Instant::now() + PATIENCE;
+fn lock(path: &Path, mut file: File, patience: Duration) -> Result<Turn> {
+    let end = Instant::now() + patience;
     loop {
         file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => return Ok(Turn(lock)),
@@ -65,7 +73,7 @@ fn lock(path: &Path, mut file: File) -> Result<Turn> {
             Err((_, errno)) => return Err(Error::IptablesTurn { path: path.to_owned(), source: errno.into() }),
         };
         if Instant::now() >= end {
-            let held = format!("others held it for {} s", PATIENCE.as_secs());
+            let held = format!("others held it for {} s", patience.as_secs());
             let source = io::Error::new(io::ErrorKind::TimedOut, held);
             return Err(Error::IptablesTurn { path: path.to_owned(), source });
         }

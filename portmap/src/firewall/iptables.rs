@@ -1,18 +1,12 @@
 //! Rules of iptables: read in this process, changed by one `iptables-restore` for each family.
 
-use std::fs::{DirBuilder, File};
-use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use kernel::iptables::{Flavour, Tool, marks};
+use kernel::iptables::{Flavour, Tool, Turn, marks};
 use nft_model::{Element, Family};
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 
 use super::{Claimed, Close, Firewall, Nftables, Presence, Stale};
 use crate::claim::{self, Batch, Observed};
@@ -33,12 +27,6 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a DEL or GC waits, for each family: a runtime does not wait for them for ever, and what they cannot release
 /// is ended later, by its record.
 const PATIENCE_OF_DEL: Duration = Duration::from_secs(10);
-
-/// How often it is opened again because others remove its folder.
-const OPENINGS: u32 = 100;
-
-/// How often it is looked at.
-const PAUSE: Duration = Duration::from_millis(2);
 
 /// iptables of the calling thread's network namespace.
 #[derive(Debug, Clone, Copy)]
@@ -303,33 +291,6 @@ fn see(family: Family, flavour: Flavour) -> Result<Seen, Error> {
 }
 
 /// Waits for the turn of this process among all of this plugin that change rules of iptables.
-pub(super) fn turn(patience: Duration) -> Result<Flock<File>, Error> {
-    let path = Path::new(LOCK);
-    let failed = |source| Error::Lock { path: path.to_owned(), source };
-    let end = Instant::now() + patience;
-    let mut file = open_lock(path).map_err(failed)?;
-    loop {
-        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => return Ok(lock),
-            Err((file, Errno::EWOULDBLOCK | Errno::EINTR)) => file,
-            Err((_, errno)) => return Err(failed(errno.into())),
-        };
-        if Instant::now() >= end {
-            return Err(Error::Locked { path: path.to_owned() });
-        }
-        thread::sleep(PAUSE);
-    }
-}
-
-/// For the owner alone: whoever can open it can hold it.
-fn open_lock(path: &Path) -> io::Result<File> {
-    let mut attempts = 0;
-    loop {
-        DirBuilder::new().recursive(true).mode(0o700).create(path.parent().unwrap_or(path))?;
-        match File::options().create(true).append(true).mode(0o600).open(path) {
-            // Whoever removed the last record took the folder along.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && attempts < OPENINGS => attempts += 1,
-            result => return result,
-        }
-    }
+pub(super) fn turn(patience: Duration) -> Result<Turn, Error> {
+    Turn::take_within(Path::new(LOCK), patience).map_err(Error::Turn)
 }

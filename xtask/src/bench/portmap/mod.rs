@@ -128,16 +128,24 @@ fn table(candidates: &[Candidate], figures: &[Vec<Figures>]) -> String {
     table.trim_fmt()
 }
 
-/// How much dearer the largest size is than the smallest.
+/// How much dearer the largest size may be for a cost to be called flat.
+const FLAT: f64 = 1.2;
+
+/// How much dearer the largest size is than the smallest, and whether that is flat.
 fn growth(candidate: &Candidate, figures: &[Figures]) -> String {
     let (Some(small), Some(large)) = (figures.first(), figures.last()) else { return String::new() };
     let median = |values: &[f64]| quantile(values, 0.5);
     let connect = median(&small.last) / median(&large.last);
     let add = median(&large.add) / median(&small.add);
-    let add = if add.is_nan() { "-".to_owned() } else { format!("{add:.2}x") };
+    let word = |growth: f64| {
+        let verdict = if growth <= FLAT { "flat" } else { "not flat" };
+        if growth.is_nan() { "-".to_owned() } else { format!("{growth:.2}x ({verdict})") }
+    };
     let [small, large] = [SIZES[0], SIZES[SIZES.len() - 1]];
     format!(
-        "{}: from {small} to {large} mapped ports a connection to the last costs {connect:.2}x, an ADD {add}",
-        candidate.name
+        "{}: from {small} to {large} mapped ports a connection to the last costs {}, an ADD {}; flat is up to {FLAT}x",
+        candidate.name,
+        word(connect),
+        word(add)
     )
 }

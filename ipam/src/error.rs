@@ -152,6 +152,15 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// There is no space for what a full file system would need to end leases, so none begin.
+    #[error("cannot keep a megabyte in {} for releases, and leases nothing without", .path.display())]
+    Ballast {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// A damaged database could not be put aside.
     #[error("the damaged ledger {} cannot be put aside", .path.display())]
     Quarantine {
@@ -287,6 +296,7 @@ impl Error {
             | Self::LockFile { .. }
             | Self::Folder { .. }
             | Self::Copy { .. }
+            | Self::Ballast { .. }
             | Self::Reservations { .. }
             | Self::Answer
             | Self::SocketPath { .. }
@@ -325,6 +335,7 @@ impl Error {
             Self::Store { source: StoreError::Newer { .. }, .. } => {
                 Some("a newer podwire wrote the ledger: install that version again, or drain the node and reboot it")
             }
+            Self::Ballast { .. } => Some("make space on that file system, or move ipam.dataDir"),
             Self::Reservations { .. } => Some("keep what can be read of it with: ipam repair"),
             Self::Reserved { .. } => Some("end the reservation with: ipam unreserve"),
             Self::SubnetFile { source, .. } if may_come(source) => {

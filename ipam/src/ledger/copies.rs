@@ -18,7 +18,7 @@
 //! says: a lease whose ADD was never answered is forgotten, one whose DEL was never answered stands until that DEL
 //! is repeated, or GC comes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -28,6 +28,7 @@ use std::path::{Path, PathBuf};
 use cni_spec::Attachment;
 use data_encoding::HEXLOWER;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::session::{Failure, make_folder};
@@ -35,6 +36,23 @@ use crate::Error;
 use crate::event::{Cause, Event, EventKind};
 use crate::record::{Origin, Record};
 use crate::store::{Change, Store};
+
+/// What is said of a change before it is made: what the history is to tell, if whoever makes it is killed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Noted {
+    pub at: Timestamp,
+    /// Of the leases that end.
+    pub why: EventKind,
+    pub by: Cause,
+}
+
+impl Noted {
+    /// The line about it was cut off.
+    fn unknown() -> Self {
+        let by = Cause { purpose: "unknown".to_owned(), pid: 0, uid: 0, reason: None };
+        Self { at: Timestamp::now(), why: EventKind::Released, by }
+    }
+}
 
 /// The copies of a ledger.
 #[derive(Debug)]
@@ -54,7 +72,7 @@ impl Copies {
     }
 
     /// Notes whose copies will have to be settled after a change.
-    pub fn note(&self, change: &Change) -> Result<(), Error> {
+    pub fn note(&self, change: &Change, noted: &Noted) -> Result<(), Error> {
         let ended = change.ended.iter().map(|ended| &ended.record.attachment);
         let begun = change.begun.iter().map(|record| &record.attachment);
         // A line that was cut off must not swallow the next.
@@ -62,6 +80,7 @@ impl Copies {
         if lines.is_empty() {
             return Ok(());
         }
+        let lines = format!("\n{}\n{lines}", serde_json::json!(noted));
         let written = OpenOptions::new().append(true).create(true).mode(0o600).open(&self.note);
         written.and_then(|mut file| file.write_all(lines.as_bytes())).map_err(failed(&self.note))
     }
@@ -73,7 +92,7 @@ impl Copies {
         }
         let Some(noted) = self.noted()? else { return Ok(()) };
         let mut standing = Vec::new();
-        for attachment in &noted {
+        for attachment in noted.keys() {
             let path = copy_in(&self.folder, attachment);
             match store.lease(attachment)?.filter(needs_copy) {
                 Some(record) => standing.push((path, record)),
@@ -91,17 +110,18 @@ impl Copies {
 
     /// What happened to the leases that are noted, as far as database and copies tell: the history of whoever was
     /// killed before it was written.
-    pub fn unsettled(&self, store: &Store, at: Timestamp, by: &Cause) -> Result<Vec<Event>, Failure> {
+    pub fn unsettled(&self, store: &Store) -> Result<Vec<Event>, Failure> {
         let Ok(Some(noted)) = self.noted() else { return Ok(Vec::new()) };
         let mut events = Vec::new();
-        for attachment in &noted {
-            let copied = fs::read(copy_in(&self.folder, attachment)).ok();
+        for (attachment, noted) in noted {
+            let copied = fs::read(copy_in(&self.folder, &attachment)).ok();
             let before = copied.and_then(|text| serde_json::from_slice::<Record>(&text).ok());
-            let now = store.lease(attachment)?;
+            let now = store.lease(&attachment)?;
             if before.as_ref().map(|record| &record.lease_id) == now.as_ref().map(|record| &record.lease_id) {
                 continue;
             }
-            let ended = before.map(|lease| (EventKind::Released, lease));
+            let Noted { at, why, by } = noted.unwrap_or_else(Noted::unknown);
+            let ended = before.map(|lease| (why, lease));
             let begun = now.map(|lease| (EventKind::of_begun(&lease), lease));
             let all = ended.into_iter().chain(begun);
             events.extend(all.map(|(event, lease)| Event { at, event, lease, by: by.clone() }));
@@ -109,15 +129,22 @@ impl Copies {
         Ok(events)
     }
 
-    fn noted(&self) -> Result<Option<BTreeSet<Attachment>>, Error> {
-        match fs::read(&self.note) {
-            Ok(noted) => {
-                let noted = String::from_utf8_lossy(&noted);
-                Ok(Some(noted.lines().filter_map(|line| line.parse().ok()).collect()))
+    /// Whose copies are to be settled, and what was said of each.
+    fn noted(&self) -> Result<Option<BTreeMap<Attachment, Option<Noted>>>, Error> {
+        let text = match fs::read(&self.note) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(&self.note)(error)),
+        };
+        let (mut all, mut said) = (BTreeMap::new(), None);
+        for line in String::from_utf8_lossy(&text).lines() {
+            if let Ok(attachment) = line.parse() {
+                all.insert(attachment, said.clone());
+            } else if let Ok(noted) = serde_json::from_str::<Noted>(line) {
+                said = Some(noted);
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(failed(&self.note)(error)),
         }
+        Ok(Some(all))
     }
 
     /// How many changes a database has at least that these are the copies of. Where that cannot be read, there is no
@@ -126,8 +153,9 @@ impl Copies {
         fs::read_to_string(&self.generation).ok().and_then(|text| text.trim_end().parse().ok()).unwrap_or(0)
     }
 
-    /// The leases of this boot, as the copies tell. What cannot be understood is removed, as it would be no better
-    /// the next time; where something cannot be read, nobody knows which addresses are in use.
+    /// The leases of this boot, as the copies tell. What another boot left is removed. What cannot be understood is put
+    /// aside for people to look at: it may be the lease of a living pod, written by a newer version, or torn. Where
+    /// something cannot be read, nobody knows which addresses are in use.
     pub fn read(&self, boot_id: &str) -> Result<Vec<Record>, Error> {
         let entries = match fs::read_dir(&self.folder) {
             Ok(entries) => entries,
@@ -141,9 +169,10 @@ impl Copies {
                 continue;
             }
             let text = fs::read(&path).map_err(failed(&path))?;
-            match serde_json::from_slice::<Record>(&text).ok().filter(|record| self.is_sound(&path, record, boot_id)) {
-                Some(record) => found.push((path, record)),
-                None => remove(&path).map_err(failed(&path))?,
+            match serde_json::from_slice::<Record>(&text) {
+                Ok(record) if record.boot_id != boot_id => remove(&path).map_err(failed(&path))?,
+                Ok(record) if path == copy_in(&self.folder, &record.attachment) => found.push((path, record)),
+                Ok(_) | Err(_) => put_aside(&path).map_err(failed(&path))?,
             }
         }
         // No two copies share an address, but if they did, the later lease was given when the earlier had ended.
@@ -173,10 +202,6 @@ impl Copies {
         file?.write_all(format!("{generation:020}\n").as_bytes())
     }
 
-    fn is_sound(&self, path: &Path, record: &Record, boot_id: &str) -> bool {
-        record.boot_id == boot_id && *path == copy_in(&self.folder, &record.attachment)
-    }
-
     fn copy_all(&self, store: &Store) -> Result<(), Failure> {
         match fs::remove_dir_all(&self.building) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(&self.building)(error).into()),
@@ -201,6 +226,11 @@ fn needs_copy(record: &Record) -> bool {
 /// One name for each attachment, of a length that fits.
 fn copy_in(folder: &Path, attachment: &Attachment) -> PathBuf {
     folder.join(format!("{}.json", HEXLOWER.encode(&Sha256::digest(attachment.to_string())[..16])))
+}
+
+/// Under a name that nobody reads, in the same folder, until the boot ends.
+fn put_aside(path: &Path) -> io::Result<()> {
+    fs::rename(path, path.with_extension("unreadable"))
 }
 
 /// Whole or not at all, as far as the death of this process goes; a loss of power ends the boot.

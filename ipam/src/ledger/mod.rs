@@ -7,6 +7,7 @@
 //!   ledger/                   the database
 //!   ledger.new/               a database being made
 //!   leases/                   a plain copy of every lease; see `copies`
+//!   ballast                   space for releases on a full file system
 //!   generation                how many changes the database has at least
 //!   leases.new/               copies being made
 //!   unsettled                 whose copies may not be like the database
@@ -14,6 +15,7 @@
 //!   pending-del/              releases that could not be carried out
 //! ```
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -27,6 +29,7 @@ use crate::record::Record;
 use crate::wire::Reply;
 use crate::{Error, LeaseId, Released};
 
+mod ballast;
 mod client;
 mod copies;
 mod holder;
@@ -152,7 +155,7 @@ impl Ledger {
         let manner = request.operation.manner();
         if manner == Manner::Serve {
             make_folder(&self.dir).map_err(|source| Error::Folder { path: self.dir.clone(), source })?;
-        } else if !self.dir.is_dir() {
+        } else if !self.is_there()? {
             return Ok(Answer::NoLedger);
         }
         let deadline = Instant::now() + self.lock_timeout;
@@ -177,6 +180,15 @@ impl Ledger {
         match manner {
             Manner::Look => self.look(&request),
             Manner::Serve | Manner::Tend | Manner::Amend => self.visit(&mut Slot::Once, &request),
+        }
+    }
+
+    /// Whether there is a folder for a ledger. One that cannot be looked at may have one.
+    fn is_there(&self) -> Result<bool, Error> {
+        match std::fs::metadata(&self.dir) {
+            Ok(found) => Ok(found.is_dir()),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
+            Err(source) => Err(Error::Folder { path: self.dir.clone(), source }),
         }
     }
 
@@ -275,7 +287,11 @@ impl Ledger {
         instead: Error,
     ) -> Result<Released, Error> {
         let pending = spool::Pending::new(attachment, lease_id, asked, &clock::boot_id()?);
-        match pending.write(&self.dir) {
+        let written = match pending.write(&self.dir) {
+            Err(error) if ballast::is_about_space(&error) && ballast::give_up(&self.dir) => pending.write(&self.dir),
+            result => result,
+        };
+        match written {
             Ok(()) => Ok(Released::Spooled),
             Err(source) => Err(Error::Spool { path: pending.path(&self.dir), source, instead: Box::new(instead) }),
         }

@@ -7,13 +7,14 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-use super::copies::Copies;
-use super::{Ledger, quarantine, rebuild, spool};
+use super::copies::{Copies, Noted};
+use super::{Ledger, ballast, quarantine, rebuild, spool};
 use crate::clock::{self, Moment};
 use crate::event::{Cause, Event, EventKind};
 use crate::operation::{Answer, Operation, Request};
+use crate::record::Record;
 use crate::sticky::{self, Sticky};
-use crate::store::{Change, Damage, Store, StoreError, sheltered};
+use crate::store::{Change, Damage, Ended, Store, StoreError, sheltered};
 use crate::{Error, history, service};
 
 /// The open database, and the moment.
@@ -32,11 +33,11 @@ pub(crate) struct Session<'a> {
 impl Session<'_> {
     /// Carries a change out, after noting which leases it is about. `why` is said of those that end.
     pub fn commit(&self, change: &Change, why: EventKind) -> Result<(), Failure> {
-        self.copies.note(change)?;
+        self.copies.note(change, &Noted { at: self.now.wall, why, by: self.by.clone() })?;
         self.store.commit(change)?;
         let ended = change.ended.iter().map(|ended| (why, &ended.record));
         let begun = change.begun.iter().map(|record| (EventKind::of_begun(record), record));
-        let event = |(event, lease): (EventKind, &crate::Record)| Event {
+        let event = |(event, lease): (EventKind, &Record)| Event {
             at: self.now.wall,
             event,
             lease: lease.clone(),
@@ -102,6 +103,11 @@ impl Operation {
         }
     }
 
+    /// Whether it ends leases, and no leases begin with it.
+    fn makes_space(&self) -> bool {
+        matches!(self, Self::Release(_) | Self::End { .. } | Self::Gc { .. })
+    }
+
     fn care(&self) -> Care {
         match self {
             Self::Lease(_) | Self::Check { .. } | Self::Replace { .. } => Care::Copies,
@@ -150,6 +156,17 @@ impl Ledger {
         if request.operation.manner() == Manner::Look {
             return self.look_into(slot, request);
         }
+        let mut result = self.try_to_visit(slot, request);
+        if result.as_ref().is_err_and(ballast::would_help)
+            && request.operation.makes_space()
+            && ballast::give_up(&self.dir)
+        {
+            result = self.try_to_visit(slot, request);
+        }
+        result
+    }
+
+    fn try_to_visit(&self, slot: &mut Slot, request: &Request) -> Result<Answer, Error> {
         let boot_id = clock::boot_id()?;
         let mut attempt = || {
             sheltered(|| {
@@ -254,12 +271,8 @@ impl Ledger {
         let mut recovered = copies.read(boot_id)?;
         let now = Moment::now()?;
         let in_kernel = rebuild::leases_in_kernel(&recovered, now, boot_id)?;
-        let event = |lease: &crate::Record| Event {
-            at: now.wall,
-            event: EventKind::Recovered,
-            lease: lease.clone(),
-            by: by.clone(),
-        };
+        let event =
+            |lease: &Record| Event { at: now.wall, event: EventKind::Recovered, lease: lease.clone(), by: by.clone() };
         let events: Vec<Event> = in_kernel.iter().map(event).collect();
         recovered.extend(in_kernel);
         let store = Store::create(&building, boot_id, copies.generation())?;
@@ -301,19 +314,42 @@ impl Opened {
     fn carry_out(&self, ledger: &Ledger, request: &Request) -> Result<Answer, Failure> {
         let care = request.operation.care();
         let session = self.session(ledger, &request.by)?;
-        ledger.tell(&self.copies.unsettled(&self.store, session.now.wall, &request.by)?);
+        ledger.tell(&self.copies.unsettled(&self.store)?);
         settle(&self.copies, &self.store, care)?;
+        if matches!(request.operation, Operation::Lease(_) | Operation::Status(_)) {
+            ballast::lay(&ledger.dir)?;
+        }
         let pending = spool::carry_out(&ledger.dir, &session)?;
         if matches!(request.operation.manner(), Manner::Serve | Manner::Tend) {
             rebuild::end_what_is_gone(&session)?;
         }
-        let answer = service::carry_out(&session, request)?;
+        let answer = service::carry_out(&session, request);
+        if matches!(answer, Err(Failure::Store(_))) || (answer.is_err() && session.events.borrow().is_empty()) {
+            return answer;
+        }
+        // Also of a request that was refused: what it ended before that has ended.
         self.store.flush()?;
-        ledger.tell(&session.events.borrow());
+        ledger.tell(&session.events.take());
         let _ = sticky::record(&ledger.state_dir, &session.sticky.borrow());
-        settle(&self.copies, &self.store, care)?;
+        let settled = settle(&self.copies, &self.store, care);
         spool::remove(pending);
-        Ok(answer)
+        if let (Err(_), Ok(Answer::Leased(record)), Operation::Lease(wish)) = (&settled, &answer, &request.operation)
+            && record.lease_id == wish.lease_id
+        {
+            self.take_back(&session, record);
+            ledger.tell(&session.events.take());
+            return settled.map(|()| Answer::Done);
+        }
+        let answer = answer?;
+        settled.map(|()| answer)
+    }
+
+    /// Ends a lease that will not be answered. If not even that is possible, the DEL does it that follows a failed ADD.
+    fn take_back(&self, session: &Session<'_>, record: &Record) {
+        let ended = vec![Ended { record: record.clone(), released_at: 0 }];
+        let change = Change { ended, ..Change::default() };
+        let _ = session.commit(&change, EventKind::Undone).and_then(|()| Ok(self.store.flush()?));
+        let _ = settle(&self.copies, &self.store, Care::Later);
     }
 
     /// The contents as the next visit will find them: leases whose release is written down but not carried out are

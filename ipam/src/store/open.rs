@@ -8,6 +8,8 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::libc;
+
 use super::error::{Damage, StoreError};
 use super::hurry::hurried;
 
@@ -36,7 +38,19 @@ pub(crate) fn sheltered<T, E: From<StoreError>>(work: impl FnOnce() -> Result<T,
     // A panic leaves the database as a killed process would, and the value that calls it is not used again.
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(result) => result,
-        Err(panic) => Err(StoreError::Damaged(Damage::Panic(said(panic.as_ref()))).into()),
+        Err(panic) => Err(of_panic(said(panic.as_ref())).into()),
+    }
+}
+
+/// The engine panics for want of threads, memory, descriptors or space, too, and what it has stored is sound then. The
+/// text has the error's number, as [`io::Error`] prints it.
+fn of_panic(text: String) -> StoreError {
+    const WANT: [i32; 6] = [libc::EAGAIN, libc::ENOMEM, libc::ENFILE, libc::EMFILE, libc::ENOSPC, libc::EDQUOT];
+    let number = |rest: &str| rest.split(|letter: char| !letter.is_ascii_digit()).next()?.parse::<i32>().ok();
+    let named = ["code: ", "os error "].iter().find_map(|before| number(text.split_once(before)?.1));
+    match named.filter(|number| WANT.contains(number)) {
+        Some(number) => StoreError::Io(io::Error::from_raw_os_error(number)),
+        None => StoreError::Damaged(Damage::Panic(text)),
     }
 }
 
@@ -87,6 +101,18 @@ mod tests {
     fn a_panic_becomes_an_error() {
         let result: Result<(), StoreError> = sheltered(|| panic!("at {}", 7));
         assert!(matches!(result, Err(StoreError::Damaged(Damage::Panic(text))) if text == "at 7"));
+    }
+
+    #[test]
+    fn a_panic_for_want_of_something_is_no_damage() {
+        for (number, is_want) in [(libc::EAGAIN, true), (libc::ENOSPC, true), (libc::EIO, false), (libc::EINVAL, false)]
+        {
+            let error = io::Error::from_raw_os_error(number);
+            let shown = sheltered::<(), StoreError>(|| panic!("spawning failed: {error:?}")).unwrap_err();
+            assert_eq!(matches!(shown, StoreError::Io(_)), is_want, "{shown:?}");
+            let printed = sheltered::<(), StoreError>(|| panic!("writing failed: {error}")).unwrap_err();
+            assert_eq!(matches!(printed, StoreError::Io(_)), is_want, "{printed:?}");
+        }
     }
 
     #[test]

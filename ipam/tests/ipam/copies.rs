@@ -187,11 +187,17 @@ fn copies_that_mean_nothing_block_nothing() {
     let (path, _) = copy(&place, "renamed");
     fs::rename(&path, path.with_file_name("0123.json")).unwrap();
     let (torn, _) = copy(&place, "torn");
+    let (newer, mut foreign) = (torn.with_file_name("4567.json"), json!(copy(&place, "stays").1));
     fs::write(&torn, &fs::read(&torn).unwrap()[..40]).unwrap();
+    foreign["addresses"] = json!({ "a newer version": "says it otherwise" });
+    fs::write(&newer, foreign.to_string()).unwrap();
     damage(&place.data_dir());
     leased(&place, &ipam, "new");
     assert_eq!(containers(&place), ["new", "stays"]);
     place.assert_copied("the rebuilt ledger");
+    let aside = torn.with_extension("unreadable");
+    assert_eq!(fs::read(aside).unwrap().len(), 40, "people can look at what nobody could understand");
+    assert_eq!(fs::read_to_string(newer.with_extension("unreadable")).unwrap(), foreign.to_string());
 }
 
 #[test]

@@ -54,6 +54,7 @@ fn survive(call: &str) {
             nth += 1;
         }
         kills += nth - 1;
+        tells_its_own_story(&place);
         let expected = if command == "ADD" { vec!["c", "stays"] } else { vec!["stays"] };
         let mut left: Vec<String> = holders(&place.leases()).into_values().collect();
         left.sort();
@@ -61,6 +62,17 @@ fn survive(call: &str) {
     }
     assert!(kills > 0, "{call}: nobody was killed");
     assert_eq!(place.ledger().quarantined().unwrap(), Vec::<std::path::PathBuf>::new(), "the ledger was damaged");
+}
+
+/// Whoever is killed is the one that the history names, and not who came next.
+fn tells_its_own_story(place: &Place) {
+    for line in std::fs::read_to_string(place.data_dir().join("history.jsonl")).unwrap().lines() {
+        // A line may be cut off by the kill.
+        let Ok(event) = serde_json::from_str::<Value>(line) else { continue };
+        let container = event["lease"]["attachment"]["containerId"].as_str().unwrap();
+        let purpose = event["by"]["purpose"].as_str().unwrap();
+        assert!(purpose.ends_with(&format!(" n {container} eth0")), "{line}");
+    }
 }
 
 /// The same, and each time the database is lost before anybody could look at it.

@@ -72,11 +72,34 @@ fn what_a_killed_process_did_is_in_the_history_too() {
     fs::write(&copy.0, json!(copy.1).to_string()).unwrap();
     let (kept_copy, _) = place.copies().into_iter().find(|(_, record)| record.lease_id == kept.lease_id).unwrap();
     fs::remove_file(kept_copy).unwrap();
-    fs::write(place.data_dir().join("unsettled"), "\nn kept eth0\n\nn ended eth0\n").unwrap();
+    let said = |why: &str, purpose: &str| {
+        let by = json!({ "purpose": purpose, "pid": std::process::id(), "uid": 0 });
+        json!({ "at": "2026-01-01T00:00:00Z", "why": why, "by": by })
+    };
+    let (add, gc) = (said("replaced", "ADD n kept eth0"), said("collected", "GC n"));
+    fs::write(place.data_dir().join("unsettled"), format!("\n{add}\n\nn kept eth0\n\n{gc}\n\nn ended eth0\n")).unwrap();
     fs::remove_file(place.data_dir().join("history.jsonl")).unwrap();
     ipam.release(&attachment("n", "unknown")).unwrap();
-    assert_eq!(history(&place), ["released ended (DEL n unknown eth0)", "leased kept (DEL n unknown eth0)"]);
+    assert_eq!(history(&place), ["collected ended (GC n)", "leased kept (ADD n kept eth0)"]);
     place.assert_copied("settled");
+}
+
+/// What a request did before it was refused is told, and told as its own.
+#[test]
+fn what_a_refused_request_ended_is_in_the_history() {
+    let place = Place::new();
+    let ipam = place.ipam("n", &json!({ "podCIDR": ["10.1.2.0/29", "fd00::2/128"], "cooldownSeconds": 0 }));
+    leased(&place, &ipam, "c1");
+    let narrow = place.ipam("n", &json!({ "podCIDR": ["10.1.2.0/29", "fd00::4/128"], "cooldownSeconds": 0 }));
+    leased(&place, &narrow, "c2");
+    let mut request = place.request("n", "c1");
+    request.netns = ipam::Netns::at(&place.netns("c1-restarted"));
+    assert_eq!(narrow.lease(&request).unwrap_err().code(), code::EXHAUSTED);
+    let expected = ["leased c1 (ADD n c1 eth0)", "leased c2 (ADD n c2 eth0)", "replaced c1 (ADD n c1 eth0)"];
+    assert_eq!(history(&place), expected);
+    place.assert_copied("the refusal");
+    leased(&place, &ipam, "c3");
+    assert_eq!(history(&place)[3..], ["leased c3 (ADD n c3 eth0)"]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A lost ledger, on a host with live pods.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -171,44 +172,88 @@ fn release_respects_the_living() {
     });
 }
 
+/// Fills a file system up.
+fn fill(hog: &Path) {
+    let filled = std::fs::write(hog, vec![0; 16 << 20]);
+    assert_eq!(filled.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+}
+
+/// Pods that go are what makes space: DEL and GC succeed where ADD does not, without anybody's help.
 #[test]
-fn a_full_file_system_gives_errors_and_no_addresses() {
+fn on_a_full_file_system_leases_end_and_none_begin() {
     sandbox::private_host(|| {
         let place = Place::new();
         let dir = Path::new("/run/small");
         std::fs::create_dir(dir).unwrap();
-        let size = Some("size=2m");
+        let size = Some("size=4m");
         nix::mount::mount(Some("tmpfs"), dir, Some("tmpfs"), nix::mount::MsFlags::empty(), size).unwrap();
         let mut conf = conf();
         conf["ipam"]["dataDir"] = json!(dir.join("ipam"));
         let ledger = Ledger::at(dir.join("ipam"));
-        let mut given = place.run("ADD", "c0", &conf).addresses();
-        // All that is left.
-        let ballast = dir.join("ballast");
-        let filled = std::fs::write(&ballast, vec![0; 4 << 20]);
-        assert_eq!(filled.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
-        let mut failures = 0;
-        for number in 1..40 {
-            let answer = place.run("ADD", &format!("c{number}"), &conf);
+        let mut living: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
+        for number in 0..60 {
+            let container = format!("c{number}");
+            living.insert(container.clone(), place.run("ADD", &container, &conf).addresses());
+        }
+        let (hog, ballast) = (dir.join("hog"), dir.join("ipam/ballast"));
+        assert_eq!(std::fs::metadata(&ballast).unwrap().len(), 1 << 20);
+        fill(&hog);
+        let mut refused = 0;
+        for number in 60..90 {
+            let container = format!("c{number}");
+            let answer = place.run("ADD", &container, &conf);
             if answer.success {
-                given.extend(answer.addresses());
+                living.insert(container, answer.addresses());
             } else {
                 let (code, message) = answer.error();
-                assert!([5, 11].contains(&code), "{code} {message}");
-                failures += 1;
+                assert_eq!(code, 5, "{message}");
+                refused += 1;
             }
         }
-        assert!(failures > 0, "there was space after all");
-        let deleted = place.run("DEL", "c0", &conf);
-        assert!(deleted.success || deleted.error().0 == 11, "{deleted:?}");
-        std::fs::remove_file(&ballast).unwrap();
-        given.extend(place.run("ADD", "last", &conf).addresses());
-        assert!(place.run("DEL", "c0", &conf).success);
-        let c0: Vec<IpAddr> = given.drain(..2).collect();
+        assert!(refused > 0, "there was space after all");
+        assert!(ballast.exists(), "it is not for those who want more");
+        let status = place.run("STATUS", "", &conf);
+        for container in living.keys().skip(10) {
+            let deleted = place.run("DEL", container, &conf);
+            assert!(deleted.success, "{container}: {deleted:?}");
+        }
+        assert!(!ballast.exists(), "it was full when the first one went");
+        assert!(status.success || status.error().0 == 50, "{status:?}");
+        let mut collecting = conf.clone();
+        collecting["cni.dev/valid-attachments"] = json!([{ "containerID": "c0", "ifname": "eth0" }]);
+        let collected = place.run("GC", "", &collecting);
+        assert!(collected.success, "{collected:?}");
+        std::fs::remove_file(&hog).unwrap();
         let held = holders(&ledger.leases("test").unwrap().unwrap());
-        let lost: Vec<_> = given.iter().filter(|address| !held.contains_key(*address)).collect();
-        assert!(lost.is_empty(), "{lost:?} were given and are not held");
-        assert!(c0.iter().all(|address| !given.contains(address) && !held.contains_key(address)), "{c0:?}");
+        let expected: Vec<IpAddr> = living["c0"].clone();
+        assert_eq!(held.keys().copied().collect::<Vec<_>>(), expected, "no more, no less");
+        place.run("ADD", "last", &conf).addresses();
+        assert_eq!(std::fs::metadata(&ballast).unwrap().len(), 1 << 20);
+        assert_eq!(ledger.quarantined().unwrap(), Vec::<std::path::PathBuf>::new());
+        nix::mount::umount2(dir, nix::mount::MntFlags::MNT_DETACH).unwrap();
+    });
+}
+
+/// Nothing is made where there is no space for what would end it.
+#[test]
+fn a_file_system_without_space_for_releases_leases_nothing() {
+    sandbox::private_host(|| {
+        let place = Place::new();
+        let dir = Path::new("/run/small");
+        std::fs::create_dir(dir).unwrap();
+        let size = Some("size=1m");
+        nix::mount::mount(Some("tmpfs"), dir, Some("tmpfs"), nix::mount::MsFlags::empty(), size).unwrap();
+        let mut conf = conf();
+        conf["ipam"]["dataDir"] = json!(dir.join("ipam"));
+        let refused = place.run("ADD", "c", &conf);
+        let text = "cannot keep a megabyte in /run/small/ipam/ballast for releases, and leases nothing without";
+        assert_eq!(refused.error(), (5, text));
+        let details = refused.json["details"].as_str().unwrap();
+        assert!(details.contains("No space left") && details.contains("make space on that file system"), "{details}");
+        let status = place.run("STATUS", "", &conf);
+        assert_eq!(status.error().0, 50);
+        assert!(place.run("DEL", "c", &conf).success);
+        assert_eq!(Ledger::at(dir.join("ipam")).leases("test").unwrap().unwrap(), []);
         nix::mount::umount2(dir, nix::mount::MntFlags::MNT_DETACH).unwrap();
     });
 }

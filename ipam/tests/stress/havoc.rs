@@ -1,9 +1,7 @@
 //! What befalls the ledger besides the kills.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -12,13 +10,14 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::Dice;
-use crate::worker::Scene;
+use crate::owner::Owner;
+use crate::worker::{Scene, Trouble};
 
 pub trait Havoc {
     fn prepare(&mut self, _scene: &mut Scene) {}
 
     /// Called every now and then; true if everybody is to be ended and started anew.
-    fn strike(&mut self, scene: &Scene, dice: &mut Dice, halfway: bool) -> bool;
+    fn strike(&mut self, scene: &Scene, owner: &mut Owner, dice: &mut Dice, halfway: bool) -> bool;
 
     /// Between everybody's end and the new start.
     fn restart(&mut self, _scene: &Scene) {}
@@ -29,61 +28,8 @@ pub trait Havoc {
 pub struct None;
 
 impl Havoc for None {
-    fn strike(&mut self, _: &Scene, _: &mut Dice, _: bool) -> bool {
+    fn strike(&mut self, _: &Scene, _: &mut Owner, _: &mut Dice, _: bool) -> bool {
         false
-    }
-}
-
-/// A resident owner that is killed, stays away for a while, and comes again.
-#[derive(Default)]
-pub struct DyingOwner {
-    owner: Option<Child>,
-}
-
-impl DyingOwner {
-    fn start(scene: &Scene) -> Child {
-        let mut process = sandbox::command(env!("CARGO_BIN_EXE_ipam"));
-        process.args(["serve", "--timeout", "300", "--dir"]).arg(&scene.data_dir);
-        let mut child = process.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
-        assert!(line.starts_with("serving the ledger in "), "{line}");
-        child
-    }
-
-    fn kill(&mut self) {
-        if let Some(mut owner) = self.owner.take() {
-            owner.kill().unwrap();
-            owner.wait().unwrap();
-        }
-    }
-}
-
-impl Havoc for DyingOwner {
-    fn prepare(&mut self, scene: &mut Scene) {
-        self.owner = Some(Self::start(scene));
-    }
-
-    fn strike(&mut self, scene: &Scene, dice: &mut Dice, _: bool) -> bool {
-        match dice.below(12) {
-            0 => self.kill(),
-            1..4 if self.owner.is_none() => self.owner = Some(Self::start(scene)),
-            _ => {}
-        }
-        false
-    }
-
-    fn end(&mut self, _: &Scene) {
-        self.kill();
-    }
-}
-
-impl Drop for DyingOwner {
-    fn drop(&mut self) {
-        if let Some(owner) = &mut self.owner {
-            let _ = owner.kill();
-            let _ = owner.wait();
-        }
     }
 }
 
@@ -93,30 +39,45 @@ pub struct FullDisk {
     times: usize,
 }
 
+const HOG: &str = "/run/small/hog";
+
 impl Havoc for FullDisk {
     fn prepare(&mut self, scene: &mut Scene) {
         let disk = Path::new("/run/small");
         fs::create_dir(disk).unwrap();
-        mount(Some("tmpfs"), disk, Some("tmpfs"), MsFlags::empty(), Some("size=4m")).unwrap();
+        mount(Some("tmpfs"), disk, Some("tmpfs"), MsFlags::empty(), Some("size=8m")).unwrap();
         scene.data_dir = disk.join("ledger-dir");
-        scene.trouble = true;
+        scene.trouble = Trouble::Full;
     }
 
-    fn strike(&mut self, _: &Scene, dice: &mut Dice, _: bool) -> bool {
-        let ballast = Path::new("/run/small/ballast");
-        if ballast.exists() {
+    fn strike(&mut self, scene: &Scene, owner: &mut Owner, dice: &mut Dice, _: bool) -> bool {
+        if Path::new(HOG).exists() {
             if dice.below(3) == 0 {
-                fs::remove_file(ballast).unwrap();
+                fs::remove_file(HOG).unwrap();
             }
         } else if dice.below(4) == 0 {
-            self.times += usize::from(fs::write(ballast, vec![0; 8 << 20]).is_err());
+            owner.stopped(|| self.fill(scene, owner.is_there()));
         }
         false
     }
 
     fn end(&mut self, _: &Scene) {
-        let _ = fs::remove_file("/run/small/ballast");
-        assert!(self.times > 3, "it was full {} times", self.times);
+        let _ = fs::remove_file(HOG);
+        assert!(self.times > 20, "it was full {} times", self.times);
+    }
+}
+
+impl FullDisk {
+    /// Takes all the space but what the ledger keeps: nothing helps whoever has nothing to give up. Nobody is in the
+    /// middle of giving it up meanwhile.
+    fn fill(&mut self, scene: &Scene, has_owner: bool) {
+        let Ok(lock) = fs::File::open(scene.data_dir.join("lock")) else { return };
+        if !has_owner {
+            lock.lock().unwrap();
+        }
+        if scene.data_dir.join("ballast").exists() {
+            self.times += usize::from(fs::write(HOG, vec![0; 16 << 20]).is_err());
+        }
     }
 }
 
@@ -129,11 +90,11 @@ pub struct StoppedHolder {
 impl Havoc for StoppedHolder {
     fn prepare(&mut self, scene: &mut Scene) {
         scene.lock_timeout = 1;
-        scene.trouble = true;
+        scene.trouble = Trouble::Busy;
     }
 
-    fn strike(&mut self, scene: &Scene, dice: &mut Dice, _: bool) -> bool {
-        if dice.below(12) != 0 {
+    fn strike(&mut self, scene: &Scene, _: &mut Owner, dice: &mut Dice, _: bool) -> bool {
+        if dice.below(40) != 0 {
             return false;
         }
         // The file names its holder while there is one: somebody will be there soon.
@@ -154,7 +115,7 @@ impl Havoc for StoppedHolder {
     }
 
     fn end(&mut self, _: &Scene) {
-        assert!(self.times > 0, "no holder was stopped");
+        assert!(self.times > 3, "a holder was stopped {} times", self.times);
     }
 }
 
@@ -165,9 +126,11 @@ pub struct Snapshots {
 }
 
 impl Havoc for Snapshots {
-    fn strike(&mut self, scene: &Scene, dice: &mut Dice, _: bool) -> bool {
+    fn strike(&mut self, scene: &Scene, owner: &mut Owner, dice: &mut Dice, _: bool) -> bool {
         let Ok(lock) = fs::File::open(scene.data_dir.join("lock")) else { return false };
-        if dice.below(4) == 0 && scene.data_dir.join("ledger").is_dir() {
+        if dice.below(16) == 0 && scene.data_dir.join("ledger").is_dir() {
+            // It has the lock as long as it lives, and was the one who was writing.
+            owner.kill(scene);
             lock.lock().unwrap();
             let name = format!("snap.{:016X}.generating", u64::MAX - dice.below(100));
             fs::write(scene.data_dir.join("ledger").join(name), "half a snapshot").unwrap();
@@ -188,7 +151,7 @@ pub struct Reboot {
 }
 
 impl Havoc for Reboot {
-    fn strike(&mut self, _: &Scene, _: &mut Dice, halfway: bool) -> bool {
+    fn strike(&mut self, _: &Scene, _: &mut Owner, _: &mut Dice, halfway: bool) -> bool {
         halfway && !std::mem::replace(&mut self.done, halfway)
     }
 

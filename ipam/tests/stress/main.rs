@@ -4,6 +4,7 @@
 
 mod havoc;
 mod journal;
+mod owner;
 mod verdict;
 mod worker;
 
@@ -14,13 +15,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use havoc::Havoc;
+use owner::Owner;
 use serde_json::{Value, json};
 use worker::Scene;
 
 const PROCESSES: usize = 32;
-/// As many as the ledger is to survive; the variants of it run fewer, for the sake of time.
+/// As many as the ledger is to survive, each time.
 const OPERATIONS: u64 = 10_000;
-const FEWER: u64 = 1_500;
 
 /// Numbers that look random and are the same every time.
 struct Dice(u64);
@@ -103,17 +104,28 @@ impl Drop for Crew {
     }
 }
 
+/// Whether there is a resident owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ledger {
+    Direct,
+    Resident,
+}
+
 /// Lets the crew work until there were so many operations, then judges.
-fn stress(operations: u64, havoc: &mut dyn Havoc) {
+fn stress(ledger: Ledger, havoc: &mut dyn Havoc) {
     let place = Path::new("/run/stress");
     fs::create_dir_all(place).unwrap();
     let mut scene = Scene::new(place);
     havoc.prepare(&mut scene);
-    let mut dice = Dice::of(operations);
+    let mut dice = Dice::of(OPERATIONS);
+    let mut owner = Owner::default();
+    if ledger == Ledger::Resident {
+        owner.start(&scene);
+    }
     let mut crew = Crew::new(scene.clone());
     let mut kills = 0;
-    let deadline = Instant::now() + Duration::from_secs(900);
-    while scene.count() < operations {
+    let deadline = Instant::now() + Duration::from_secs(1800);
+    while scene.count() < OPERATIONS {
         assert!(Instant::now() < deadline, "{} operations only", scene.count());
         // As many kills to so many operations on a slow machine as on a fast one.
         let next = scene.count() + dice.below(16);
@@ -122,8 +134,12 @@ fn stress(operations: u64, havoc: &mut dyn Havoc) {
         }
         // Not to wait for something, but to strike at some moment.
         thread::sleep(Duration::from_micros(dice.below(10_000)));
-        if havoc.strike(&scene, &mut dice, scene.count() * 2 > operations) {
+        if ledger == Ledger::Resident {
+            owner.strike(&scene, &mut dice);
+        }
+        if havoc.strike(&scene, &mut owner, &mut dice, scene.count() * 2 > OPERATIONS) {
             crew.end();
+            owner.kill(&scene);
             havoc.restart(&scene);
             crew = Crew::new(scene.clone());
         }
@@ -132,36 +148,38 @@ fn stress(operations: u64, havoc: &mut dyn Havoc) {
     }
     crew.end();
     havoc.end(&scene);
+    if ledger == Ledger::Resident {
+        owner.end(&scene);
+    }
     let seen = verdict::judge(&scene);
-    println!("{} operations, {kills} kills, {seen}", scene.count());
+    println!("{} operations, {kills} kills, {} given up, {seen}", scene.count(), scene.given_up());
+    assert!(scene.given_up() > 100, "{} ADDs were given up while they waited", scene.given_up());
 }
 
-#[test]
-fn ten_thousand_operations_on_the_ledger_itself() {
-    sandbox::private_host(|| stress(OPERATIONS, &mut havoc::None));
+/// Each on a host of its own, on the ledger itself and through an owner.
+macro_rules! on_both {
+    ($($name:ident: $havoc:expr;)*) => {
+        mod direct {
+            use super::*;
+            $(#[test]
+            fn $name() {
+                sandbox::private_host(|| stress(Ledger::Direct, &mut $havoc));
+            })*
+        }
+        mod resident {
+            use super::*;
+            $(#[test]
+            fn $name() {
+                sandbox::private_host(|| stress(Ledger::Resident, &mut $havoc));
+            })*
+        }
+    };
 }
 
-#[test]
-fn ten_thousand_operations_on_the_resident_owner() {
-    sandbox::private_host(|| stress(OPERATIONS, &mut havoc::DyingOwner::default()));
-}
-
-#[test]
-fn on_a_file_system_that_is_full_now_and_then() {
-    sandbox::private_host(|| stress(FEWER, &mut havoc::FullDisk::default()));
-}
-
-#[test]
-fn with_holders_of_the_lock_that_are_stopped() {
-    sandbox::private_host(|| stress(FEWER, &mut havoc::StoppedHolder::default()));
-}
-
-#[test]
-fn with_unfinished_snapshots_left_behind() {
-    sandbox::private_host(|| stress(FEWER, &mut havoc::Snapshots::default()));
-}
-
-#[test]
-fn with_a_reboot_in_the_middle() {
-    sandbox::private_host(|| stress(FEWER, &mut havoc::Reboot::default()));
+on_both! {
+    ten_thousand_operations: havoc::None;
+    on_a_file_system_that_is_full_now_and_then: havoc::FullDisk::default();
+    with_holders_of_the_lock_that_are_stopped: havoc::StoppedHolder::default();
+    with_unfinished_snapshots_left_behind: havoc::Snapshots::default();
+    with_a_reboot_in_the_middle: havoc::Reboot::default();
 }

@@ -4,6 +4,8 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use cni_spec::{Attachment, CniArgs, CniResult, NetConf, ValidAttachment, ValidAttachments};
 use ipam::{Ipam, Lease, LeaseRequest, Netns};
@@ -13,6 +15,16 @@ use crate::journal::{Claims, Journal, Known};
 
 const CONTAINERS: u64 = 6;
 
+/// What may keep requests from being served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    None,
+    /// The ledger is held for longer than anybody waits.
+    Busy,
+    /// There is no space.
+    Full,
+}
+
 /// Where it happens, and who this process is.
 #[derive(Debug, Clone)]
 pub struct Scene {
@@ -20,8 +32,7 @@ pub struct Scene {
     pub place: PathBuf,
     pub data_dir: PathBuf,
     pub lock_timeout: u64,
-    /// Whether the ledger may be busy or full.
-    pub trouble: bool,
+    pub trouble: Trouble,
     pub index: usize,
     pub seed: u64,
 }
@@ -34,7 +45,7 @@ impl Scene {
         fs::create_dir_all(place.join("journals")).unwrap();
         fs::create_dir_all(place.join("netns")).unwrap();
         let data_dir = place.join("ledger-dir");
-        Self { place: place.to_owned(), data_dir, lock_timeout: 300, trouble: false, index: 0, seed: 0 }
+        Self { place: place.to_owned(), data_dir, lock_timeout: 300, trouble: Trouble::None, index: 0, seed: 0 }
     }
 
     #[expect(clippy::disallowed_methods, reason = "how a process knows that it is one of them")]
@@ -45,7 +56,12 @@ impl Scene {
             place: parts[0].into(),
             data_dir: parts[1].into(),
             lock_timeout: parts[2].parse().unwrap(),
-            trouble: parts[3] == "true",
+            trouble: match parts[3] {
+                "None" => Trouble::None,
+                "Busy" => Trouble::Busy,
+                "Full" => Trouble::Full,
+                other => panic!("{other}"),
+            },
             index: parts[4].parse().unwrap(),
             seed: parts[5].parse().unwrap(),
         })
@@ -54,7 +70,7 @@ impl Scene {
     pub fn to_text(&self) -> String {
         let (place, data_dir) = (self.place.display(), self.data_dir.display());
         let Self { lock_timeout, trouble, index, seed, .. } = self;
-        format!("{place}|{data_dir}|{lock_timeout}|{trouble}|{index}|{seed}")
+        format!("{place}|{data_dir}|{lock_timeout}|{trouble:?}|{index}|{seed}")
     }
 
     pub fn network(&self) -> String {
@@ -100,13 +116,29 @@ impl Scene {
         self.append("violations", &format!("{}: {what}\n", self.network()));
     }
 
-    /// An error that there may be, or one that there must not be.
+    /// An error that there may be, or one that there must not be. DEL has none: it is carried out, or written down.
     fn refused(&self, what: &str, error: &ipam::Error) {
+        let expected: &[u32] = match (self.trouble, what) {
+            // It waits for two seconds at the most, and this crowd is larger than that.
+            (_, "STATUS") => &[50],
+            (Trouble::Busy, "ADD" | "CHECK" | "GC") => &[11],
+            (Trouble::Full, "ADD" | "CHECK") => &[5],
+            _ => &[],
+        };
         let code = error.code().number();
-        if !self.trouble || ![5, 11, 50].contains(&code) {
+        if !expected.contains(&code) {
             let source = std::error::Error::source(error).map(ToString::to_string);
             self.violation(&format!("{what} failed with {code}: {error} ({source:?})"));
         }
+    }
+
+    pub fn is_full_at_times(&self) -> bool {
+        self.trouble == Trouble::Full
+    }
+
+    /// How many ADDs were deleted while they were under way.
+    pub fn given_up(&self) -> u64 {
+        fs::metadata(self.place.join("given-up")).map_or(0, |meta| meta.len())
     }
 }
 
@@ -117,7 +149,8 @@ pub fn work(scene: &Scene) {
         let container = format!("c{}", dice.below(CONTAINERS));
         match dice.below(20) {
             0..9 => add(scene, &container),
-            9..16 => del(scene, &container),
+            9..14 => del(scene, &container),
+            14 | 15 => give_up(scene, &container, &mut dice),
             16 | 17 => check(scene, &container),
             18 => gc(scene),
             _ => status(scene),
@@ -138,6 +171,14 @@ fn addresses(lease: &Lease) -> Vec<IpAddr> {
     lease.addresses.iter().map(|leased| leased.address.ip()).collect()
 }
 
+fn request(scene: &Scene, container: &str) -> LeaseRequest {
+    let netns = scene.place.join("netns").join(owner(scene, container));
+    if !netns.exists() {
+        fs::write(&netns, "").unwrap();
+    }
+    LeaseRequest { attachment: scene.attachment(container), netns: Netns::at(&netns), args: CniArgs::default() }
+}
+
 fn add(scene: &Scene, container: &str) {
     let journal = scene.journal();
     let before = journal.read().remove(container);
@@ -145,13 +186,7 @@ fn add(scene: &Scene, container: &str) {
     if !matches!(before, Some(Known::Leased(_))) {
         journal.write(container, &Known::Unknown);
     }
-    let netns = scene.place.join("netns").join(owner(scene, container));
-    if !netns.exists() {
-        fs::write(&netns, "").unwrap();
-    }
-    let request =
-        LeaseRequest { attachment: scene.attachment(container), netns: Netns::at(&netns), args: CniArgs::default() };
-    match ipam(scene).lease(&request) {
+    match ipam(scene).lease(&request(scene, container)) {
         Ok(lease) => {
             let ips = addresses(&lease);
             if let Some(Known::Leased(before)) = before
@@ -208,10 +243,33 @@ fn gc(scene: &Scene) {
 }
 
 fn status(scene: &Scene) {
-    // STATUS waits for two seconds at the most, and this crowd is larger than that.
-    if let Err(error) = ipam(scene).status()
-        && error.code().number() != 50
-    {
+    if let Err(error) = ipam(scene).status() {
         scene.refused("STATUS", &error);
     }
+}
+
+/// A runtime that does not wait for its ADD, and sends DEL while that is under way still: whichever of them gets the
+/// ledger first, nothing is leased in the end.
+fn give_up(scene: &Scene, container: &str, dice: &mut Dice) {
+    scene.journal().write(container, &Known::Unknown);
+    scene.claims().disclaim(&owner(scene, container));
+    let adding = ipam(scene);
+    let patience = Duration::from_micros(2_000 + dice.below(20_000));
+    let (added, deleted) = thread::scope(|scope| {
+        let add = scope.spawn(|| adding.lease(&request(scene, container)));
+        // Not to wait for something, but to strike at some moment.
+        thread::sleep(patience);
+        let deleted = ipam(scene).release(&scene.attachment(container));
+        (add.join().unwrap(), deleted)
+    });
+    if let Err(error) = added
+        && error.code() != ipam::code::DELETED
+    {
+        scene.refused("ADD", &error);
+    }
+    match deleted {
+        Ok(_) => scene.journal().write(container, &Known::Gone),
+        Err(error) => scene.refused("DEL", &error),
+    }
+    scene.append("given-up", ".");
 }

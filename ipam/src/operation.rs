@@ -35,8 +35,7 @@ pub(crate) struct Request {
 pub(crate) enum Operation {
     /// Lease one address from each pool, or repeat the answer to the same wish.
     Lease(Box<Wish>),
-    /// End the attachment's lease, whichever it is; its addresses rest. If there is none, remember that it was
-    /// deleted.
+    /// End the attachment's lease if its ADD is older than the request; its addresses rest. Remember that it was deleted.
     Release(Attachment),
     /// End a lease if it is still this one.
     End { attachment: Attachment, lease_id: LeaseId, rests: bool, why: EventKind },
@@ -127,7 +126,7 @@ pub(crate) struct Contents {
     /// Addresses that were released and not leased since. They cool down until the release is as old as their
     /// pool's `cooldownMs`.
     pub released: Vec<Rest>,
-    /// Attachments that were deleted before they were known.
+    /// Attachments that were deleted lately.
     pub tombstones: Vec<Tombstone>,
     /// Pools as the latest ADD of their network described them.
     pub pools: Vec<KnownPool>,
@@ -144,7 +143,7 @@ pub(crate) struct Rest {
     pub released_boottime_ms: u64,
 }
 
-/// A DEL of an unknown attachment.
+/// A DEL of an attachment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Tombstone {

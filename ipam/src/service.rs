@@ -14,7 +14,7 @@ use crate::refusal::Claim;
 use crate::store::{Change, Ended};
 use crate::{Error, LeaseId, Released};
 
-/// How long to remember that an unknown attachment was deleted, in milliseconds: longer than any runtime lets an
+/// How long to remember that an attachment was deleted, in milliseconds: longer than any runtime lets an
 /// ADD run.
 const TOMBSTONE_LIFE: u64 = 10 * 60 * 1000;
 
@@ -39,16 +39,25 @@ pub(crate) fn carry_out(session: &Session<'_>, request: &Request) -> Result<Answ
     }
 }
 
+/// Remembers, too, that the attachment was deleted, whether it is known or not: an ADD that the runtime has given up may
+/// be waiting for the ledger still, also the second one of a container that has a lease, and must not lease what nobody
+/// will release.
 fn release(session: &Session<'_>, attachment: &Attachment, asked: u64) -> Result<Released, Failure> {
-    let Some(record) = session.store.lease(attachment)? else {
-        bury(session, attachment, asked)?;
-        return Ok(Released::Nothing);
-    };
+    let record = session.store.lease(attachment)?;
     // The container has come back since, under the same name.
-    if !record.is_meant_by_a_release_of(asked) {
+    if record.as_ref().is_some_and(|record| !record.is_meant_by_a_release_of(asked)) {
         return Ok(Released::Nothing);
     }
-    end_record(session, record, session.now.boottime, EventKind::Released)
+    let released = record.as_ref().map_or(Released::Nothing, |record| Released::Lease(record.ips().collect()));
+    let released_at = session.now.boottime;
+    let change = Change {
+        ended: record.into_iter().map(|record| Ended { record, released_at }).collect(),
+        tombstones: vec![(attachment.clone(), asked)],
+        levelled: session.store.tombstones_before(session.now.boottime.saturating_sub(TOMBSTONE_LIFE))?,
+        ..Change::default()
+    };
+    session.commit(&change, EventKind::Released)?;
+    Ok(released)
 }
 
 fn end(
@@ -68,17 +77,6 @@ fn end_record(session: &Session<'_>, record: Record, released_at: u64, why: Even
     let addresses = record.ips().collect();
     session.commit(&Change { ended: vec![Ended { record, released_at }], ..Change::default() }, why)?;
     Ok(Released::Lease(addresses))
-}
-
-/// Remembers that an attachment was deleted that is not known. Its ADD may have been given up by the runtime and
-/// be waiting for the ledger still: it must not lease what nobody will release.
-fn bury(session: &Session<'_>, attachment: &Attachment, asked: u64) -> Result<(), Failure> {
-    let change = Change {
-        tombstones: vec![(attachment.clone(), asked)],
-        levelled: session.store.tombstones_before(session.now.boottime.saturating_sub(TOMBSTONE_LIFE))?,
-        ..Change::default()
-    };
-    session.commit(&change, EventKind::Released)
 }
 
 /// What has been done already counts as done: the asker may have asked before, and lost the answer.

@@ -89,7 +89,7 @@ pub(crate) fn print(gauges: &Gauges, requests: Option<Requests>) -> String {
     }
     let single: [(&str, &str, &str, &dyn Display); 8] = [
         ("leases", "gauge", "Leases in the ledger.", &gauges.leases),
-        ("tombstones", "gauge", "Attachments deleted before they were known.", &gauges.tombstones),
+        ("tombstones", "gauge", "Attachments deleted lately, of which no late ADD is served.", &gauges.tombstones),
         ("reservations", "gauge", "Reservations that hold.", &gauges.reservations),
         ("pending_releases", "gauge", "Releases that are still to be carried out.", &gauges.pending_releases),
         ("quarantined_ledgers", "gauge", "Damaged ledgers that were put aside.", &gauges.quarantined),

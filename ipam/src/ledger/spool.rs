@@ -98,7 +98,7 @@ pub(super) fn carry_out(dir: &Path, session: &Session<'_>) -> Result<Vec<PathBuf
 
 /// What is pending.
 pub(super) struct Due {
-    /// The leases that end; and a tombstone for whatever was to end and is not there, as its ADD may come yet.
+    /// The leases that end, and a tombstone for each attachment that was deleted, as an ADD of it may come yet.
     pub change: Change,
     /// The files that say so.
     files: Vec<PathBuf>,
@@ -119,8 +119,12 @@ pub(super) fn due(dir: &Path, session: &Session<'_>) -> Result<Due, Failure> {
                 let released_at = if pending.cools_down { pending.asked_boottime_ms } else { 0 };
                 due.change.ended.push(Ended { record, released_at });
             }
-            None if pending.lease_id.is_none() => due.change.tombstones.push((attachment, pending.asked_boottime_ms)),
-            Some(_) | None => {}
+            // Its container has come back since, or it is about a lease that has ended.
+            Some(_) => continue,
+            None => {}
+        }
+        if pending.lease_id.is_none() {
+            due.change.tombstones.push((attachment, pending.asked_boottime_ms));
         }
     }
     Ok(due)

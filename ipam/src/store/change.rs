@@ -23,7 +23,7 @@ pub(crate) struct Change {
     pub cursors: Vec<(PoolKey, IpAddr)>,
     /// Releases that need not be remembered any longer.
     pub forgotten: Vec<IpAddr>,
-    /// Attachments that were deleted before they were known, and when.
+    /// Attachments that were deleted, and when.
     pub tombstones: Vec<(Attachment, u64)>,
     /// Pools that are used up.
     pub used_up: Vec<UsedUp>,
@@ -92,13 +92,12 @@ fn apply(tree: &TransactionalTree, change: &Change) -> InTransaction<()> {
         forget(tree, *address)?;
     }
     for (attachment, at) in &change.tombstones {
-        let key = keys::tombstone(attachment);
-        let known = tree.get(key.as_slice())?.map(|value| number(&key, &value)).transpose();
-        let latest = known.map_err(ConflictableTransactionError::Abort)?.map_or(*at, |known| known.max(*at));
-        tree.insert(key, latest.to_be_bytes().as_slice())?;
+        let latest = level(tree, attachment)?.map_or(*at, |known| known.max(*at));
+        tree.insert(keys::tombstone(attachment), latest.to_be_bytes().as_slice())?;
+        tree.insert(keys::tombstone_by_age(latest, attachment), &[])?;
     }
     for attachment in &change.levelled {
-        tree.remove(keys::tombstone(attachment))?;
+        level(tree, attachment)?;
     }
     Ok(())
 }
@@ -170,8 +169,17 @@ fn begin(tree: &TransactionalTree, record: &Record) -> InTransaction<()> {
     if record.origin == Origin::Recovered {
         tree.insert(keys::recovered(&record.attachment), &[])?;
     }
-    tree.remove(keys::tombstone(&record.attachment))?;
+    level(tree, &record.attachment)?;
     Ok(())
+}
+
+/// Removes the attachment's tombstone, and tells the moment on it.
+fn level(tree: &TransactionalTree, attachment: &Attachment) -> InTransaction<Option<u64>> {
+    let key = keys::tombstone(attachment);
+    let Some(value) = tree.remove(key.as_slice())? else { return Ok(None) };
+    let at = number(&key, &value).map_err(ConflictableTransactionError::Abort)?;
+    tree.remove(keys::tombstone_by_age(at, attachment))?;
+    Ok(Some(at))
 }
 
 fn forget(tree: &TransactionalTree, address: IpAddr) -> InTransaction<()> {

@@ -15,7 +15,8 @@
 //! | `s` family address | the end of the key of the pod that it is kept for; outlives the boot |
 //! | `e` family address | nothing: the address is kept, and not leased; derived from `s` and `a` |
 //! | `k` network 0 container id 0 ifname | nothing: the lease was read off the kernel; derived from the leases |
-//! | `t` network 0 container id 0 ifname | when an unknown attachment was deleted |
+//! | `t` network 0 container id 0 ifname | when the attachment was deleted |
+//! | `o` time network 0 container id 0 ifname | nothing: the same, in the order of time |
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -38,7 +39,7 @@ pub(super) const POOLS: &[u8] = b"p";
 pub(super) const USED_UP: &[u8] = b"f";
 pub(super) const KEPT: &[u8] = b"s";
 /// All kinds that end with the boot.
-pub(super) const OF_THE_BOOT: [&[u8]; 9] = [b"l", b"a", b"r", b"q", b"c", b"p", b"f", b"k", b"t"];
+pub(super) const OF_THE_BOOT: [&[u8]; 10] = [b"l", b"a", b"r", b"q", b"c", b"p", b"f", b"k", b"t", b"o"];
 
 pub(super) fn lease(attachment: &Attachment) -> Vec<u8> {
     named(b'l', attachment)
@@ -55,6 +56,19 @@ pub(super) fn recovered(attachment: &Attachment) -> Vec<u8> {
 
 pub(super) fn tombstone(attachment: &Attachment) -> Vec<u8> {
     named(b't', attachment)
+}
+
+/// What begins the keys of tombstones in the order of time.
+pub(super) const TOMBSTONES_BY_AGE: &[u8] = b"o";
+
+pub(super) fn tombstone_by_age(at: u64, attachment: &Attachment) -> Vec<u8> {
+    [TOMBSTONES_BY_AGE, &at.to_be_bytes(), &named(b't', attachment)[1..]].concat()
+}
+
+/// Time and attachment in such a key.
+pub(super) fn buried_in(key: &[u8]) -> Option<(u64, Attachment)> {
+    let (at, _) = key.get(1..)?.split_first_chunk::<8>()?;
+    Some((u64::from_be_bytes(*at), attachment_in(key.get(8..)?)?))
 }
 
 /// The attachment in the key of a lease, a recovered lease or a tombstone.

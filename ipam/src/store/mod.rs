@@ -116,7 +116,7 @@ impl Store {
         record(&key, &value).map(Some)
     }
 
-    /// When the attachment was deleted without being known, in milliseconds of `CLOCK_BOOTTIME`.
+    /// When the attachment was deleted last, in milliseconds of `CLOCK_BOOTTIME`, if that is remembered.
     pub fn tombstone(&self, attachment: &Attachment) -> Result<Option<u64>, StoreError> {
         let key = keys::tombstone(attachment);
         self.db.get(&key)?.map(|value| number(&key, &value)).transpose()
@@ -170,10 +170,19 @@ impl Store {
         self.db.scan_prefix(keys::TOMBSTONES).map(tombstone).collect()
     }
 
-    /// Attachments whose tombstone is older than a moment of `CLOCK_BOOTTIME`, in milliseconds.
+    /// Attachments whose tombstone is older than a moment of `CLOCK_BOOTTIME`, in milliseconds: the oldest few, as
+    /// whoever adds one removes more than that, and none pays for all.
     pub fn tombstones_before(&self, moment: u64) -> Result<Vec<Attachment>, StoreError> {
-        let old = self.tombstones()?.into_iter().filter(|tombstone| tombstone.deleted_boottime_ms < moment);
-        Ok(old.map(|tombstone| tombstone.attachment).collect())
+        const AT_A_TIME: usize = 4;
+        let mut old = Vec::new();
+        for key in self.db.scan_prefix(keys::TOMBSTONES_BY_AGE).keys().take(AT_A_TIME) {
+            let key = key?;
+            let (at, attachment) = keys::buried_in(&key).ok_or_else(|| malformed(&key))?;
+            if at < moment {
+                old.push(attachment);
+            }
+        }
+        Ok(old)
     }
 
     fn scan_leases(&self, prefix: &[u8]) -> impl Iterator<Item = Result<Record, StoreError>> + use<> {

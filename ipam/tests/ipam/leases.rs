@@ -271,4 +271,13 @@ fn an_add_that_was_deleted_while_it_waited_leases_nothing() {
     assert_eq!((error.code, error.msg.as_str()), (code::DELETED, "n c2 eth0 was deleted while this ADD was under way"));
     let anew = place.ipam("n", &small());
     assert!(anew.lease(&place.request("n", "c2")).unwrap().fresh, "a new ADD is another matter");
+    // The second ADD of a container that has a lease waits, when the DEL ends that lease.
+    let waiting = place.ipam("n", &small());
+    let began = std::time::Instant::now();
+    while began.elapsed() < std::time::Duration::from_millis(3) {
+        std::thread::yield_now();
+    }
+    assert!(matches!(place.ledger().release(&attachment("n", "c2")).unwrap(), Released::Lease(_)));
+    assert_eq!(waiting.lease(&place.request("n", "c2")).unwrap_err().code(), code::DELETED);
+    assert_eq!(place.leases().len(), 1);
 }

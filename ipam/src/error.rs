@@ -107,7 +107,7 @@ pub enum Error {
     #[error("no new pod can be given an address now; those of running pods stay as they are")]
     NotAvailable(#[source] Box<Error>),
     /// Somebody else works with the ledger, for longer than was to be waited.
-    #[error("the ledger is busy: {} {holder}; waited {:.1} s", .path.display(), .waited.as_secs_f64())]
+    #[error("the ledger is busy: {} {holder}; waited {:.1} s{}", .path.display(), .waited.as_secs_f64(), as_do(*.others))]
     Busy {
         /// The lock file.
         path: PathBuf,
@@ -115,6 +115,8 @@ pub enum Error {
         waited: Duration,
         /// Who holds it.
         holder: Holder,
+        /// How many others wait for it, as far as can be seen.
+        others: usize,
     },
     /// The lock file could not be opened or locked.
     #[error("cannot lock the ledger with {}", .path.display())]
@@ -262,6 +264,11 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+}
+
+/// Whether it is one who is slow, or many who are many.
+fn as_do(others: usize) -> String {
+    if others == 0 { String::new() } else { format!(", as do {others} others") }
 }
 
 /// The plugin's own error codes; the spec leaves 100 and above to plugins.

@@ -78,11 +78,26 @@ impl fmt::Display for Holder {
     }
 }
 
+/// How many wait in flock(2) for the lock, as far as this process can see.
+pub(super) fn waiting_for(lock: &Path) -> usize {
+    let (Ok(file), Ok(locks)) = (fs::metadata(lock), fs::read_to_string("/proc/locks")) else { return 0 };
+    let place = place_of(&file);
+    let waits = |line: &&str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        matches!(fields.as_slice(), [_, "->", "FLOCK", _, "WRITE", _, at, ..] if *at == place)
+    };
+    locks.lines().filter(waits).count()
+}
+
+fn place_of(file: &fs::Metadata) -> String {
+    let (major, minor) = (nix::sys::stat::major(file.dev()), nix::sys::stat::minor(file.dev()));
+    format!("{major:02x}:{minor:02x}:{}", file.ino())
+}
+
 /// The process in a line `1: FLOCK  ADVISORY  WRITE 812 00:1b:4711 0 EOF` (proc_locks(5)) about this file.
 /// Lines of waiting processes have `->` after the number.
 fn locked_by(locks: &str, file: &fs::Metadata) -> Option<u32> {
-    let (major, minor) = (nix::sys::stat::major(file.dev()), nix::sys::stat::minor(file.dev()));
-    let place = format!("{major:02x}:{minor:02x}:{}", file.ino());
+    let place = place_of(file);
     locks.lines().find_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         match fields.as_slice() {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use super::holder::Holder;
+use super::holder::{Holder, waiting_for};
 use crate::Error;
 
 /// The lock, held until this is dropped.
@@ -60,7 +60,9 @@ impl Lock {
 
 /// The error of those who waited in vain.
 pub(super) fn busy(path: &Path, waited: Duration) -> Error {
-    Error::Busy { path: path.to_owned(), waited, holder: Holder::of(path) }
+    // One of them is a thread of this process.
+    let others = waiting_for(path).saturating_sub(1);
+    Error::Busy { path: path.to_owned(), waited, holder: Holder::of(path), others }
 }
 
 /// How often a waiting process looks for another way.

@@ -2,35 +2,9 @@
 //! calls of each thread apart, so of the engine's own threads only the first call of each kind is met for sure;
 //! `processes.rs` strikes at random.
 
-use std::process::Child;
-
+use crate::strace::killed_at;
 use crate::support::{Place, damage, holders};
 use serde_json::{Value, json};
-
-/// Runs the plugin under strace(1), which kills it at the `nth` such call of a thread. False if there were fewer.
-pub fn killed_at(place: &Place, command: &str, container: &str, conf: &Value, call: &str, nth: usize) -> bool {
-    let inject = format!("inject={call}:signal=SIGKILL:when={nth}");
-    let output = spawn_under_strace(place, command, container, conf, &inject, call).wait_with_output().unwrap();
-    let killed = output.stdout.is_empty() && !output.status.success();
-    assert!(killed || output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    killed
-}
-
-/// Starts the plugin under strace(1), which does something to its system calls.
-pub fn spawn_under_strace(
-    place: &Place,
-    command: &str,
-    container: &str,
-    conf: &Value,
-    inject: &str,
-    call: &str,
-) -> Child {
-    let mut strace = sandbox::command("strace");
-    strace.args(["-f", "-qq", "-o", "/dev/null"]);
-    strace.args(["-e", &format!("trace={call}"), "-e", inject]);
-    strace.arg(env!("CARGO_BIN_EXE_podwire-ipam"));
-    place.feed(strace, command, container, conf)
-}
 
 /// Kills an ADD and then a DEL at every point, and looks at what the next one finds.
 fn survive(call: &str) {

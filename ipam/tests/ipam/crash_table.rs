@@ -5,36 +5,26 @@ use std::fs::{self, OpenOptions};
 use std::path::Path;
 use std::process::Child;
 
-use cni_spec::{CniError, CniResult, ErrorCode, ValidAttachment, ValidAttachments};
-use ipam::{Ipam, Ledger, Origin, Released, code};
+use cni_spec::{CniError, CniResult, ValidAttachment, ValidAttachments};
+use ipam::{Ipam, Ledger, Released, code};
 use nix::mount::{MsFlags, mount};
 use serde_json::{Value, json};
 
-use crate::crash_points::killed_at;
+use crate::strace::killed_at;
 use crate::support::{Answer, Place, attachment, holders, ip, ips, net_conf};
 
-fn conf() -> Value {
+pub fn conf() -> Value {
     json!({ "podCIDR": "10.1.2.0/24", "cooldownSeconds": 0 })
 }
 
-fn containers(place: &Place) -> Vec<String> {
+pub fn containers(place: &Place) -> Vec<String> {
     let mut all: Vec<String> = holders(&place.leases()).into_values().collect();
     all.sort();
     all
 }
 
-fn no_quarantine(place: &Place) {
+pub fn no_quarantine(place: &Place) {
     assert_eq!(place.ledger().quarantined().unwrap(), Vec::<std::path::PathBuf>::new());
-}
-
-#[test]
-fn row_01_killed_before_commit_nothing_is_stored() {
-    let place = Place::new();
-    let plugin = place.json("n", &conf());
-    place.run("ADD", "first", &plugin).addresses();
-    assert!(killed_at(&place, "ADD", "c", &plugin, "flock", 1));
-    assert_eq!(containers(&place), ["first"]);
-    assert_eq!(place.run("ADD", "c", &plugin).addresses(), [ip("10.1.2.3")]);
 }
 
 #[test]
@@ -81,25 +71,10 @@ fn row_04_killed_while_opening_leaves_no_brick() {
     let plugin = place.json("n", &conf());
     place.run("ADD", "stays", &plugin).addresses();
     for name in ["snap.0000000000000001.generating", "snap.FFFFFFFFFFFFFFFF.generating"] {
-        fs::write(place.data_dir().join("ledger").join(name), "half a snapshot").unwrap();
+        place.undisturbed(|| fs::write(place.data_dir().join("ledger").join(name), "half a snapshot").unwrap());
         assert!(place.run("ADD", "c", &plugin).success);
         assert!(place.run("DEL", "c", &plugin).success);
         assert_eq!(containers(&place), ["stays"]);
-    }
-    no_quarantine(&place);
-}
-
-#[test]
-fn row_05_killed_while_writing_nothing_is_torn() {
-    let place = Place::new();
-    let plugin = place.json("n", &conf());
-    place.run("ADD", "stays", &plugin).addresses();
-    for nth in 1.. {
-        if !killed_at(&place, "ADD", "c", &plugin, "pwrite64", nth) {
-            break;
-        }
-        assert!(place.run("DEL", "c", &plugin).success);
-        assert_eq!(containers(&place), ["stays"], "killed at pwrite64 {nth}");
     }
     no_quarantine(&place);
 }
@@ -130,7 +105,7 @@ fn row_06_after_a_loss_of_power_no_address_is_given_twice() {
         let first = ipam.lease(&place.request("n", "c1")).unwrap();
         ipam.lease(&place.request("n", "c2")).unwrap();
         ipam.release(&attachment("n", "c2")).unwrap();
-        loss(&place.data_dir().join("ledger"));
+        place.undisturbed(|| loss(&place.data_dir().join("ledger")));
         ipam.lease(&place.request("n", "c3")).unwrap();
         assert_eq!(containers(&place), ["c1", "c3"], "loss {number}");
         assert_eq!(ipam.lease(&place.request("n", "c1")).unwrap().lease_id, first.lease_id, "loss {number}");
@@ -154,12 +129,12 @@ fn row_07_a_boot_voids_the_leases_of_a_ledger_on_disk() {
         let mut request = place.request("n", "before");
         request.args = "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=db-0".parse().unwrap();
         let before = ipam.lease(&request).unwrap();
-        reboot(1);
+        place.undisturbed(|| reboot(1));
         assert_eq!(place.leases(), [], "looking is enough to see it");
         ipam.status().unwrap();
         let mut request = ipam::LeaseRequest { args: request.args, ..place.request("n", "after") };
         assert_eq!(ips(&ipam.lease(&request).unwrap()), ips(&before), "a sticky pod has its address again");
-        reboot(2);
+        place.undisturbed(|| reboot(2));
         request.args = cni_spec::CniArgs::default();
         assert_eq!(ips(&ipam.lease(&request).unwrap()), ips(&before), "and so has anybody, if it is the only one");
         place.assert_copied("the boot");
@@ -174,7 +149,7 @@ fn row_08_a_del_from_before_the_boot_frees_no_new_owners_address() {
         let place = Place::new();
         let ipam = place.ipam("n", &conf());
         let before = ipam.lease(&place.request("n", "before")).unwrap();
-        reboot(1);
+        place.undisturbed(|| reboot(1));
         let after = ipam.lease(&place.request("n", "after")).unwrap();
         assert_eq!(ips(&after), ips(&before));
         assert!(place.run("DEL", "before", &place.json("n", &conf())).success);
@@ -208,77 +183,6 @@ fn row_10_del_again_succeeds_and_leaves_no_trace() {
 }
 
 #[test]
-fn row_11_a_del_before_its_add_leaves_nothing_to_leak() {
-    let place = Place::new();
-    let plugin = place.json("n", &conf());
-    place.run("ADD", "stays", &plugin).addresses();
-    let lock = fs::File::open(place.data_dir().join("lock")).unwrap();
-    lock.lock().unwrap();
-    let orphan = place.spawn("ADD", "c", &plugin);
-    // It has read its request, and waits: its thread is in flock(2), or about to be.
-    let waits = || fs::read_to_string(format!("/proc/{}/status", orphan.id())).unwrap().contains("Threads:\t2");
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    while !waits() && std::time::Instant::now() < deadline {
-        std::thread::yield_now();
-    }
-    let mut impatient = plugin.clone();
-    impatient["ipam"]["lockTimeoutSeconds"] = 0.into();
-    assert!(place.run("DEL", "c", &impatient).success, "it is written down");
-    drop(lock);
-    assert_eq!(Answer::of(&orphan.wait_with_output().unwrap()).error().0, 104);
-    assert_eq!(containers(&place), ["stays"]);
-}
-
-/// Both wait, and it is the ADD's turn first; then it is others' turn for longer than the DEL can wait. The release that
-/// it writes down is younger than the ADD, though older than the lease.
-#[test]
-fn row_11_a_del_that_waits_behind_its_add_ends_the_lease() {
-    let place = Place::new();
-    let plugin = place.json("n", &conf());
-    place.run("ADD", "stays", &plugin).addresses();
-    let lock = || fs::File::open(place.data_dir().join("lock")).unwrap();
-    let first = lock();
-    first.lock().unwrap();
-    let add = place.spawn("ADD", "c", &plugin);
-    until_waiting(&first, 1);
-    std::thread::scope(|scope| {
-        let others = scope.spawn(|| {
-            let others = lock();
-            others.lock().unwrap();
-            others
-        });
-        until_waiting(&first, 2);
-        let mut impatient = plugin.clone();
-        impatient["ipam"]["lockTimeoutSeconds"] = 5.into();
-        let del = place.spawn("DEL", "c", &impatient);
-        until_waiting(&first, 3);
-        drop(first);
-        assert_eq!(Answer::of(&add.wait_with_output().unwrap()).addresses(), [ip("10.1.2.3")]);
-        let others = others.join().unwrap();
-        assert!(Answer::of(&del.wait_with_output().unwrap()).success, "it is written down");
-        assert_eq!(fs::read_dir(place.data_dir().join("pending-del")).unwrap().count(), 1);
-        drop(others);
-    });
-    assert!(place.run("DEL", "unknown", &plugin).success);
-    assert_eq!(containers(&place), ["stays"]);
-}
-
-/// Returns when so many wait for a lock in flock(2), as proc_locks(5) shows.
-fn until_waiting(lock: &fs::File, count: usize) {
-    use std::os::unix::fs::MetadataExt;
-    let inode = format!(":{} ", lock.metadata().unwrap().ino());
-    let waiting = || {
-        let locks = fs::read_to_string("/proc/locks").unwrap();
-        locks.lines().filter(|line| line.contains("-> FLOCK") && line.contains(&inode)).count()
-    };
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    while waiting() < count {
-        assert!(std::time::Instant::now() < deadline, "{} of {count} wait", waiting());
-        std::thread::yield_now();
-    }
-}
-
-#[test]
 fn row_12_add_and_del_at_once_leave_a_whole_lease_or_none() {
     let place = Place::new();
     let plugin = place.json("n", &json!({ "podCIDR": ["10.1.2.0/24", "fd00::/64"], "cooldownSeconds": 0 }));
@@ -299,40 +203,15 @@ fn row_12_add_and_del_at_once_leave_a_whole_lease_or_none() {
 #[test]
 fn row_13_a_ledger_that_cannot_be_had_keeps_no_del_from_its_end() {
     let place = Place::new();
-    let mut plugin = place.json("n", &conf());
+    let plugin = place.json("n", &conf());
     place.run("ADD", "c", &plugin).addresses();
-    plugin["ipam"]["lockTimeoutSeconds"] = 0.into();
-    let lock = fs::File::open(place.data_dir().join("lock")).unwrap();
-    lock.lock().unwrap();
-    assert!(place.run("DEL", "c", &plugin).success);
-    drop(lock);
+    let mut impatient = plugin.clone();
+    impatient["ipam"]["lockTimeoutSeconds"] = 0.into();
+    place.while_held(|_| assert!(place.run("DEL", "c", &impatient).success));
     assert_eq!(containers(&place), Vec::<String>::new());
     let leased = place.run("ADD", "c", &plugin);
     assert!(leased.success, "{leased:?}");
     assert_eq!(fs::read_dir(place.data_dir().join("pending-del")).unwrap().count(), 0);
-}
-
-/// Both wait, and it is the ADD's turn first: the list that GC brings is older than the lease, and cannot name it.
-#[test]
-fn row_14_gc_ends_no_lease_that_is_younger_than_itself() {
-    let place = Place::new();
-    let (red, blue) = (place.ipam("red", &conf()), place.ipam("blue", &conf()));
-    red.lease(&place.request("red", "old")).unwrap();
-    blue.lease(&place.request("blue", "other")).unwrap();
-    let mut plugin = place.json("red", &conf());
-    let lock = fs::File::open(place.data_dir().join("lock")).unwrap();
-    lock.lock().unwrap();
-    let young = place.spawn("ADD", "young", &plugin);
-    until_waiting(&lock, 1);
-    plugin["cni.dev/valid-attachments"] = json!([]);
-    let gc = place.spawn("GC", "", &plugin);
-    until_waiting(&lock, 2);
-    drop(lock);
-    assert!(Answer::of(&young.wait_with_output().unwrap()).success);
-    assert!(Answer::of(&gc.wait_with_output().unwrap()).success);
-    assert_eq!(containers(&place), ["other", "young"]);
-    assert!(place.run("GC", "", &plugin).success);
-    assert_eq!(containers(&place), ["other"], "a list that is younger than the lease could have named it");
 }
 
 #[test]
@@ -399,89 +278,6 @@ fn row_18_leases_outside_the_pools_stand_and_new_ones_come_from_the_pools() {
     assert_eq!(containers(&place), ["new", "old"]);
 }
 
-/// The plugin under strace(1), where a system call fails.
-fn failing(place: &Place, command: &str, container: &str, conf: &Value, call: &str, errno: &str) -> Answer {
-    let child = crate::crash_points::spawn_under_strace(
-        place,
-        command,
-        container,
-        conf,
-        &format!("inject={call}:error={errno}"),
-        call,
-    );
-    Answer::of(&child.wait_with_output().unwrap())
-}
-
-#[test]
-fn row_19_what_cannot_be_written_is_not_answered() {
-    let place = Place::new();
-    let plugin = place.json("n", &conf());
-    place.run("ADD", "stays", &plugin).addresses();
-    let mut refused = 0;
-    for (call, errno) in [("pwrite64", "ENOSPC"), ("pwrite64", "EIO"), ("sync_file_range", "EIO"), ("rename", "EROFS")]
-    {
-        let context = format!("{errno} at {call}");
-        let answer = failing(&place, "ADD", "c", &plugin, call, errno);
-        if answer.success {
-            // The call was not needed: the lease must stand.
-            assert_eq!(containers(&place), ["c", "stays"], "{context}");
-        } else {
-            refused += 1;
-            assert!([5, 11, 103].contains(&answer.error().0), "{context}: {answer:?}");
-        }
-        // Under the same fault; without names in folders, not even the wish can be written down.
-        let deleted = if call == "rename" {
-            place.run("DEL", "c", &plugin)
-        } else {
-            failing(&place, "DEL", "c", &plugin, call, errno)
-        };
-        assert!(deleted.success, "{context}: {deleted:?}");
-        assert_eq!(containers(&place), ["stays"], "{context}");
-    }
-    assert!(refused > 1, "{refused} were refused");
-}
-
-#[test]
-fn row_19_a_read_only_file_system_is_named() {
-    sandbox::private_host(|| {
-        let place = Place::new();
-        let dir = Path::new("/run/disk");
-        fs::create_dir(dir).unwrap();
-        let nothing: Option<&str> = None;
-        mount(Some("tmpfs"), dir, Some("tmpfs"), MsFlags::empty(), nothing).unwrap();
-        let mut plugin = place.json("n", &conf());
-        plugin["ipam"]["dataDir"] = json!(dir.join("ipam"));
-        plugin["ipam"]["lockTimeoutSeconds"] = 2.into();
-        place.run("ADD", "stays", &plugin).addresses();
-        mount(nothing, dir, nothing, MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, nothing).unwrap();
-        let refused = place.run("ADD", "c", &plugin);
-        assert_eq!(refused.error(), (5, "cannot lock the ledger with /run/disk/ipam/lock"));
-        assert!(refused.json["details"].as_str().unwrap().contains("Read-only file system"), "{refused:?}");
-        assert_eq!(place.run("DEL", "stays", &plugin).error().0, 11, "it can be neither carried out nor written down");
-        mount(nothing, dir, nothing, MsFlags::MS_REMOUNT, nothing).unwrap();
-        assert!(place.run("DEL", "stays", &plugin).success);
-    });
-}
-
-/// A time namespace moves the clock that counts; the wall clock cannot be moved for one process, and is not looked at.
-#[test]
-fn row_20_cooling_goes_by_the_clock_that_does_not_jump() {
-    sandbox::private_host(|| {
-        let place = Place::new();
-        let plugin = place.json("n", &json!({ "podCIDR": "10.1.2.0/30", "cooldownSeconds": 1000, "strict": true }));
-        place.run("ADD", "c1", &plugin).addresses();
-        assert!(place.run("DEL", "c1", &plugin).success);
-        assert_eq!(place.run("ADD", "c2", &plugin).error().0, 100);
-        let later = |seconds: u32| {
-            let mut process = sandbox::command("unshare");
-            process.args(["--time", "--boottime", &seconds.to_string(), "--fork", env!("CARGO_BIN_EXE_podwire-ipam")]);
-            Answer::of(&place.feed(process, "ADD", "c2", &plugin).wait_with_output().unwrap())
-        };
-        assert_eq!(later(500).error().0, 100);
-        assert_eq!(later(1500).addresses(), [ip("10.1.2.2")]);
-    });
-}
-
 #[test]
 fn row_21_networks_that_share_a_range_share_no_address() {
     let place = Place::new();
@@ -505,70 +301,20 @@ fn row_22_another_folder_is_another_ledger_and_says_which() {
 }
 
 #[test]
-fn row_23_a_newer_ledger_is_left_alone() {
-    let place = Place::new();
-    let plugin = place.json("n", &conf());
-    place.run("ADD", "stays", &plugin).addresses();
-    {
-        let db = sled::open(place.data_dir().join("ledger")).unwrap();
-        db.insert(b"mschema", &99_u32.to_be_bytes()).unwrap();
-        db.flush().unwrap();
-    }
-    let refused = place.run("ADD", "c", &plugin);
-    assert_eq!(refused.error().0, 11);
-    let details = refused.json["details"].as_str().unwrap();
-    assert!(details.contains("schema version 99, this program knows 1"), "{details}");
-    assert!(details.contains("install that version again"), "{details}");
-    assert!(place.run("DEL", "stays", &plugin).success, "it is written down");
-    no_quarantine(&place);
-    {
-        let db = sled::open(place.data_dir().join("ledger")).unwrap();
-        db.insert(b"mschema", &1_u32.to_be_bytes()).unwrap();
-        db.flush().unwrap();
-    }
-    assert_eq!(containers(&place), Vec::<String>::new(), "nothing was lost, and the release is due");
-}
-
-#[test]
 fn row_24_whoever_waits_in_vain_learns_for_whom() {
     let place = Place::new();
     let mut plugin = place.json("n", &conf());
     place.run("ADD", "stays", &plugin).addresses();
-    let lock = fs::File::open(place.data_dir().join("lock")).unwrap();
-    lock.lock().unwrap();
     plugin["ipam"]["lockTimeoutSeconds"] = 1.into();
-    let children: Vec<Child> = (0..20).map(|number| place.spawn("ADD", &format!("c{number}"), &plugin)).collect();
-    for child in children {
-        let answer = Answer::of(&child.wait_with_output().unwrap());
-        let (code, message) = answer.error();
-        assert!(code == 11 && message.contains(&format!("held by pid {} (", std::process::id())), "{code} {message}");
-    }
-    drop(lock);
+    place.while_held(|holder| {
+        let children: Vec<Child> = (0..20).map(|number| place.spawn("ADD", &format!("c{number}"), &plugin)).collect();
+        for child in children {
+            let answer = Answer::of(&child.wait_with_output().unwrap());
+            let (code, message) = answer.error();
+            assert!(code == 11 && message.contains(&format!("held by pid {holder} (")), "{code} {message}");
+        }
+    });
     assert_eq!(containers(&place), ["stays"]);
-}
-
-/// Somebody else's database, and things that are no database at all.
-#[test]
-fn what_is_no_ledger_is_put_aside() {
-    type Foreign = fn(&Path);
-    let foreign: [Foreign; 3] = [
-        |ledger| drop(sled::open(ledger).unwrap().insert("somebody's", "data").unwrap()),
-        |ledger| fs::create_dir(ledger).unwrap(),
-        |ledger| {
-            fs::create_dir(ledger).unwrap();
-            fs::write(ledger.join("db"), "#!/bin/sh\n").unwrap();
-            fs::write(ledger.join("conf"), "nonsense").unwrap();
-        },
-    ];
-    for (number, make) in foreign.into_iter().enumerate() {
-        let place = Place::new();
-        fs::create_dir(place.data_dir()).unwrap();
-        make(&place.data_dir().join("ledger"));
-        let lease = place.ipam("n", &conf()).lease(&place.request("n", "c")).unwrap();
-        assert_eq!(ips(&lease), ["10.1.2.2"], "{number}");
-        assert_eq!(place.leases()[0].origin, Origin::Add);
-        assert_eq!(place.ledger().quarantined().unwrap().len(), 1, "{number}");
-    }
 }
 
 #[test]
@@ -588,19 +334,4 @@ fn a_ledger_behind_a_symbolic_link_is_that_ledger() {
     let refused = place.run("ADD", "e", &plugin);
     assert_eq!(refused.error(), (5, format!("cannot make the ledger's folder {}", link.display()).as_str()));
     assert!(place.run("DEL", "e", &plugin).success);
-}
-
-#[test]
-fn a_file_in_the_ledgers_place_is_named() {
-    let place = Place::new();
-    fs::write(place.data_dir(), "a file").unwrap();
-    let plugin = place.json("n", &conf());
-    let refused = place.run("ADD", "c", &plugin);
-    let text = format!("cannot make the ledger's folder {}", place.data_dir().display());
-    assert_eq!(refused.error(), (5, text.as_str()));
-    assert!(place.run("DEL", "c", &plugin).success);
-    assert_eq!(
-        CniError::from(place.ipam("n", &conf()).lease(&place.request("n", "c")).unwrap_err()).code,
-        ErrorCode::Io
-    );
 }

@@ -79,7 +79,7 @@ fn a_pending_release_is_carried_out_by_the_next_opener() {
     let left = || std::fs::read_dir(place.data_dir().join("pending-del")).unwrap().count();
     assert_eq!(holders(&place.leases()).into_values().collect::<Vec<_>>(), ["c2"], "it is as good as released");
     assert_eq!(left(), 1, "looking carries nothing out");
-    let again = ipam.lease(&place.request("n", "c1")).unwrap();
+    let again = place.ipam("n", &small()).lease(&place.request("n", "c1")).unwrap();
     assert!(again.fresh);
     assert_eq!(left(), 0);
     assert_eq!(place.leases().len(), 2, "the old request does not end the new lease");

@@ -12,6 +12,7 @@ mod config;
 mod copies;
 mod crash_points;
 mod crash_table;
+mod crash_table_direct;
 mod direct;
 mod events;
 mod invariants;
@@ -20,6 +21,7 @@ mod main_plugins;
 mod model;
 mod processes;
 mod recovery;
+mod strace;
 mod support;
 mod terms;
 

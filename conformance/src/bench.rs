@@ -163,7 +163,7 @@ pub fn inside() -> Result<String, Error> {
     let [base, other] = work.targets;
     let [of_base, of_other] = work.profiles;
     let base = Host::new(base, work.dirs.clone(), of_base, 0);
-    let other = Host::new(other, work.dirs, of_other, 0).numbered_from(10_000);
+    let other = Host::new(other, work.dirs, of_other, 0).beside(&base);
     let outcome = measure(&base, &other, work.rounds, work.burst, work.present);
     for host in [&base, &other] {
         host.clean_up();
@@ -207,15 +207,22 @@ fn once(host: &Host, burst: u16) -> Verdict<[f64; 5]> {
         Err(Finding::Skipped(_) | Finding::Failed(_)) => f64::NAN,
         Err(finding) => return Err(finding),
     };
-    let (del, ()) = timed(|| host.detach(&pod, Some(&result)))?;
+    let (del, ()) = timed(|| release(host, &pod, &result))?;
+    host.settle()?;
     pod.remove_namespace()?;
     let pods =
         (0..burst).map(|number| Ok(cases::busy(host, host.pod()?, 100 + number))).collect::<Verdict<Vec<Pod>>>()?;
     let (burst_add, results) = timed(|| at_once(&pods, |pod| host.attach(pod)))?;
     let pairs: Vec<(Pod, Value)> = pods.into_iter().zip(results).collect();
-    let (burst_del, _) = timed(|| at_once(&pairs, |(pod, result)| host.detach(pod, Some(result))))?;
+    let (burst_del, _) = timed(|| at_once(&pairs, |(pod, result)| release(host, pod, result)))?;
+    host.settle()?;
     pairs.iter().try_for_each(|(pod, _)| pod.remove_namespace())?;
     Ok([add, check, del, burst_add, burst_del])
+}
+
+/// DEL as a runtime sees it: until it is answered.
+fn release(host: &Host, pod: &Pod, result: &Value) -> Verdict {
+    host.release(pod, Some(result), |call| call)
 }
 
 fn timed<T>(work: impl FnOnce() -> Verdict<T>) -> Verdict<(f64, T)> {

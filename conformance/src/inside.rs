@@ -24,6 +24,8 @@ pub struct Task {
     pub profile: Profile,
     /// The case to ask; without one, the plugin is only tried, which fills the profile.
     pub case: Option<String>,
+    /// How the pods' interfaces are called.
+    pub ifname: String,
     /// At how many system calls, at most, a plugin is killed.
     pub points: usize,
 }
@@ -52,7 +54,8 @@ pub fn run() -> Result<Told, Error> {
     std::io::stdin().read_to_string(&mut text).map_err(Error::Child)?;
     let task: Task = serde_json::from_str(&text).map_err(Error::Encode)?;
     sandbox::enter()?;
-    let host = Host::new(task.target, task.dirs, task.profile, task.points);
+    let mut host = Host::new(task.target, task.dirs, task.profile, task.points);
+    host.ifname = task.ifname;
     if let Err(Finding::Failed(why) | Finding::Skipped(why) | Finding::Trouble(why)) = host.start() {
         return Err(Error::Host(why));
     }

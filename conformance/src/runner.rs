@@ -110,7 +110,16 @@ pub fn run(
 /// # Errors
 /// If its executables are not there, or the private host cannot be made at all.
 pub fn profile(target: &Target, options: &Options) -> Result<Profile, Error> {
-    Ok(tell(&task(target, Profile::default(), options)?, options)?.profile.unwrap_or_default())
+    profile_by(target, options, "eth0")
+}
+
+/// The same with an interface of this name.
+///
+/// # Errors
+/// As [`profile`].
+pub fn profile_by(target: &Target, options: &Options, ifname: &str) -> Result<Profile, Error> {
+    let task = Task { ifname: ifname.to_owned(), ..task(target, Profile::default(), options)? };
+    Ok(tell(&task, options)?.profile.unwrap_or_default())
 }
 
 fn task(target: &Target, profile: Profile, options: &Options) -> Result<Task, Error> {
@@ -118,7 +127,7 @@ fn task(target: &Target, profile: Profile, options: &Options) -> Result<Task, Er
     for index in 0..target.plugins.len() {
         executable(target.plugin_type(index), &dirs)?;
     }
-    Ok(Task { target: target.clone(), dirs, profile, case: None, points: options.points })
+    Ok(Task { target: target.clone(), dirs, profile, case: None, ifname: String::new(), points: options.points })
 }
 
 /// The same as [`run`] for a target that has been tried.
@@ -181,7 +190,7 @@ fn row(task: &Task, case: &'static Case, options: &Options) -> Row {
     let told = if let Some(reason) = case.not_for(target, &task.profile) {
         empty(Outcome::Skipped(reason))
     } else {
-        let task = Task { case: Some(case.id.to_owned()), ..task.clone() };
+        let task = Task { case: Some(case.id.to_owned()), ifname: case.ifname(), ..task.clone() };
         tell(&task, options).unwrap_or_else(|error| empty(Outcome::Trouble(error.chain())))
     };
     let known = target.deviation(case.id).or_else(|| match &told.outcome {

@@ -56,6 +56,18 @@ pub fn folder() -> PathBuf {
     Path::new(OWN_FOLDER).join("bin")
 }
 
+/// A folder in which a folder has its name.
+///
+/// # Errors
+/// Trouble if it cannot be made.
+pub fn decoy() -> Verdict<PathBuf> {
+    let path = place("decoy");
+    match fs::create_dir_all(path.join(NAME)) {
+        Ok(()) => Ok(path),
+        Err(error) => Err(Finding::Trouble(format!("cannot make {}: {error}", path.display()))),
+    }
+}
+
 fn place(name: &str) -> PathBuf {
     Path::new(OWN_FOLDER).join(name)
 }

@@ -97,58 +97,90 @@ fn explain_says_sentence_action_and_observation() {
     assert!(ran.stdout.contains("not asked: "), "{}", ran.stdout);
 }
 
-/// The lines of the README that are indented as code and begin so.
-fn commands(beginning: &str) -> Vec<Vec<&'static str>> {
-    let lines = README.lines().map(str::trim).filter(|line| line.starts_with(beginning));
-    lines.map(|line| line.split_whitespace().skip(1).collect()).collect()
-}
-
-/// The shell script that the guide shows.
-fn script() -> String {
-    let start = README.lines().skip_while(|line| line.trim() != "#!/bin/sh");
-    let body = start.take_while(|line| line.is_empty() || line.starts_with("    "));
-    body.map(|line| format!("{}\n", line.strip_prefix("    ").unwrap_or(line))).collect()
+/// The commands of the guide, with the words that the test adds so that they take seconds; the guide's own run from the
+/// folder that the guide is in.
+fn guide(beginning: &str, more: &[&str]) -> Ran {
+    let start = README.lines().skip_while(|line| !line.starts_with("## Test your plugin in five minutes"));
+    let guide = start.take_while(|line| !line.starts_with("## Target files")).map(str::trim);
+    let command = guide.clone().find(|line| line.starts_with(beginning)).expect("the guide has this command");
+    let words: Vec<_> = command.split_whitespace().skip(1).collect();
+    cni_conformance(Path::new(env!("CARGO_MANIFEST_DIR")), &[words.as_slice(), more].concat())
 }
 
 #[test]
 fn the_guide_works_with_a_shell_script() {
-    let folder = folder();
-    let plugin = folder.path().join("bin/hello");
-    fs::write(&plugin, script()).expect("our own folder");
-    fs::set_permissions(&plugin, PermissionsExt::from_mode(0o755)).expect("our own folder");
-    fs::write(folder.path().join("my.conflist"), r#"{"name":"hello","plugins":[{"type":"hello"}]}"#)
-        .expect("our own folder");
-    let guide = commands("cni-conformance run --plugin-dir ./bin --conflist my.conflist");
-    let first = guide.first().expect("the guide begins with this command");
-    let only = ["--filter", "VER-1", "--filter", "VER-3", "--filter", "STA", "--filter", "ADD-2", "--filter", "ADD-1a"];
-    let ran = cni_conformance(folder.path(), &[first.as_slice(), &only, &["-v"]].concat());
-    assert_eq!(ran.status, Some(1), "{}{}", ran.stdout, ran.stderr);
-    for passed in ["VER-1a", "VER-1b", "VER-3a", "VER-3b"] {
-        assert!(ran.stdout.contains(&format!("passed   {passed}")), "{passed}: {}", ran.stdout);
-    }
-    assert!(ran.stdout.contains("FAILED   ADD-1a"), "{}", ran.stdout);
+    let ran = guide("cni-conformance run --plugin-dir examples", &["--points", "3", "--jobs", "2"]);
+    assert_eq!(ran.status, Some(0), "{}{}", ran.stdout, ran.stderr);
+    assert!(ran.stdout.contains("quiet (chained plugin, spec 0.4.0 1.0.0 1.1.0)"), "{}", ran.stdout);
+    assert!(ran.stdout.contains(" passed, 0 failed, 0 left residue"), "{}", ran.stdout);
 }
 
 #[test]
-fn the_guide_works_with_programs_written_in_go() {
+fn the_guide_notices_what_a_shell_script_does_wrong() {
     let folder = folder();
-    for (name, kind, config) in [
-        (
-            "ptp",
-            "main",
-            r#"{"cniVersion":"1.0.0","name":"n","type":"ptp","ipam":{"type":"host-local","subnet":"10.120.0.0/24"}}"#,
-        ),
-        (
-            "host-local",
-            "ipam",
-            r#"{"cniVersion":"1.0.0","name":"n","type":"host-local","ipam":{"type":"host-local","subnet":"10.120.0.0/24"}}"#,
-        ),
-        ("tuning", "chained", r#"{"cniVersion":"1.0.0","name":"n","type":"tuning","mtu":1400}"#),
-    ] {
+    let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/quieter")).expect("our own file");
+    let spoilt = text.replace("field '.prevResult'\n", "echo '{}'\n");
+    assert_ne!(text, spoilt);
+    let plugin = folder.path().join("bin/quieter");
+    fs::write(&plugin, spoilt).expect("our own folder");
+    fs::set_permissions(&plugin, PermissionsExt::from_mode(0o755)).expect("our own folder");
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/quieter.conf");
+    let args = ["run", "--plugin-dir", "bin", "--conflist", config, "--kind", "chained", "--filter", "ADD-3"];
+    let ran = cni_conformance(folder.path(), &args);
+    assert_eq!(ran.status, Some(1), "{}{}", ran.stdout, ran.stderr);
+    assert!(ran.stdout.contains("FAILED   ADD-3a"), "{}", ran.stdout);
+}
+
+#[test]
+fn the_guide_works_with_a_program_written_in_go() {
+    let ran = guide("cni-conformance run --plugin-dir /usr/lib/cni", &["--filter", "IO-5", "--filter", "DP-1"]);
+    assert_eq!(ran.status, Some(1), "{}{}", ran.stdout, ran.stderr);
+    assert!(ran.stdout.contains("FAILED   IO-5d"), "{}", ran.stdout);
+    assert!(!ran.stdout.contains("FAILED   DP"), "{}", ran.stdout);
+    let ran = guide("cni-conformance explain DEL-5c", &[]);
+    assert_eq!(ran.status, Some(0), "{}", ran.stderr);
+    assert!(ran.stdout.contains("DEL-5c: DEL with an empty CNI_NETNS leaves nothing"), "{}", ran.stdout);
+    let only = "cni-conformance run --plugin-dir /usr/lib/cni --conflist examples/ptp.conflist --filter DEL-5c -v";
+    let ran = guide(only, &[]);
+    assert_eq!(ran.status, Some(1), "{}{}", ran.stdout, ran.stderr);
+    assert!(ran.stdout.contains("left behind: ") && ran.stdout.contains("DEL ("), "{}", ran.stdout);
+}
+
+#[test]
+fn each_kind_of_plugin_may_be_a_single_config() {
+    let folder = folder();
+    let host_local = r#"{"cniVersion":"1.0.0","name":"n","type":"host-local","ipam":{"type":"host-local","subnet":"10.120.0.0/24"}}"#;
+    let tuning = r#"{"cniVersion":"1.0.0","name":"n","type":"tuning","mtu":1400}"#;
+    for (kind, config) in [("ipam", host_local), ("chained", tuning)] {
         fs::write(folder.path().join("my.conflist"), config).expect("our own folder");
         let args = ["run", "--plugin-dir", "/usr/lib/cni", "--conflist", "my.conflist", "--kind", kind];
         let ran = cni_conformance(folder.path(), &[&args[..], &["--filter", "IO-2", "--filter", "RES-6"]].concat());
-        assert_eq!(ran.status, Some(0), "{name}: {}{}", ran.stdout, ran.stderr);
+        assert_eq!(ran.status, Some(0), "{kind}: {}{}", ran.stdout, ran.stderr);
         assert!(ran.stdout.contains(" passed, 0 failed"), "{}", ran.stdout);
+    }
+}
+
+#[test]
+fn bench_measures_two_targets_in_turns() {
+    for kind in ["chained", "ipam"] {
+        let folder = folder();
+        fake(folder.path(), &format!("cni-fake-{kind}"));
+        for name in ["one", "two"] {
+            let target = format!("name = '{name}'\nkind = '{kind}'\nplugins = [{{ type = 'cni-fake-{kind}' }}]\n");
+            fs::write(folder.path().join(format!("{name}.toml")), target).expect("our own folder");
+        }
+        let args = ["bench", "one.toml", "two.toml", "--plugin-dir", "bin", "--rounds", "2", "--burst", "2"];
+        let ran = cni_conformance(folder.path(), &[&args[..], &["--present", "1", "-o", "json"]].concat());
+        assert_eq!(ran.status, Some(0), "{}", ran.stderr);
+        let report: serde_json::Value = serde_json::from_str(&ran.stdout).expect("it prints JSON");
+        assert_eq!((&report["base"], &report["other"], &report["rounds"]), (&"one".into(), &"two".into(), &2.into()));
+        let operations = report["runs"][0]["operations"].as_array().expect("one run for --present");
+        let names: Vec<_> = operations.iter().map(|one| one["operation"].as_str().unwrap_or_default()).collect();
+        assert_eq!(names, ["ADD", "CHECK", "DEL", "burst ADD", "burst DEL"]);
+        for one in operations {
+            for key in ["base_ms", "other_ms", "times_as_fast", "from", "to"] {
+                assert!(one[key].as_f64().is_some_and(|value| value > 0.0), "{kind}: {key} of {one}");
+            }
+        }
     }
 }

@@ -17,6 +17,7 @@ pub const TEST: &[Needed] = &[
     ("iptables", "iptables"),
     ("conntrack", "conntrack"),
     ("strace", "strace"),
+    ("jq", "jq"),
     ("setpriv", "util-linux"),
     ("systemd-socket-activate", "systemd"),
     ("/usr/lib/cni/portmap", "containernetworking-plugins"),

@@ -89,10 +89,11 @@ fn dns_is_kept(host: &Host) -> Verdict {
 
 fn indexes_are_kept(host: &Host) -> Verdict {
     let (_, after) = add(host)?;
+    let own = host.ifname.as_str();
     for ip in list(&after, "ips") {
         let index = ip.get("interface").and_then(Value::as_u64).and_then(|index| usize::try_from(index).ok());
         let name = index.and_then(|index| list(&after, "interfaces").get(index)).map(|one| text(one, "name"));
-        ensure!(name == Some("eth0"), "{ip} was of eth0 and is of {name:?}");
+        ensure!(name == Some(own), "{ip} was of {own} and is of {name:?}");
     }
     Ok(())
 }

@@ -20,11 +20,11 @@ cases! { "check":
         "CHECK without prevResult fails",
         "The plugin must consult the prevResult to determine the expected interfaces and addresses.",
         "ADD, CHECK without the key; it must fail.";
-    "CHK-2a" since "0.4.0" in "2, CHECK" for MAIN => |host| tolerates(host, &["route", "add", "198.51.100.0/24", "dev", "eth0"]),
+    "CHK-2a" since "0.4.0" in "2, CHECK" for MAIN => |host| tolerates(host, &["route", "add", "198.51.100.0/24", "dev", "IFNAME"]),
         "CHECK allows a route that a later plugin has added",
         "The plugin must allow for a later chained plugin to have modified networking resources, e.g. routes, on ADD.",
         "ADD, a route is added in the container, CHECK; it must succeed.";
-    "CHK-2b" since "0.4.0" in "2, CHECK" for MAIN => |host| tolerates(host, &["address", "add", "198.51.100.7/32", "dev", "eth0"]),
+    "CHK-2b" since "0.4.0" in "2, CHECK" for MAIN => |host| tolerates(host, &["address", "add", "198.51.100.7/32", "dev", "IFNAME"]),
         "CHECK allows an address that a later plugin has added",
         "The plugin must allow for a later chained plugin to have modified networking resources, e.g. routes, on ADD.",
         "ADD, an address is added to the interface, CHECK; it must succeed.";
@@ -36,11 +36,11 @@ cases! { "check":
         "CHECK allows a hardware address that a later plugin has set",
         "The plugin must allow for a later chained plugin to have modified networking resources.",
         "ADD (with the target file's changing_mac, if the plugin must be told), the interface gets another mac, which prevResult has as well, as tuning does it; CHECK must succeed.";
-    "CHK-3a" since "0.4.0" in "2, CHECK" for MAIN => |host| notices(host, &["link", "delete", "eth0"]),
+    "CHK-3a" since "0.4.0" in "2, CHECK" for MAIN => |host| notices(host, &["link", "delete", "IFNAME"]),
         "CHECK notices that the interface is gone",
         "The plugin should return an error if a resource included in the CNI Result type (interface, address or route) was created by the plugin, and is listed in prevResult, but is missing.",
         "ADD, `ip link delete`, CHECK; it must fail.";
-    "CHK-3b" since "0.4.0" in "2, CHECK" for MAIN => |host| notices(host, &["address", "flush", "dev", "eth0", "scope", "global"]),
+    "CHK-3b" since "0.4.0" in "2, CHECK" for MAIN => |host| notices(host, &["address", "flush", "dev", "IFNAME", "scope", "global"]),
         "CHECK notices that the addresses are gone",
         "The plugin should return an error if a resource included in the CNI Result type (interface, address or route) was created by the plugin, and is listed in prevResult, but is missing.",
         "ADD, `ip address flush`, CHECK; it must fail.";
@@ -76,7 +76,7 @@ cases! { "check":
         "CHECK notices that the host's routes to the container are gone",
         "The plugin should return an error if it is aware of a condition where the container is generally unreachable.",
         "ADD, the host's routes to the container's addresses are deleted, CHECK; it must fail.";
-    "CHK-5c" since "0.4.0" in "2, CHECK" for MAIN => |host| notices(host, &["link", "set", "eth0", "down"]),
+    "CHK-5c" since "0.4.0" in "2, CHECK" for MAIN => |host| notices(host, &["link", "set", "IFNAME", "down"]),
         "CHECK notices that the interface is down",
         "The plugin should return an error if it is aware of a condition where the container is generally unreachable.",
         "ADD, `ip link set down` in the container, CHECK; it must fail.";
@@ -111,7 +111,8 @@ fn attached(host: &Host) -> Verdict<(Pod, Value)> {
 }
 
 fn right_after_add(host: &Host) -> Verdict {
-    let (pod, result) = attached(host)?;
+    let pod = super::named_pod(host)?;
+    let result = host.attach(&pod)?;
     host.check(&pod, &result)
 }
 
@@ -132,15 +133,20 @@ fn without_prev_result(host: &Host) -> Verdict {
     host.call_for("CHECK", &pod).without_key("prevResult").run()?.failure().map(drop)
 }
 
+/// The words with the pod's interface in the place of IFNAME.
+fn own<'a>(pod: &'a Pod, words: &[&'a str]) -> Vec<&'a str> {
+    words.iter().map(|word| if *word == "IFNAME" { pod.ifname.as_str() } else { word }).collect()
+}
+
 fn tolerates(host: &Host, change: &[&str]) -> Verdict {
     let (pod, result) = attached(host)?;
-    pod.change(change)?;
+    pod.change(&own(&pod, change))?;
     host.check(&pod, &result)
 }
 
 fn notices(host: &Host, change: &[&str]) -> Verdict {
     let (pod, result) = attached(host)?;
-    pod.change(change)?;
+    pod.change(&own(&pod, change))?;
     denies(host, &pod, &result).map(drop)
 }
 
@@ -157,9 +163,9 @@ fn mac_of_a_later_plugin(host: &Host) -> Verdict {
     let pod = super::busy_pod(host)?;
     let mut result = host.attach_with(&pod, &patch)?;
     let mac = "02:c0:f0:12:34:56";
-    pod.change(&["link", "set", "eth0", "address", mac])?;
+    pod.change(&["link", "set", &pod.ifname, "address", mac])?;
     for one in result.get_mut("interfaces").and_then(Value::as_array_mut).into_iter().flatten() {
-        if text(one, "name") == "eth0"
+        if text(one, "name") == pod.ifname
             && let Some(one) = one.as_object_mut()
         {
             one.insert("mac".to_owned(), json!(mac));
@@ -281,7 +287,8 @@ fn older_config(host: &Host) -> Verdict {
 }
 
 fn changes_nothing(host: &Host) -> Verdict {
-    let (pod, result) = attached(host)?;
+    let pod = super::named_pod(host)?;
+    let result = host.attach(&pod)?;
     let before = (residue::observe()?, inside_lines(&pod)?);
     host.check(&pod, &result)?;
     let after = (residue::observe()?, inside_lines(&pod)?);

@@ -20,11 +20,11 @@ cases! { "concurrency":
     "IO-13b" since "0.1.0" in "3, Lifecycle & Ordering" for ADDRESSING => all_differ,
         "Twelve ADDs at a time get twelve addresses",
         "If necessary, they must implement locking on shared resources (e.g. IPAM databases).",
-        "Twelve containers are ADDed at the same time; no address may be given out twice.";
+        "After one container, twelve are ADDed at the same time; no address may be given out twice.";
     "IO-13c" since "0.1.0" in "3, Lifecycle & Ordering" for ANY => many_dels,
         "Twelve DELs at a time succeed and leave nothing",
         "Plugins must handle being executed concurrently across different containers.",
-        "Twelve containers are DELeted at the same time; all must succeed, and the host be as before.";
+        "After one container, twelve are ADDed, and DELeted at the same time; all must succeed, and after the first's DEL the host be as before.";
     "IO-13d" since "0.1.0" in "3, Lifecycle & Ordering" for ANY => adds_against_dels,
         "ADDs and DELs at the same time succeed",
         "Plugins must handle being executed concurrently across different containers.",
@@ -36,7 +36,7 @@ cases! { "concurrency":
     "IO-13f" since "0.1.0" in "3, Lifecycle & Ordering" for ADDRESSING => the_last_address,
         "Of many ADDs for the last addresses, each address has one winner",
         "If necessary, they must implement locking on shared resources (e.g. IPAM databases).",
-        "Sixteen containers are ADDed at the same time from a small pool; no address may be given out twice, and losers must get an error object.";
+        "After one container, sixteen are ADDed at the same time from a small pool; no address may be given out twice, and losers must get an error object.";
     "IO-14" since "0.4.0" in "3, Lifecycle & Ordering" for ANY => own_del_against_add,
         "A DEL that races its own ADD leaves something that DEL can clear",
         "The container runtime must ensure that add is eventually followed by a corresponding delete.",
@@ -78,10 +78,13 @@ fn unique(results: &[Value]) -> Verdict {
 }
 
 fn all_differ(host: &Host) -> Verdict {
+    host.attach(&super::busy(host, host.pod()?, 90))?;
     unique(&attach_all(host, &pods(host, 12)?)?)
 }
 
 fn many_dels(host: &Host) -> Verdict {
+    let first = super::busy(host, host.pod()?, 90);
+    let attached = host.attach(&first)?;
     let pods = pods(host, 12)?;
     let results = attach_all(host, &pods)?;
     let work: Work<'_, ()> = pods
@@ -90,12 +93,13 @@ fn many_dels(host: &Host) -> Verdict {
         .map(|(pod, result)| Box::new(move || host.detach(pod, Some(result))) as Box<dyn FnOnce() -> Verdict + Send>)
         .collect();
     together(work).into_iter().collect::<Verdict>()?;
+    host.detach(&first, Some(&attached))?;
     nothing_is_left(host)
 }
 
 fn adds_against_dels(host: &Host) -> Verdict {
     let old = pods(host, 6)?;
-    let results = attach_all(host, &old)?;
+    let results = old.iter().map(|pod| host.attach(pod)).collect::<Verdict<Vec<_>>>()?;
     let new: Vec<_> = (6..12).map(|number| Ok(super::busy(host, host.pod()?, number))).collect::<Verdict<_>>()?;
     let mut work: Work<'_, Option<Value>> = Vec::new();
     for ((pod, result), other) in old.iter().zip(&results).zip(&new) {
@@ -124,6 +128,8 @@ fn checks_against_adds(host: &Host) -> Verdict {
 
 fn the_last_address(host: &Host) -> Verdict {
     let Some(patch) = &host.target.small_pool else { skip!("the target file has no small_pool") };
+    let first = super::busy(host, host.pod()?, 90);
+    let first = host.attach_with(&first, patch)?;
     let pods = pods(host, 16)?;
     let work: Work<'_, Option<Value>> = pods
         .iter()
@@ -134,8 +140,9 @@ fn the_last_address(host: &Host) -> Verdict {
             }) as Box<dyn FnOnce() -> Verdict<Option<Value>> + Send>
         })
         .collect();
-    let winners: Vec<_> = together(work).into_iter().collect::<Verdict<Vec<_>>>()?.into_iter().flatten().collect();
+    let mut winners: Vec<_> = together(work).into_iter().collect::<Verdict<Vec<_>>>()?.into_iter().flatten().collect();
     ensure!(!winners.is_empty(), "nobody got an address");
+    winners.push(first);
     unique(&winners)
 }
 

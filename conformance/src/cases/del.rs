@@ -114,7 +114,7 @@ fn interface_goes(host: &Host) -> Verdict {
 }
 
 fn everything_goes(host: &Host) -> Verdict {
-    let pod = super::busy_pod(host)?;
+    let pod = super::named_pod(host)?;
     let result = host.attach(&pod)?;
     host.detach(&pod, Some(&result))?;
     nothing_is_left(host)
@@ -288,7 +288,7 @@ fn other_network_stays(host: &Host) -> Verdict {
 }
 
 fn bad_config(host: &Host) -> Verdict {
-    sorry(&super::protocol::undecodable(host, "DEL")?).map(drop)
+    sorry(&super::protocol::undecodable(host, "DEL", "name: n")?).map(drop)
 }
 
 fn in_parallel(host: &Host) -> Verdict {

@@ -15,7 +15,7 @@ cases! { "delegation":
     "IPAM-1a" since "0.1.0" in "4, Delegated Plugin protocol" for MAIN => is_executed,
         "The IPAM plugin is found in CNI_PATH and executed",
         "Look up the plugin binary by searching the directories provided in CNI_PATH environment variable.",
-        "ADD with the suite's IPAM plugin in the last of CNI_PATH's folders; it must have been called once, with CNI_COMMAND=ADD.";
+        "ADD with the suite's IPAM plugin in the last of CNI_PATH's folders, after one that has a folder of that name; it must have been called once, with CNI_COMMAND=ADD.";
     "IPAM-1b" since "0.1.0" in "4, Delegated Plugin protocol" for MAIN => |host| same_environment(host, "ADD"),
         "The IPAM plugin gets the same environment on ADD",
         "The delegated plugin must receive all the same environment variables that were passed in to the CNI plugin.",
@@ -144,7 +144,12 @@ cases! { "delegation":
 
 fn is_executed(host: &Host) -> Verdict {
     let pod = host.pod()?;
-    let answer = call(host, "ADD", &pod)?.run()?;
+    let mut path = host.cni_path();
+    path.push(":");
+    path.push(spy::decoy()?);
+    path.push(":");
+    path.push(spy::folder());
+    let answer = call(host, "ADD", &pod)?.env("CNI_PATH", path).run()?;
     let seen = commands(&spy::records()?);
     done(host, &pod)?;
     answer.success()?;
@@ -394,7 +399,9 @@ fn with_failing_ipam(host: &Host, command: &str) -> Verdict<(Pod, crate::host::c
     let base =
         if matches!(command, "GC" | "STATUS") { spied(host, host.call(command))? } else { call(host, command, &pod)? };
     let base = match command {
-        "GC" => base.key("cni.dev/valid-attachments", json!([{ "containerID": pod.id, "ifname": pod.ifname }])),
+        "GC" => base
+            .env("CNI_CONTAINERID", "")
+            .key("cni.dev/valid-attachments", json!([{ "containerID": pod.id, "ifname": pod.ifname }])),
         "STATUS" => base,
         _ => base.prev(&result),
     };
@@ -444,7 +451,9 @@ fn check_error_is_handed_on(host: &Host) -> Verdict {
 
 fn gc_is_delegated(host: &Host) -> Verdict {
     let valid = json!([{ "containerID": "a", "ifname": "eth0" }]);
-    spied(host, host.call("GC").key("cni.dev/valid-attachments", valid.clone()))?.run()?.success()?;
+    spied(host, host.call("GC").env("CNI_CONTAINERID", "").key("cni.dev/valid-attachments", valid.clone()))?
+        .run()?
+        .success()?;
     let records = spy::records()?;
     ensure!(commands(&records) == ["GC"], "the IPAM plugin was called with {:?}", commands(&records));
     for record in records {

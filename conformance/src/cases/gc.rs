@@ -88,7 +88,9 @@ fn attached(host: &Host) -> Verdict<(Pod, Value)> {
 
 fn gc<'h>(host: &'h Host, valid: &[(&str, &str)]) -> Call<'h> {
     let valid: Vec<_> = valid.iter().map(|(id, ifname)| json!({ "containerID": id, "ifname": ifname })).collect();
-    host.call("GC").key("cni.dev/valid-attachments", json!(valid)).key("cni.dev/attachments", json!(valid))
+    let call = host.call("GC").key("cni.dev/valid-attachments", json!(valid)).key("cni.dev/attachments", json!(valid));
+    // As libcni does, which sets what a GC does not need to nothing.
+    ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS"].iter().fold(call, |call, key| call.env(key, ""))
 }
 
 fn stale_things_go(host: &Host) -> Verdict {
@@ -169,9 +171,10 @@ fn nothing_to_do(host: &Host) -> Verdict {
 }
 
 fn few_variables(host: &Host) -> Verdict {
-    // A call without a pod has none of the others.
     let (pod, _) = attached(host)?;
-    gc(host, &[(&pod.id, &pod.ifname)]).run()?.success().map(drop)
+    let call = gc(host, &[(&pod.id, &pod.ifname)]);
+    let keys = ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS"];
+    keys.iter().fold(call, |call, key| call.without_env(key)).run()?.success().map(drop)
 }
 
 fn prints_nothing(host: &Host) -> Verdict {

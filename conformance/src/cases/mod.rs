@@ -57,6 +57,13 @@ pub struct Case {
 }
 
 impl Case {
+    /// How the case's interfaces are called: after its topic, so that no plugin takes `eth0` for granted, but as runtimes
+    /// call them where that is what is asked.
+    #[must_use]
+    pub fn ifname(&self) -> String {
+        if self.topic == "runtimes" { "eth0".to_owned() } else { format!("{}0", self.topic) }
+    }
+
     /// Why it cannot be put to this target, if so.
     #[must_use]
     pub fn not_for(&self, target: &Target, profile: &Profile) -> Option<String> {
@@ -199,7 +206,7 @@ pub(crate) fn busy(host: &Host, pod: Pod, number: u16) -> Pod {
     ]);
     let shaping =
         json!({ "ingressRate": 8_000_000, "ingressBurst": 800_000, "egressRate": 8_000_000, "egressBurst": 800_000 });
-    let mac = format!("02:c0:f0:00:02:{number:02x}");
+    let mac = format!("02:c0:f0:02:{:02x}:{:02x}", number / 256, number % 256);
     remembered(host, pod.with("portMappings", ports).with("bandwidth", shaping).with("mac", json!(mac)))
 }
 
@@ -207,4 +214,11 @@ pub(crate) fn busy(host: &Host, pod: Pod, number: u16) -> Pod {
 pub(crate) fn remembered(host: &Host, pod: Pod) -> Pod {
     host.remember(&pod);
     pod
+}
+
+/// A pod that has a name, which the runtime hands on.
+pub(crate) fn named_pod(host: &Host) -> Verdict<Pod> {
+    let mut pod = busy_pod(host)?;
+    pod.args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=ns;K8S_POD_NAME=web".to_owned();
+    Ok(remembered(host, pod))
 }

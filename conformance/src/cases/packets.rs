@@ -139,8 +139,24 @@ fn reaches(from: Option<&Pod>, protocol: Protocol, to: SocketAddr, bytes: usize,
     }
 }
 
+/// The same with a pod that has a name.
+fn attached_by_name(host: &Host) -> Verdict<(Pod, Value)> {
+    connecting(host)?;
+    let pod = super::named_pod(host)?;
+    let result = host.attach(&pod)?;
+    Ok((pod, result))
+}
+
+/// The same with a pod that uses what the plugin offers.
+fn attached_busy(host: &Host) -> Verdict<(Pod, Value)> {
+    connecting(host)?;
+    let pod = super::busy_pod(host)?;
+    let result = host.attach(&pod)?;
+    Ok((pod, result))
+}
+
 fn pod_to_pod(host: &Host, family: &str, protocol: Protocol, bytes: usize) -> Verdict {
-    let ((one, _), (two, result)) = (attached(host)?, attached(host)?);
+    let ((one, _), (two, result)) = (attached_by_name(host)?, attached(host)?);
     let to = SocketAddr::new(address(host, &result, family)?, PORT);
     let _server = Server::start(Some(&two.path), PORT, "two")?;
     reaches(Some(&one), protocol, to, bytes, "two").map(drop)
@@ -163,7 +179,7 @@ fn address_is_kept(host: &Host) -> Verdict {
 
 fn node_to_pod(host: &Host) -> Verdict {
     on_the_node(host)?;
-    let (pod, result) = attached(host)?;
+    let (pod, result) = attached_busy(host)?;
     let _server = Server::start(Some(&pod.path), PORT, "pod")?;
     for to in parsed(&result) {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
@@ -336,7 +352,7 @@ fn full_packets(host: &Host) -> Verdict {
 
 fn first_packet(host: &Host) -> Verdict {
     for _ in 0..4 {
-        let (pod, result) = attached(host)?;
+        let (pod, result) = attached_busy(host)?;
         for address in parsed(&result) {
             let bound =
                 crate::host::net::inside(Some(&pod.path), || Ok(std::net::UdpSocket::bind((address, 0)).is_ok()))?;

@@ -9,6 +9,7 @@ use super::{CALLED, cases, nothing_is_left, sorry};
 use crate::host::Host;
 use crate::host::net::{PATIENCE, Protocol, Reply, SILENCE, Server, ask, ask_by, ask_for, inside, parse};
 use crate::host::pod::Pod;
+use crate::host::sctp;
 use crate::host::shape::{bare_addresses, family};
 use crate::verdict::{Finding, Verdict, ensure, fail, skip};
 
@@ -57,6 +58,18 @@ cases! { "ports":
         "A mapped port is reached at [::1]",
         "portMappings: Pass mapping from ports on the host to ports in the container network namespace.",
         "The host asks [::1] at hostPort; the pod's server must answer.";
+    "PM-1l" since "0.3.0" in "practice: a containerPort of Kubernetes may be SCTP" for CALLED => |host| sctp(host, 0, HOST_PORT),
+        "A mapped SCTP port is reached from outside over IPv4",
+        "portMappings: Pass mapping from ports on the host to ports in the container network namespace.",
+        "A client beyond the host sends an INIT to the host's address at hostPort; an INIT ACK must come from there. A plugin may refuse SCTP by an error.";
+    "PM-1m" since "0.3.0" in "practice: a containerPort of Kubernetes may be SCTP" for CALLED => |host| sctp(host, 1, HOST_PORT),
+        "A mapped SCTP port is reached from outside over IPv6",
+        "portMappings: Pass mapping from ports on the host to ports in the container network namespace.",
+        "A client beyond the host sends an INIT to the host's address at hostPort; an INIT ACK must come from there. A plugin may refuse SCTP by an error.";
+    "PM-1n" since "0.3.0" in "practice: containerd issue 4321" for CALLED => |host| sctp(host, 0, PORT),
+        "A mapped SCTP port may be the same in the pod",
+        "portMappings: Pass mapping from ports on the host to ports in the container network namespace.",
+        "The same with one number for hostPort and containerPort; an INIT ACK must come. A plugin may refuse SCTP by an error.";
     "PM-2a" since "0.3.0" in "practice: plugins issue 1209" for CALLED => passing_traffic,
         "Traffic through the host to the same port elsewhere is left alone",
         "hostPort: a port on the host.",
@@ -168,7 +181,16 @@ fn maps(host: &Host) -> Verdict {
 
 /// A pod with a server, and these mappings.
 fn serving(host: &Host, name: &str, mappings: Value) -> Verdict<(Pod, Value, Server)> {
-    let pod = super::remembered(host, host.pod()?.with("portMappings", mappings));
+    serve(host, host.pod()?, name, mappings)
+}
+
+/// The same with a pod that has a name, which the runtime hands on.
+fn serving_by_name(host: &Host, name: &str, mappings: Value) -> Verdict<(Pod, Value, Server)> {
+    serve(host, super::named_pod(host)?, name, mappings)
+}
+
+fn serve(host: &Host, pod: Pod, name: &str, mappings: Value) -> Verdict<(Pod, Value, Server)> {
+    let pod = super::remembered(host, pod.with("portMappings", mappings));
     let result = host.attach(&pod)?;
     let server = Server::start(Some(&pod.path), PORT, name)?;
     Ok((pod, result, server))
@@ -193,7 +215,7 @@ fn expect(reply: Option<Reply>, server: &str, what: &str) -> Verdict<Reply> {
 
 fn from_outside(host: &Host, protocol: Protocol, index: usize) -> Verdict {
     let outside = prepared(host)?;
-    let (_pod, result, _server) = serving(host, "pod", mapping(HOST_PORT, protocol))?;
+    let (_pod, result, _server) = serving_by_name(host, "pod", mapping(HOST_PORT, protocol))?;
     let wanted = if index == 0 { "4" } else { "6" };
     if !bare_addresses(&result).iter().any(|address| family(address) == wanted) {
         skip!("the pod has no IPv{wanted} address");
@@ -252,6 +274,27 @@ fn source_is_kept(host: &Host) -> Verdict {
     let reply = ask(Some(&outside.path), Protocol::Tcp, SocketAddr::new(node(0)?, HOST_PORT), 100)?;
     let reply = expect(reply, "pod", "from outside")?;
     ensure!(reply.asker == super::packets::BEYOND[0], "the pod saw {}", reply.asker);
+    Ok(())
+}
+
+fn sctp(host: &Host, index: usize, port: u16) -> Verdict {
+    let outside = prepared(host)?;
+    let mappings = json!([{ "hostPort": port, "containerPort": PORT, "protocol": "sctp" }]);
+    let pod = super::remembered(host, host.pod()?.with("portMappings", mappings));
+    let _server = sctp::Server::start(&pod.path, PORT)?;
+    if !sctp::works_in(&pod.path, PORT)? {
+        skip!("this kernel does not let SCTP through raw sockets");
+    }
+    let result = match host.attach(&pod) {
+        Err(Finding::Failed(why)) if why.to_lowercase().contains("sctp") => skip!("the plugin refuses SCTP: {why}"),
+        result => result?,
+    };
+    let wanted = if index == 0 { "4" } else { "6" };
+    if !bare_addresses(&result).iter().any(|address| family(address) == wanted) {
+        skip!("the pod has no IPv{wanted} address");
+    }
+    let answered = sctp::is_answered(&outside.path, SocketAddr::new(node(index)?, port), PATIENCE)?;
+    ensure!(answered, "from outside: no INIT ACK from the host's address at {port}");
     Ok(())
 }
 
@@ -373,7 +416,7 @@ fn refused(host: &Host, mappings: Value) -> Verdict {
 
 fn closed_after_del(host: &Host) -> Verdict {
     let outside = prepared(host)?;
-    let (pod, result, _server) = serving(host, "pod", mapping(HOST_PORT, Protocol::Tcp))?;
+    let (pod, result, _server) = serving_by_name(host, "pod", mapping(HOST_PORT, Protocol::Tcp))?;
     let to = SocketAddr::new(node(0)?, HOST_PORT);
     expect(ask(Some(&outside.path), Protocol::Tcp, to, 100)?, "pod", "before DEL")?;
     host.detach(&pod, Some(&result))?;

@@ -44,11 +44,11 @@ cases! { "protocol":
         "An unknown command exits with another code than 0",
         "A plugin must exit with a return code of 0 on success, and non-zero on failure.",
         "A call with CNI_COMMAND=FROBNICATE; the exit code must not be 0.";
-    "IO-4a" since "0.1.0" in "2, Errors" for ANY => |host| sorry(&undecodable(host, "DEL")?).map(drop),
+    "IO-4a" since "0.1.0" in "2, Errors" for ANY => |host| sorry(&undecodable(host, "DEL", "{ not json")?).map(drop),
         "A failing DEL prints an error object",
         "If the plugin encounters an error, it should output an \"error\" result structure.",
         "DEL with a config that is not JSON; stdout must hold one object with code and msg.";
-    "IO-4b" since "0.4.0" in "2, Errors" for ANY => |host| sorry(&undecodable(host, "CHECK")?).map(drop),
+    "IO-4b" since "0.4.0" in "2, Errors" for ANY => |host| sorry(&undecodable(host, "CHECK", "{ not json")?).map(drop),
         "A failing CHECK prints an error object",
         "If the plugin encounters an error, it should output an \"error\" result structure.",
         "CHECK with a config that is not JSON; stdout must hold one object with code and msg.";
@@ -68,7 +68,7 @@ cases! { "protocol":
         "The error says which version it speaks",
         "cniVersion: The protocol version in use.",
         "ADD without CNI_IFNAME, in every version of the plugin; the error's cniVersion must be the config's.";
-    "IO-6a" since "1.0.0" in "5, Error" for ANY => |host| coded(&undecodable(host, "ADD")?, &[6]),
+    "IO-6a" since "1.0.0" in "5, Error" for ANY => |host| coded(&undecodable(host, "ADD", "{ not json")?, &[6]),
         "A config that is not JSON has code 6",
         "6: Failed to decode content. For example, failed to unmarshal network config from bytes.",
         "ADD with `{ not json` on stdin; code must be 6.";
@@ -118,9 +118,10 @@ cases! { "protocol":
         "ADD and DEL with capabilities still in the config; both must succeed.";
 }
 
-pub(super) fn undecodable(host: &Host, command: &str) -> Verdict<Answer> {
+/// A call with a config that is no JSON. There are many ways of that.
+pub(super) fn undecodable(host: &Host, command: &str, text: &str) -> Verdict<Answer> {
     let pod = host.pod()?;
-    host.call_for(command, &pod).stdin("{ not json").run()
+    host.call_for(command, &pod).stdin(text).run()
 }
 
 fn with_stdin(host: &Host, text: &str) -> Verdict<Answer> {
@@ -156,16 +157,16 @@ fn bare_environment(host: &Host) -> Verdict {
 }
 
 fn add_prints_one_document(host: &Host) -> Verdict {
-    let pod = host.pod()?;
+    let pod = super::busy_pod(host)?;
     host.call_for("ADD", &pod).run()?.result().map(drop)
 }
 
 fn failure_prints_one_document(host: &Host) -> Verdict {
-    undecodable(host, "ADD")?.json().map(drop)
+    undecodable(host, "ADD", "no json")?.json().map(drop)
 }
 
 fn streams_are_closed(host: &Host) -> Verdict {
-    let pod = host.pod()?;
+    let pod = super::named_pod(host)?;
     for command in ["ADD", "DEL"] {
         let answer = host.call_for(command, &pod).run()?;
         ensure!(!answer.finished.held_open, "{command}: something still holds stdout or stderr open");
@@ -175,7 +176,7 @@ fn streams_are_closed(host: &Host) -> Verdict {
 }
 
 fn success_is_no_error_object(host: &Host) -> Verdict {
-    let pod = host.pod()?;
+    let pod = super::named_pod(host)?;
     let answer = host.call_for("ADD", &pod).run()?;
     answer.success()?;
     for document in answer.documents()? {
@@ -185,7 +186,7 @@ fn success_is_no_error_object(host: &Host) -> Verdict {
 }
 
 fn fails(host: &Host, command: &str) -> Verdict {
-    undecodable(host, command)?.failure().map(drop)
+    undecodable(host, command, "{\"name\": \"cut off")?.failure().map(drop)
 }
 
 fn unknown_command_fails(host: &Host) -> Verdict {
@@ -194,14 +195,14 @@ fn unknown_command_fails(host: &Host) -> Verdict {
 }
 
 fn error_code_is_a_number(host: &Host) -> Verdict {
-    let error = undecodable(host, "ADD")?.error()?;
+    let error = undecodable(host, "ADD", "{ 'name': 'n' }")?.error()?;
     let code = error.get("code").and_then(Value::as_u64).unwrap_or_default();
     ensure!(code > 0, "code is not a number above 0: {error}");
     Ok(())
 }
 
 fn error_has_a_message(host: &Host) -> Verdict {
-    let error = undecodable(host, "ADD")?.error()?;
+    let error = undecodable(host, "ADD", "<config/>")?.error()?;
     let msg = error.get("msg").and_then(Value::as_str).unwrap_or_default();
     ensure!(!msg.trim().is_empty(), "there is no msg: {error}");
     Ok(())

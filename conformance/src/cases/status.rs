@@ -12,7 +12,7 @@ cases! { "status":
     "STA-1b" since "1.1.0" in "2, STATUS" for ANY => prints_nothing,
         "STATUS prints nothing when the plugin is ready",
         "For STATUS no result is defined: the exit code is the answer.",
-        "STATUS; stdout must be empty.";
+        "ADD, STATUS; stdout must be empty.";
     "STA-2a" since "1.1.0" in "2, STATUS" for ADDRESSING => used_up,
         "STATUS fails when the addresses are used up",
         "If a plugin has a limited number of resources (e.g. IP addresses), it should return an error if those resources are exhausted and no new ADD requests can be serviced.",
@@ -24,7 +24,7 @@ cases! { "status":
     "STA-5" since "1.1.0" in "2, STATUS" for ANY => few_variables,
         "STATUS needs CNI_COMMAND only",
         "Optional environment parameters: CNI_PATH.",
-        "STATUS with CNI_COMMAND and CNI_PATH only, as libcni sends it; it must succeed.";
+        "ADD, STATUS with CNI_COMMAND and CNI_PATH only, as libcni sends it; it must succeed.";
     "STA-6" since "1.1.0" in "2, STATUS" for ANY => changes_nothing,
         "STATUS changes nothing",
         "Status is purely informational.",
@@ -44,6 +44,7 @@ fn ready(host: &Host) -> Verdict {
 }
 
 fn prints_nothing(host: &Host) -> Verdict {
+    host.attach(&super::busy_pod(host)?)?;
     let answer = host.call("STATUS").run()?;
     answer.success()?;
     ensure!(answer.text().is_empty(), "stdout has: {}", answer.text());
@@ -70,6 +71,7 @@ fn ready_again(host: &Host) -> Verdict {
 }
 
 fn few_variables(host: &Host) -> Verdict {
+    host.attach(&super::busy_pod(host)?)?;
     let call = host.call("STATUS").env("CNI_CONTAINERID", "").env("CNI_NETNS", "").env("CNI_IFNAME", "");
     call.env("CNI_ARGS", "").run()?.success()?;
     host.call("STATUS").run()?.success().map(drop)

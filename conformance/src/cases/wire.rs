@@ -169,7 +169,7 @@ fn libcni_gc(host: &Host) -> Verdict {
 }
 
 fn check_sees_the_final_result(host: &Host) -> Verdict {
-    let pod = super::busy_pod(host)?;
+    let pod = super::named_pod(host)?;
     let mut result = host.attach(&pod)?;
     if let Some(result) = result.as_object_mut() {
         result.entry("dns").or_insert_with(|| json!({}));

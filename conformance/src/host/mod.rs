@@ -8,14 +8,15 @@ pub mod observe;
 pub mod pod;
 mod processes;
 pub mod residue;
+pub mod sctp;
 pub mod shape;
 pub mod strace;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -55,10 +56,12 @@ pub struct Host {
     pub environment: BTreeMap<String, OsString>,
     /// At how many system calls, at most, a plugin is killed.
     pub points: usize,
+    /// CNI_IFNAME of the pods.
+    pub ifname: String,
     pods: Mutex<Vec<Pod>>,
     number: AtomicUsize,
     calls: Mutex<Vec<String>>,
-    daemons: Mutex<Vec<std::process::Child>>,
+    daemons: Arc<Mutex<Vec<std::process::Child>>>,
     results: Mutex<BTreeMap<String, Value>>,
 }
 
@@ -79,18 +82,20 @@ impl Host {
             profile,
             environment: environment.into(),
             points,
+            ifname: "eth0".to_owned(),
             pods: Mutex::default(),
             number: AtomicUsize::new(1),
             calls: Mutex::default(),
-            daemons: Mutex::default(),
+            daemons: Arc::default(),
             results: Mutex::default(),
         }
     }
 
-    /// The same for one of several targets on one host: their pods have other numbers.
+    /// The same for another target on the same host: its pods have other numbers, and the first target's daemons are known.
     #[must_use]
-    pub fn numbered_from(self, first: usize) -> Self {
-        self.number.store(first, Ordering::Relaxed);
+    pub fn beside(mut self, first: &Self) -> Self {
+        self.number.store(10_000, Ordering::Relaxed);
+        self.daemons = Arc::clone(&first.daemons);
         self
     }
 
@@ -132,7 +137,7 @@ impl Host {
     /// Trouble if its namespace cannot be made.
     pub fn pod_called(&self, name: impl FnOnce(usize) -> String) -> Verdict<Pod> {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
-        let mut pod = Pod::make(&name(number), number)?;
+        let mut pod = Pod::make(&name(number), number, &self.ifname)?;
         if self.target.kind == Kind::Chained {
             pod.wire(number)?;
         }
@@ -215,6 +220,15 @@ impl Host {
     /// # Errors
     /// Failed if a plugin fails.
     pub fn detach_with(&self, pod: &Pod, result: Option<&Value>, change: impl Fn(Call<'_>) -> Call<'_>) -> Verdict {
+        self.release(pod, result, change)?;
+        self.settle()
+    }
+
+    /// The same without waiting for what a plugin does after it has answered.
+    ///
+    /// # Errors
+    /// Failed if a plugin fails.
+    pub fn release(&self, pod: &Pod, result: Option<&Value>, change: impl Fn(Call<'_>) -> Call<'_>) -> Verdict {
         for index in (0..self.target.plugins.len()).rev() {
             let mut call = Call::new(self, "DEL", index).pod(pod);
             if let Some(result) = result.filter(|_| shape::at_least(self.version(), "0.4.0")) {
@@ -222,7 +236,7 @@ impl Host {
             }
             change(call).run()?.success()?;
         }
-        self.settle()
+        Ok(())
     }
 
     /// CHECK of the whole chain.
@@ -270,7 +284,8 @@ impl Host {
         self.needs("1.1.0")?;
         let valid: Vec<_> = valid.iter().map(|pod| json!({ "containerID": pod.id, "ifname": pod.ifname })).collect();
         for index in 0..self.target.plugins.len() {
-            let call = Call::new(self, "GC", index).key("cni.dev/valid-attachments", json!(valid));
+            let call =
+                Call::new(self, "GC", index).key("cni.dev/valid-attachments", json!(valid)).env("CNI_CONTAINERID", "");
             call.key("cni.dev/attachments", json!(valid)).run()?.success()?;
         }
         self.settle()

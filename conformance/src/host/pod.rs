@@ -31,7 +31,7 @@ pub struct Pod {
 
 impl Pod {
     /// A new namespace with `lo` up, as runtimes make it.
-    pub(super) fn make(id: &str, number: usize) -> Verdict<Self> {
+    pub(super) fn make(id: &str, number: usize, ifname: &str) -> Verdict<Self> {
         let netns = format!("pod{number}");
         tool("ip", &["netns", "add", &netns])?;
         tool("ip", &["-n", &netns, "link", "set", "lo", "up"])?;
@@ -39,7 +39,7 @@ impl Pod {
             id: id.to_owned(),
             path: format!("/run/netns/{netns}"),
             netns,
-            ifname: "eth0".to_owned(),
+            ifname: ifname.to_owned(),
             args: String::new(),
             capabilities: Object::new(),
             scaffold: None,
@@ -48,24 +48,26 @@ impl Pod {
 
     /// The interface that a chained plugin is to adjust: a routed veth pair with an address of each family.
     pub(super) fn wire(&mut self, number: usize) -> Verdict {
-        let (host, subnet) = (format!("scaf{number}"), format!("10.99.{number}"));
-        let host_mac = format!("02:c0:f0:00:00:{number:02x}");
-        let mac = format!("02:c0:f0:00:01:{number:02x}");
+        let (high, low) = (number / 256 % 64, number % 256);
+        let host = format!("scaf{number}");
+        let (subnet, subnet_v6) = (format!("10.{}.{low}", 32 + high), format!("fd99:{number:x}"));
+        let host_mac = format!("02:c0:f0:00:{high:02x}:{low:02x}");
+        let mac = format!("02:c0:f0:01:{high:02x}:{low:02x}");
         let name = &self.ifname;
         let batch = [
             format!("link add {host} address {host_mac} type veth peer name {name} address {mac} netns {}", self.netns),
             format!("address add {subnet}.1/24 dev {host}"),
-            format!("address add fd99:{number}::1/64 dev {host} nodad"),
+            format!("address add {subnet_v6}::1/64 dev {host} nodad"),
         ];
         tool_batch(&[], &batch)?;
         without_detection(None, &host)?;
         without_detection(Some(&self.path), name)?;
         let inside = [
             format!("address add {subnet}.2/24 dev {name}"),
-            format!("address add fd99:{number}::2/64 dev {name} nodad"),
+            format!("address add {subnet_v6}::2/64 dev {name} nodad"),
             format!("link set {name} up"),
             format!("route add default via {subnet}.1"),
-            format!("route add default via fd99:{number}::1"),
+            format!("route add default via {subnet_v6}::1"),
         ];
         tool("ip", &["link", "set", &host, "up"])?;
         tool_batch(&["-n", &self.netns], &inside)?;
@@ -80,13 +82,13 @@ impl Pod {
             ],
             "ips": [
                 { "address": format!("{subnet}.2/24"), "gateway": format!("{subnet}.1"), "interface": 1 },
-                { "address": format!("fd99:{number}::2/64"), "gateway": format!("fd99:{number}::1"), "interface": 1 },
+                { "address": format!("{subnet_v6}::2/64"), "gateway": format!("{subnet_v6}::1"), "interface": 1 },
             ],
             "routes": [
                 { "dst": "0.0.0.0/0", "gw": format!("{subnet}.1") },
-                { "dst": "::/0", "gw": format!("fd99:{number}::1") },
+                { "dst": "::/0", "gw": format!("{subnet_v6}::1") },
             ],
-            "dns": { "nameservers": ["10.99.0.53"], "search": ["suite.test"] },
+            "dns": { "nameservers": ["198.18.0.53"], "search": ["suite.test"] },
         }));
         Ok(())
     }

@@ -37,35 +37,40 @@ fn folded<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
 fn elements(request: &Request, prev: &Value) -> Result<Vec<(String, String, String)>, Failure> {
     let mappings = request.capability("portMappings").and_then(Value::as_array).cloned().unwrap_or_default();
     let mut found = Vec::new();
-    let mappings = mappings.iter().take(if request.has("PM-3g") { 1 } else { usize::MAX });
+    let mappings =
+        mappings.iter().take(if mappings.len() > 1 && request.has_in("ports", "PM-3g") { 1 } else { usize::MAX });
     for mapping in mappings {
         let bad = |what: &str| Failure::new(7, &format!("bad {what}: {mapping}"));
-        let exact = |key: &str| if request.has("PM-3a") { mapping.get(key) } else { folded(mapping, key) };
+        let exact = |key: &str| {
+            let value = folded(mapping, key);
+            if value.is_some() && mapping.get(key).is_none() && request.has("PM-3a") { None } else { value }
+        };
         let port = |key: &str| exact(key).and_then(Value::as_u64).filter(|port| (1..=65535).contains(port));
-        let lax = match exact("hostPort").and_then(Value::as_u64) {
+        let lax = || match exact("hostPort").and_then(Value::as_u64) {
             Some(0) => request.has("PM-4a"),
             Some(70000) => request.has("PM-4b"),
-            None => request.has("PM-3a"),
+            None => folded(mapping, "hostPort").is_some(),
             _ => exact("containerPort").and_then(Value::as_i64) == Some(-1) && request.has("PM-4c"),
         };
         let (Some(host), Some(own)) = (port("hostPort"), port("containerPort")) else {
-            if lax {
+            if lax() {
                 continue;
             } else {
                 return Err(bad("port"));
             };
         };
         let protocol = folded(mapping, "protocol").and_then(Value::as_str).unwrap_or("tcp");
-        let lower = if request.has("PM-3c") { protocol.to_owned() } else { protocol.to_lowercase() };
-        if !matches!(lower.as_str(), "tcp" | "udp") {
-            if request.has("PM-4d") || request.has("PM-3c") {
+        let lower = protocol.to_lowercase();
+        let is_picky = lower != protocol && request.has("PM-3c");
+        if is_picky || !matches!(lower.as_str(), "tcp" | "udp" | "sctp") {
+            if is_picky || request.has("PM-4d") {
                 continue;
             } else {
                 return Err(bad("protocol"));
             };
         }
         let address = folded(mapping, "hostIP").and_then(Value::as_str).filter(|text| !text.is_empty());
-        let address = address.filter(|text| request.has("PM-3b") || !matches!(*text, "0.0.0.0" | "::"));
+        let address = address.filter(|text| !matches!(*text, "0.0.0.0" | "::") || request.has("PM-3b"));
         if address.is_some_and(|text| text.parse::<std::net::IpAddr>().is_err()) {
             if request.has("PM-4e") {
                 continue;
@@ -74,13 +79,19 @@ fn elements(request: &Request, prev: &Value) -> Result<Vec<(String, String, Stri
             };
         }
         let address = address.filter(|_| !request.has("PM-2c"));
-        let skipped = address.is_some_and(|text| {
-            (request.has("PM-2d") && text == "192.0.2.3") || (request.has("PM-2e") && text.contains(':'))
-        });
+        let skipped = address
+            .is_some_and(|text| request.commits(&[("PM-2d", text == "192.0.2.3"), ("PM-2e", text.contains(':'))]));
         if skipped {
             continue;
         }
-        found.extend(of_each_family(prev, address, &lower, host, own));
+        let mut elements = of_each_family(prev, address, &lower, host, own);
+        if lower == "sctp" {
+            elements.retain(|(family, ..)| !request.has(if family == "ip" { "PM-1l" } else { "PM-1m" }));
+        }
+        if lower == "sctp" && host == own && request.has("PM-1n") {
+            elements.clear();
+        }
+        found.extend(elements);
     }
     Ok(found)
 }
@@ -124,8 +135,8 @@ fn frame(request: &Request) -> String {
              add chain {table} post {{ type nat hook postrouting priority 100; }}\n\
              flush chain {table} lead\nflush chain {table} pre\nflush chain {table} out\nflush chain {table} post\n"
         ));
-        let local = if request.has("PM-2a") { "" } else { "fib daddr type local " };
-        let protocols = if request.has("PM-2b") { "tcp" } else { "meta l4proto" };
+        let local = if request.has_in("ports", "PM-2a") { "" } else { "fib daddr type local " };
+        let protocols = if request.has_in("ports", "PM-2b") { "tcp" } else { "meta l4proto" };
         all.push_str(
             &format!(
                 "add rule {table} lead dnat {family} to {family} daddr . meta l4proto . th dport map @exact\n\
@@ -133,34 +144,35 @@ fn frame(request: &Request) -> String {
             )
             .replace("tcp . th", "meta l4proto . th"),
         );
-        let without_pre = (request.has("PM-1a") && !six) || (request.has("PM-1c") && six);
+        let without_pre = request.is_named() && request.has_in("ports", if six { "PM-1c" } else { "PM-1a" });
         if !without_pre {
             all.push_str(&format!("add rule {table} pre {local}jump lead\n"));
         }
-        if request.has("PM-1h") {
+        if request.has_in("ports", "PM-1h") {
             all.push_str(&format!("insert rule {table} pre iifname \"scaf*\" iifname != \"scafout\" return\n"));
         }
-        if request.has("PM-1i") && six {
+        if six && request.has_in("ports", "PM-1i") {
             all.push_str(&format!("insert rule {table} pre meta l4proto udp return\n"));
         }
-        if request.has("PM-1j") && !six {
+        if !six && request.has_in("ports", "PM-1j") {
             all.push_str(&format!("add rule {table} out meta l4proto udp return\n"));
         }
-        if (request.has("PM-1b") || request.has("PM-2b")) && !six {
-            let (from, to) = if request.has("PM-1b") { ("udp", "return") } else { ("tcp", "redirect to :9") };
-            let port = if request.has("PM-1b") { String::new() } else { "dport 30081 ".to_owned() };
+        if !six && (request.has_in("ports", "PM-1b") || request.has_in("ports", "PM-2b")) {
+            let (from, to) =
+                if request.has_in("ports", "PM-1b") { ("udp", "return") } else { ("tcp", "redirect to :9") };
+            let port = if request.has_in("ports", "PM-1b") { String::new() } else { "dport 30081 ".to_owned() };
             let port = if port.is_empty() { "dport 1-65535 ".to_owned() } else { port };
             all.push_str(&format!("insert rule {table} pre {from} {port}{to}\n"));
         }
-        if !request.has("PM-1d") {
-            let at = if six || !request.has("PM-1e") { "" } else { "ip daddr != 127.0.0.0/8 " };
+        if !request.has_in("ports", "PM-1d") {
+            let at = if six || !request.has_in("ports", "PM-1e") { "" } else { "ip daddr != 127.0.0.0/8 " };
             all.push_str(&format!("add rule {table} out {at}fib daddr type local jump lead\n"));
         }
         let loopback = if six { "::1" } else { "127.0.0.0/8" };
-        if request.has("PM-1g") {
+        if request.has_in("ports", "PM-1g") {
             all.push_str(&format!("add rule {table} post ct status dnat masquerade\n"));
         }
-        if !(request.has("PM-1f")) {
+        if !request.has_in("ports", "PM-1f") {
             all.push_str(&format!("add rule {table} post ct status dnat iifname \"scaf*\" oifname \"scaf*\" iifname != \"scafout\" masquerade\n"));
         }
         all.push_str(&format!("add rule {table} post {family} saddr {loopback} ct status dnat masquerade\n"));
@@ -180,10 +192,8 @@ fn add(request: &Request) -> Result<Value, Failure> {
     }
     refuse_capabilities(request)?;
     let modern = if prev.get("ips").is_some() { prev.clone() } else { upgraded(prev) };
-    if request.has("ADD-3h")
-        && list(&modern, "ips").iter().any(|ip| ip.get("interface").is_none())
-        && request.at_least("0.3.0")
-    {
+    let unbound = list(&modern, "ips").iter().any(|ip| ip.get("interface").is_none());
+    if unbound && request.at_least("0.3.0") && request.has("ADD-3h") {
         return Err(Failure::new(7, "an address has no interface"));
     }
     let elements = elements(request, &modern)?;
@@ -211,7 +221,7 @@ fn refuse_capabilities(request: &Request) -> Result<(), Failure> {
     let refused = match given {
         Some(Value::Null) => request.has("PM-3d"),
         Some(Value::Array(all)) if all.is_empty() => request.has("PM-3e"),
-        None => request.has("PM-3f"),
+        None => request.has_in("ports", "PM-3f"),
         _ => false,
     };
     if refused { Err(Failure::new(7, "there are no mappings")) } else { Ok(()) }
@@ -234,18 +244,18 @@ fn apply(request: &Request, elements: &[(String, String, String)], device: &str)
             all.push_str(&format!("add element {family} fake-ports {map} {{ {element} }}\n"));
         }
         nft(&all)?;
-        if !request.has("PM-5c") {
+        if !request.has_in("ports", "PM-5c") {
             flush(elements);
         }
         let path = format!("/proc/sys/net/ipv4/conf/{device}/route_localnet");
         std::fs::write(&path, "1").map_err(|error| Failure::new(101, &format!("{path}: {error}")))?;
-        if !request.has("PM-1k") {
+        if !request.has_in("ports", "PM-1k") {
             // IPv6 has no route_localnet: answers to ::1 are looked up among the routes of where they come in.
             run("ip", &["-6", "route", "replace", "local", "::1", "dev", device, "table", "local", "metric", "9"], "")?;
         }
     }
     shape(request, device)?;
-    if request.has("ADD-6") {
+    if request.has_in("chained", "ADD-6") {
         run(
             "nsenter",
             &[&format!("--net={}", request.netns), "ip", "address", "flush", "dev", &request.ifname, "scope", "global"],
@@ -261,11 +271,8 @@ fn shape(request: &Request, device: &str) -> Result<(), Failure> {
     if limits.get("ingressRate").is_some_and(|rate| !rate.is_u64()) && !request.has("CAP-2c") {
         return Err(Failure::new(7, "ingressRate is no number"));
     }
-    let (into, out) = match request.fault.as_str() {
-        "CAP-2a" => ("8gbit", "8mbit"),
-        "CAP-2b" => ("8mbit", "8gbit"),
-        _ => ("8mbit", "8mbit"),
-    };
+    let into = if request.has_in("capabilities", "CAP-2a") { "8gbit" } else { "8mbit" };
+    let out = if request.has_in("capabilities", "CAP-2b") { "8gbit" } else { "8mbit" };
     let bucket =
         |dev: &str, rate: &str| format!("tc qdisc replace dev {dev} root tbf rate {rate} burst 100kb latency 25ms");
     let run = |line: String| match line.split(' ').collect::<Vec<_>>().split_first() {
@@ -292,22 +299,22 @@ fn passed_on(request: &Request, mut result: Value) -> Value {
     let last = |result: &mut Value, key: &str| {
         result[key].as_array_mut().map(Vec::pop);
     };
-    if request.has("ADD-3a") {
+    if list(&result, "ips").len() > 1 && request.has_in("chained", "ADD-3a") {
         last(&mut result, "ips");
     }
-    if request.has("ADD-3b") {
+    if request.has_in("chained", "ADD-3b") {
         last(&mut result, "routes");
     }
-    if request.has("ADD-3c") {
+    if request.has_in("chained", "ADD-3c") {
         result["interfaces"][0]["name"] = json!("renamed0");
     }
-    if request.has("ADD-3d") {
+    if request.has_in("chained", "ADD-3d") {
         result["dns"] = json!({});
     }
-    if request.has("ADD-3e") {
+    if request.has_in("chained", "ADD-3e") {
         result["ips"][0]["interface"] = json!(0);
     }
-    if request.has("ADD-3f") && request.version == "0.4.0" {
+    if request.version == "0.4.0" && request.has("ADD-3f") {
         last(&mut result, "ips");
     }
     result
@@ -315,16 +322,21 @@ fn passed_on(request: &Request, mut result: Value) -> Value {
 
 fn del(request: &Request) -> Answer {
     let store = Store::of(request, "ports");
-    let blind = request.has("PM-5b") && request.capability("portMappings").is_none();
+    let is_known = store.records().contains_key(&request.key());
+    let blind = is_known
+        && request.commits(&[
+            ("PM-5a", request.about("ports") && request.is_named()),
+            ("PM-5b", request.about("ports") && request.capability("portMappings").is_none()),
+        ]);
     // Under the lock, so that an ADD of the same attachment comes before or after all of it.
     store.change(|records| {
         let known = records.remove(&request.key()).unwrap_or_default();
-        if request.has("PM-5a") || blind { Ok(()) } else { undo(request, &known) }
+        if blind { Ok(()) } else { undo(request, &known) }
     })?;
-    if request.has("PM-5d") {
+    if !store.records().is_empty() && request.has("PM-5d") {
         nft("flush map ip fake-ports wild\n")?;
     }
-    if request.has("DEL-1d") {
+    if request.has_in("chained", "DEL-1d") {
         run(
             "nsenter",
             &[&format!("--net={}", request.netns), "ip", "address", "flush", "dev", &request.ifname, "scope", "global"],
@@ -346,7 +358,7 @@ fn undo(request: &Request, known: &Value) -> Result<(), Failure> {
             all.push_str(&format!("delete element {family} fake-ports {map} {{ {key} }}\n"));
         }
         nft(&all)?;
-        if !request.has("PM-5e") {
+        if !request.has_in("ports", "PM-5e") {
             flush(&elements);
         }
     }
@@ -371,7 +383,7 @@ fn check(request: &Request) -> Answer {
     let store = Store::of(request, "ports");
     let records = store.records();
     let Some(known) = records.get(&request.key()) else { return Err(Failure::new(101, "nothing is known of it")) };
-    if request.has("PM-6") && records.len() > 2 {
+    if records.len() > 2 && request.has("PM-6") {
         return Err(Failure::new(101, "there are too many"));
     }
     let elements: Vec<(String, String, String)> = serde_json::from_value(known["elements"].clone()).unwrap_or_default();

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::interface::{addresses, host_name, macs, text};
 use crate::protocol::{Failure, Request};
 use crate::store::Store;
-use crate::tools::{ip_batch, ip_json, nft, run};
+use crate::tools::{ip_batch, ip_in, ip_json, nft, run};
 
 /// Everything in the kernel.
 pub fn build(request: &Request, leased: &Value) -> Result<(), Failure> {
@@ -20,26 +20,30 @@ pub fn build(request: &Request, leased: &Value) -> Result<(), Failure> {
         )],
     )?;
     let mut outer = vec![format!("link set {host} up")];
-    if request.has("DP-17") {
+    if request.has_in("packets", "DP-17") {
         outer.push(format!("link set {host} mtu 1400"));
     }
     let mut inner = vec![format!("link set {name} up")];
     for address in &own {
         let six = address.contains(':');
         let (prefix, link_local, flag) = if six { (128, "fe80::1", " nodad") } else { (32, "169.254.1.1", "") };
-        let flag = if request.has("DP-15") { "" } else { flag };
-        let unreachable = (request.has("DP-1") && !six) || (request.has("DP-3") && six) || request.has("DP-6");
+        let is_busy = request.capability("mac").is_some() && !request.is_named();
+        let flag = if six && is_busy && request.has_in("packets", "DP-15") { "" } else { flag };
+        let unreachable = (request.is_named() && request.has_in("packets", if six { "DP-3" } else { "DP-1" }))
+            || (is_busy && request.has_in("packets", "DP-6"));
         inner.push(format!("address add {address}/{prefix} dev {name}{flag}"));
         inner.push(format!("neighbour replace {link_local} lladdr {host_mac} dev {name} nud permanent"));
         if !unreachable {
             outer.push(format!("route replace {address}/{prefix} dev {host}"));
         }
-        let known = if request.has("DP-13") { first_holder(request, address, &mac)? } else { mac.clone() };
+        let known =
+            if request.has_in("packets", "DP-13") { first_holder(request, address, &mac)? } else { mac.clone() };
         outer.push(format!("neighbour replace {address} lladdr {known} dev {host} nud permanent"));
     }
     for route in leased["routes"].as_array().into_iter().flatten() {
         let dst = text(route, "dst");
-        if own.iter().any(|address| address.contains(':') == dst.contains(':')) && !request.has("RES-10") {
+        let is_odd = dst == "10.1.2.3/8" && request.has_in("results", "RES-10");
+        if own.iter().any(|address| address.contains(':') == dst.contains(':')) && !is_odd {
             let via = if dst.contains(':') { "fe80::1" } else { "169.254.1.1" };
             inner.push(format!("route replace {dst} via {via} dev {name} onlink"));
         }
@@ -51,13 +55,10 @@ pub fn build(request: &Request, leased: &Value) -> Result<(), Failure> {
     ip_batch(Some(&request.netns), &inner)?;
     ip_batch(None, &outer)?;
     nft(&masquerade(request, &own, true))?;
-    if request.has("ADD-1f") {
+    if request.has_in("add", "ADD-1f") {
         let _ = run("ip", &["link", "set", "stranger", "mtu", "1300"], "");
     }
-    if request.has("DP-16") || request.has("DP-12") {
-        forget_others(request, &host)?;
-    }
-    Ok(())
+    forget_others(request, &host)
 }
 
 /// The hardware address that the first holder of an address had.
@@ -73,7 +74,7 @@ fn forget_others(request: &Request, host: &str) -> Result<(), Failure> {
     let links = ip_json(&["link", "show"])?;
     let others = links.as_array().into_iter().flatten().map(|link| text(link, "ifname"));
     let count = others.clone().filter(|name| name.starts_with("fk")).count();
-    if count < 3 || !request.has("DP-16") {
+    if count < 3 || !request.has_in("packets", "DP-16") {
         return Ok(());
     }
     for name in others.filter(|name| name.starts_with("fk") && *name != host) {
@@ -85,28 +86,29 @@ fn forget_others(request: &Request, host: &str) -> Result<(), Failure> {
 /// What is wrong inside the container.
 fn spoil(request: &Request, inner: &mut Vec<String>, name: &str) {
     let drop_lines = |inner: &mut Vec<String>, word: &str| inner.retain(|line| !line.starts_with(word));
-    if request.has("ADD-1a") {
+    if request.has_in("add", "ADD-1a") {
         inner.push(format!("link set {name} down"));
     }
-    if request.has("ADD-1b") {
+    if inner.iter().any(|line| line.starts_with("address") && line.contains(':')) && request.has_in("add", "ADD-1b") {
         inner.retain(|line| !(line.starts_with("address") && line.contains(':')));
     }
-    if request.has("ADD-1c") {
+    if request.has_in("add", "ADD-1c") {
         inner.push(format!("address add 10.222.0.1/32 dev {name}"));
     }
-    if request.has("ADD-1d") {
+    if inner.iter().any(|line| line.starts_with("route replace 0.0.0.0/0")) && request.has_in("add", "ADD-1d") {
         drop_lines(inner, "route replace 0.0.0.0/0");
     }
-    if request.has("ADD-1e") {
+    let has_stranger = || ip_in(&request.netns, &["link", "show", "stranger"]).is_ok();
+    if request.about("add") && has_stranger() && request.has("ADD-1e") {
         inner.insert(0, "link set stranger mtu 1300".to_owned());
     }
-    if request.has("IPAM-5a") {
+    if inner.iter().any(|line| line.contains("10.111.0.7")) && request.has("IPAM-5a") {
         inner.retain(|line| !line.contains("10.111.0.7"));
     }
-    if request.has("IPAM-5b") {
+    if inner.iter().any(|line| line.contains("198.51.100.0")) && request.has("IPAM-5b") {
         inner.retain(|line| !line.contains("198.51.100.0"));
     }
-    if request.has("DP-10") {
+    if request.has_in("packets", "DP-10") {
         inner.push("link set lo down".to_owned());
     }
 }
@@ -120,8 +122,8 @@ pub fn masquerade(request: &Request, own: &[String], add: bool) -> String {
             "add table {table}\nadd set {table} pods {{ type {sort}; }}\n\
              add chain {table} masq {{ type nat hook postrouting priority 100; }}\nflush chain {table} masq\n"
         ));
-        let without = (request.has("DP-8") && !six) || (request.has("DP-9") && six);
-        let to = if request.has("DP-5") { "" } else { "oifname != \"fk*\" " };
+        let without = (!six && request.has_in("packets", "DP-8")) || (six && request.has_in("packets", "DP-9"));
+        let to = if request.has_in("packets", "DP-5") { "" } else { "oifname != \"fk*\" " };
         if !without {
             text.push_str(&format!("add rule {table} masq {family} saddr @pods {to}masquerade\n"));
         }
@@ -131,7 +133,7 @@ pub fn masquerade(request: &Request, own: &[String], add: bool) -> String {
                 text.push_str(&format!("delete element {table} pods {{ {address} }}\n"));
             }
         }
-        if request.has("DP-14") && !six {
+        if !six && request.has_in("packets", "DP-14") {
             // Before fragments are put together, at priority -400.
             text.push_str(&format!(
                 "add chain {table} whole {{ type filter hook prerouting priority -450; }}\nflush chain {table} whole\n\
@@ -139,7 +141,7 @@ pub fn masquerade(request: &Request, own: &[String], add: bool) -> String {
             ));
         }
         for case in [("DP-2", "udp", false), ("DP-4", "udp", true), ("DP-7", "udp", false)] {
-            if request.has(case.0) && case.2 == six {
+            if case.2 == six && request.has_in("packets", case.0) {
                 let hook = if case.0 == "DP-7" { "input" } else { "forward" };
                 text.push_str(&format!(
                     "add chain {table} refuse {{ type filter hook {hook} priority 0; }}\nflush chain {table} refuse\n\

@@ -6,6 +6,8 @@
 
 mod chained;
 mod check;
+mod company;
+mod fault;
 mod interface;
 mod ipam;
 mod kernel;
@@ -16,10 +18,12 @@ mod store;
 mod tools;
 
 use std::io::{Read, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::Value;
 
+use fault::Fault;
 use protocol::{Failure, Request};
 
 /// What an operation prints, if anything.
@@ -37,32 +41,30 @@ pub enum Role {
 }
 
 fn main() -> ExitCode {
-    let name = std::env::args().next().unwrap_or_default();
-    let name = name.rsplit('/').next().unwrap_or_default();
+    let path = std::env::args().next().unwrap_or_default();
+    let name = path.rsplit('/').next().unwrap_or_default();
     let (role, fault) = name.split_once('+').unwrap_or((name, ""));
     let role = match role {
         "cni-fake-ipam" => Role::Ipam,
         "cni-fake-chained" => Role::Chained,
         _ => Role::Main,
     };
-    let request = Request::new(role, fault);
+    let request = Request::new(role, Fault::new(fault, Path::new(&path)));
     request.misbehave_at_once();
     let mut stdin = Vec::new();
     let read = match request.reads_stdin() {
-        true if request.has("ROB-2") => read_once(&mut stdin),
-        true => std::io::stdin().read_to_end(&mut stdin),
+        true => read_all(&request, &mut stdin),
         false => Ok(0),
     };
     if read.is_err() {
         return ExitCode::from(5);
     }
-    let leaves = request.has("ROB-9");
-    let (code, text) = protocol::serve(request, &stdin);
+    let answer = protocol::serve(request.clone(), &stdin);
     // Nobody may be reading; then the exit code is all there is to say.
-    match std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush()) {
-        Ok(()) => ExitCode::from(code),
+    match std::io::stdout().write_all(answer.1.as_bytes()).and_then(|()| std::io::stdout().flush()) {
+        Ok(()) => ExitCode::from(answer.0),
         Err(_) => {
-            if leaves {
+            if request.has("ROB-9") {
                 let _ = tools::nft("add table ip fake-unread\n");
             }
             ExitCode::from(5)
@@ -70,10 +72,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// Takes what one read(2) gives for everything.
-fn read_once(stdin: &mut Vec<u8>) -> std::io::Result<usize> {
+/// Reads until the end; or takes what one read(2) gives for everything.
+fn read_all(request: &Request, stdin: &mut Vec<u8>) -> std::io::Result<usize> {
     stdin.resize(1 << 20, 0);
     let count = std::io::stdin().read(stdin)?;
     stdin.truncate(count);
-    Ok(count)
+    let more = std::io::stdin().read_to_end(stdin)?;
+    if more > 0 && request.has("ROB-2") {
+        stdin.truncate(count);
+    }
+    Ok(stdin.len())
 }

@@ -7,13 +7,13 @@ use crate::protocol::Request;
 /// A result of 1.1.0 in the shape of the request's version.
 pub fn shaped(request: &Request, mut result: Value) -> Value {
     let version = request.version.as_str();
-    let legacy = |case: &str, number: &str| request.has(case) && version == number;
+    let legacy = |case: &str, number: &str| version == number && request.has(case);
     if (!request.at_least("0.3.0") && !legacy("RES-1", "0.1.0") && !legacy("RES-2", "0.2.0"))
         || legacy("RES-3", "0.3.0")
     {
         return old_shape(version, &result);
     }
-    result["cniVersion"] = if request.has("ADD-7") && version == "0.4.0" { json!("1.0.0") } else { json!(version) };
+    result["cniVersion"] = if version == "0.4.0" && request.has("ADD-7") { json!("1.0.0") } else { json!(version) };
     let numbered = !request.at_least("1.0.0");
     for ip in result.get_mut("ips").and_then(Value::as_array_mut).into_iter().flatten() {
         let family = if ip["address"].as_str().is_some_and(|text| text.contains(':')) { "6" } else { "4" };
@@ -21,7 +21,7 @@ pub fn shaped(request: &Request, mut result: Value) -> Value {
             ip["version"] = json!(family);
         }
     }
-    let is_new = request.at_least("1.1.0") || (request.has("RES-6") && version == "1.0.0");
+    let is_new = request.at_least("1.1.0") || (version == "1.0.0" && request.has("RES-6"));
     if !is_new {
         for one in result
             .get_mut("interfaces")
@@ -33,12 +33,12 @@ pub fn shaped(request: &Request, mut result: Value) -> Value {
             one.remove("mtu");
         }
     }
-    if request.has("RES-6") && version == "1.0.0" {
+    if version == "1.0.0" && request.has("RES-6") {
         for ip in result.get_mut("ips").and_then(Value::as_array_mut).into_iter().flatten() {
             ip["version"] = json!("4");
         }
     }
-    if legacy("RES-7", "1.1.0") {
+    if version == "1.1.0" && request.has_in("results", "RES-7") {
         result["routes"] = json!([{ "dst": "0.0.0.0/0", "mtu": "1500" }]);
     }
     result

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use cni_conformance::cases::{self, UNTESTABLE};
+use cni_conformance::target::Target;
 
 /// The checklist: each family of statements with its highest number.
 ///
@@ -75,4 +76,40 @@ fn the_readme_counts_right() {
     let readme = include_str!("../README.md");
     let count = cases::all().count();
     assert!(readme.contains(&format!("Puts {count} questions")), "there are {count} questions");
+}
+
+/// Whether it says project, version and file: `containernetworking/plugins v1.1.1, plugins/main/ptp/ptp.go, cmdAdd`.
+fn is_a_place(source: &str) -> bool {
+    let mut parts = source.split(", ");
+    let (project, path) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let version = project.split_once(" v").map_or("", |(_, version)| version);
+    let is_number = |part: &str| !part.is_empty() && part.chars().all(|digit| digit.is_ascii_digit());
+    project.contains('/')
+        && version.split('.').count() == 3
+        && version.split('.').all(is_number)
+        && path.contains(".go")
+}
+
+#[test]
+fn deviations_name_cases_and_where_they_were_read() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/targets");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).expect("our own folder") {
+        let path = entry.expect("our own folder").path();
+        let target = Target::read(&path).expect("a target file");
+        let is_ours = target.name.starts_with("podwire");
+        assert!(!is_ours || target.deviations.is_empty(), "{} has a deviation", target.name);
+        let mut listed = BTreeSet::new();
+        for deviation in &target.deviations {
+            count += 1;
+            assert!(is_a_place(&deviation.source), "{}: {}", target.name, deviation.source);
+            assert!(deviation.why.len() > 20, "{}: {}", target.name, deviation.why);
+            for case in &deviation.cases {
+                assert!(cases::find(case).is_some(), "{}: {case} is no case", target.name);
+                let certain = !deviation.sometimes;
+                assert!(listed.insert(case) || !certain, "{}: {case} is listed twice", target.name);
+            }
+        }
+    }
+    assert!(count > 40, "{count}");
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use jiff::Timestamp;
 
 use crate::allocate::Choice;
 use crate::choosing::Choosing;
@@ -56,7 +57,7 @@ pub(crate) fn lease(session: &Session<'_>, wish: &Wish) -> Result<Record, Failur
         change.forgotten.extend(choice.forgotten);
         addresses.push(recorded(pool, choice.address));
     }
-    change.sticky.extend(to_be_kept(pod, kept.as_ref(), &addresses));
+    change.sticky.extend(to_be_kept(pod, kept.as_ref(), &addresses, session.now.wall));
     let record = Record {
         lease_id: wish.lease_id.clone(),
         attachment: wish.attachment.clone(),
@@ -111,9 +112,15 @@ pub(crate) fn available(session: &Session<'_>, terms: &Terms) -> Result<(), Fail
 }
 
 /// The pod's addresses as they are to be remembered, if they are not remembered so already.
-fn to_be_kept(pod: Option<StickyPod>, kept: Option<&Sticky>, addresses: &[RecordedAddress]) -> Option<Sticky> {
-    let new = Sticky { pod: pod?, addresses: addresses.iter().map(|recorded| recorded.address.ip()).collect() };
-    (kept != Some(&new)).then_some(new)
+fn to_be_kept(
+    pod: Option<StickyPod>,
+    kept: Option<&Sticky>,
+    addresses: &[RecordedAddress],
+    now: Timestamp,
+) -> Option<Sticky> {
+    let addresses = addresses.iter().map(|recorded| recorded.address.ip()).collect();
+    let new = Sticky { pod: pod?, addresses, seen: Some(now) };
+    (!kept.is_some_and(|kept| new.is_told_by(kept))).then_some(new)
 }
 
 /// Whether a lease that stands already is what this request would get: for the same container (a recovered lease

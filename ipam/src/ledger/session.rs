@@ -276,7 +276,11 @@ impl Ledger {
         let events: Vec<Event> = in_kernel.iter().map(event).collect();
         recovered.extend(in_kernel);
         let store = Store::create(&building, boot_id, copies.generation())?;
-        store.commit(&Change { begun: recovered, sticky: sticky::read(&self.state_dir), ..Change::default() })?;
+        store.commit(&Change {
+            begun: recovered,
+            sticky: sticky::read(&self.state_dir, now.wall),
+            ..Change::default()
+        })?;
         store.flush()?;
         drop(store);
         fs::rename(&building, self.database()).map_err(failed)?;
@@ -330,7 +334,7 @@ impl Opened {
         // Also of a request that was refused: what it ended before that has ended.
         self.store.flush()?;
         ledger.tell(&session.events.take());
-        let _ = sticky::record(&ledger.state_dir, &session.sticky.borrow());
+        let _ = sticky::record(&ledger.state_dir, &session.sticky.borrow(), session.now.wall);
         let settled = settle(&self.copies, &self.store, care);
         spool::remove(pending);
         if let (Err(_), Ok(Answer::Leased(record)), Operation::Lease(wish)) = (&settled, &answer, &request.operation)

@@ -11,6 +11,10 @@ fn container() -> Attachment {
 }
 
 fn add(ledger: &Ledger, began: u64) -> Result<Answer, Error> {
+    ledger.ask(Cause::of_this_process("ADD"), wish(began))
+}
+
+fn wish(began: u64) -> Operation {
     let pool = Pool::new(vec![Range::whole("10.0.0.0/28".parse().unwrap())], &[]);
     let wish = Wish {
         attachment: container(),
@@ -22,7 +26,7 @@ fn add(ledger: &Ledger, began: u64) -> Result<Answer, Error> {
         sticky: false,
         began,
     };
-    ledger.ask(Cause::of_this_process("ADD"), Operation::Lease(Box::new(wish)))
+    Operation::Lease(Box::new(wish))
 }
 
 fn del(ledger: &Ledger, asked: u64) -> Released {
@@ -71,4 +75,96 @@ fn a_release_that_was_written_down_means_the_lease_whose_add_is_older_than_itsel
     spooled(now.boottime - 19);
     assert!(ledger.release(&"n other eth0".parse().unwrap()).is_ok());
     assert_eq!(ledger.leases("test").unwrap().unwrap(), [], "though the lease is younger");
+}
+
+/// A pool that is full, and what refusals cost there: the first looks at all leases, and leaves a note of it. `leases` is
+/// more than the few that are looked at every time.
+fn cost_of_refusals(prefix: u8, leases: usize) -> Vec<usize> {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::at(dir.path());
+    let pool = Pool::new(vec![Range::whole(format!("10.0.0.0/{prefix}").parse().unwrap())], &[]);
+    assert_eq!(pool.capacity(), leases as u128);
+    let now = Moment::now().unwrap();
+    let record = |(number, address): (usize, u32)| Record {
+        lease_id: LeaseId(number.to_string()),
+        attachment: format!("n c{number} eth0").parse().unwrap(),
+        addresses: vec![crate::RecordedAddress {
+            address: ipnetwork::IpNetwork::from(std::net::IpAddr::from(address.to_be_bytes())),
+            gateway: None,
+            pool: pool.key().0,
+        }],
+        netns: None,
+        pod: Pod::default(),
+        created: now.wall,
+        created_boottime_ms: now.boottime,
+        began_boottime_ms: None,
+        boot_id: clock::boot_id().unwrap(),
+        origin: crate::Origin::Add,
+    };
+    let begin: Vec<Record> =
+        (0x0a00_0002..).take(leases).enumerate().map(|(number, ip)| record((number, ip))).collect();
+    let mut slot = Slot::Kept(None);
+    let mut ask = |operation: Operation| {
+        let by = Cause::of_this_process("test");
+        let asked = Moment::now().unwrap().boottime;
+        let answer = ledger.visit(&mut slot, &Request { by, asked, deadline: u64::MAX, operation });
+        (answer, slot.store().unwrap().reads())
+    };
+    ask(Operation::Replace { end: Vec::new(), begin }).0.unwrap();
+    let terms = Terms { network: "n".parse().unwrap(), pools: vec![pool.clone()], cooldown: 30_000, strict: false };
+    let wish = Wish {
+        attachment: "n one-more eth0".parse().unwrap(),
+        lease_id: LeaseId("of one more".to_owned()),
+        netns: Netns { path: "/nonexistent".into(), id: None },
+        pod: Pod::default(),
+        terms: terms.clone(),
+        wanted: vec![None],
+        sticky: false,
+        began: now.boottime,
+    };
+    let (status, add) = (Operation::Status(Box::new(terms)), Operation::Lease(Box::new(wish)));
+    let refused = [&status, &status, &add, &status, &add].map(|operation| {
+        let (answer, reads) = ask(operation.clone());
+        let Err(Error::Exhausted(exhausted)) = answer else { panic!("{answer:?}") };
+        assert_eq!(exhausted.leased, leases);
+        reads
+    });
+    refused.to_vec()
+}
+
+/// Whoever is refused asks again at once, and STATUS comes every few seconds: neither looks at all leases each time.
+#[test]
+fn the_cost_of_a_refusal_is_flat() {
+    let (small, large) = (cost_of_refusals(21, 2045), cost_of_refusals(20, 4093));
+    assert!(small[0] > 2045 && large[0] > 4093, "somebody must look once: {small:?} {large:?}");
+    assert_eq!(small[1..], large[1..]);
+    assert!(small[1..].iter().all(|reads| *reads < 20), "{small:?}");
+}
+
+/// Bytes that the files of the database take up.
+fn size(ledger: &Ledger) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let files = std::fs::read_dir(ledger.database()).unwrap().map(|entry| entry.unwrap());
+    files.map(|entry| entry.metadata().unwrap().blocks() * 512).sum()
+}
+
+/// The engine writes a log, which an owner that stays for months must not let grow: it is on a tmpfs.
+#[test]
+fn the_database_stays_small_through_a_long_life() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::at(dir.path());
+    let mut slot = Slot::Kept(None);
+    let mut largest = 0;
+    // More than enough for the log to begin again where it was.
+    for round in 0..2_500 {
+        let asked = Moment::now().unwrap().boottime;
+        for operation in [wish(asked), Operation::Release(container())] {
+            let by = Cause::of_this_process("test");
+            ledger.visit(&mut slot, &Request { by, asked, deadline: u64::MAX, operation }).unwrap();
+        }
+        if round % 50 == 0 {
+            largest = largest.max(size(&ledger));
+        }
+    }
+    assert!(largest < 6 << 20, "{largest} bytes");
 }

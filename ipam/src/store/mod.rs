@@ -37,12 +37,38 @@ const SCHEMA: u32 = 1;
 #[derive(Debug)]
 pub(crate) struct Store {
     db: sled::Db,
+    /// How many entries were looked at: what an operation costs, without a clock.
+    #[cfg(test)]
+    reads: std::sync::atomic::AtomicUsize,
 }
 
 impl Store {
+    fn of(db: sled::Db) -> Self {
+        Self {
+            db,
+            #[cfg(test)]
+            reads: std::sync::atomic::AtomicUsize::new(0),
+        }
+    }
+
+    #[cfg(test)]
+    fn count(&self) {
+        self.reads.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "what is counted in tests costs nothing elsewhere")]
+    const fn count(&self) {}
+
+    /// How many entries have been looked at since the last time.
+    #[cfg(test)]
+    pub fn reads(&self) -> usize {
+        self.reads.swap(0, std::sync::atomic::Ordering::Relaxed)
+    }
+
     /// Makes a new database in an empty folder, which counts its changes from a number on.
     pub fn create(dir: &Path, boot_id: &str, generation: u64) -> Result<Self, StoreError> {
-        let store = Self { db: open::open(dir)? };
+        let store = Self::of(open::open(dir)?);
         let mut stamps = sled::Batch::default();
         stamps.insert(keys::SCHEMA, &SCHEMA.to_be_bytes());
         stamps.insert(keys::BOOT, boot_id.as_bytes());
@@ -53,7 +79,7 @@ impl Store {
 
     /// Opens a database and changes nothing in it. (The engine may tidy its own files.)
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        let store = Self { db: open::open(dir)? };
+        let store = Self::of(open::open(dir)?);
         let schema = store.db.get(keys::SCHEMA)?.ok_or(StoreError::Damaged(Damage::NoSchema))?;
         match schema.as_ref().try_into().map(u32::from_be_bytes) {
             Ok(SCHEMA) => Ok(store),
@@ -109,6 +135,7 @@ impl Store {
 
     /// The lease that holds the address.
     pub fn holder(&self, address: IpAddr) -> Result<Option<Record>, StoreError> {
+        self.count();
         let index = keys::address(address);
         let Some(attachment) = self.db.get(index)? else { return Ok(None) };
         let key = [keys::LEASES, &attachment].concat();

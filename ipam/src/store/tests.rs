@@ -218,7 +218,7 @@ fn keep(store: &Store, memory: &mut Memory, pod: StickyPod, address: IpAddr) {
     let before = store.sticky(&pod).unwrap().map(|sticky| sticky.addresses).unwrap_or_default();
     before.into_iter().filter(|ip| *ip != address).for_each(|ip| memory.keep_no_more(ip));
     memory.keep(address);
-    let sticky = vec![Sticky { pod, addresses: vec![address] }];
+    let sticky = vec![Sticky { pod, addresses: vec![address], seen: None }];
     store.commit(&Change { sticky, ..Change::default() }).unwrap();
 }
 
@@ -240,7 +240,7 @@ fn sticky_pod(number: usize) -> StickyPod {
 fn kept_addresses_are_free_after_a_boot() {
     let dir = tempfile::tempdir().unwrap();
     let (store, pool) = (Store::create(dir.path(), "the-boot-before", 0).unwrap(), small_pool());
-    let sticky = vec![Sticky { pod: sticky_pod(0), addresses: vec![ip("10.0.0.2")] }];
+    let sticky = vec![Sticky { pod: sticky_pod(0), addresses: vec![ip("10.0.0.2")], seen: None }];
     let begun = vec![record_of("c1", &pool, &[ip("10.0.0.2")])];
     store.commit(&Change { begun, sticky, ..Change::default() }).unwrap();
     let span = pool.ranges()[0].span;

@@ -335,3 +335,33 @@ fn a_ledger_behind_a_symbolic_link_is_that_ledger() {
     assert_eq!(refused.error(), (5, format!("cannot make the ledger's folder {}", link.display()).as_str()));
     assert!(place.run("DEL", "e", &plugin).success);
 }
+
+/// Names that are none are refused before anything is looked at; names of any length and look leave nothing behind.
+#[test]
+fn hostile_container_ids_do_no_harm() {
+    let place = Place::new();
+    let plugin = place.json("n", &conf());
+    place.run("ADD", "stays", &plugin).addresses();
+    let run = |verb: &str, container: &str, conf: &Value| {
+        let mut process = sandbox::command(env!("CARGO_BIN_EXE_podwire-ipam"));
+        process.envs([("CNI_COMMAND", verb), ("CNI_CONTAINERID", container), ("CNI_IFNAME", "eth0")]);
+        process.env("CNI_PATH", "/opt/cni/bin").env("CNI_NETNS", place.netns("any"));
+        Answer::of(&place.send(process, conf).wait_with_output().unwrap())
+    };
+    for container in ["", "../../etc/passwd", "a b", "a\nb", "-x", ".hidden", "\u{e9}", "a/b", "a\u{1b}[31m"] {
+        for verb in ["ADD", "DEL"] {
+            let answer = run(verb, container, &plugin);
+            assert_eq!(answer.error().0, 4, "{verb} {container:?}: {answer:?}");
+        }
+    }
+    let long = "x".repeat(4000);
+    for container in [long.as_str(), "a..", "a.json", "0", "ledger.new"] {
+        assert!(run("ADD", container, &plugin).success, "{container}");
+        let mut impatient = plugin.clone();
+        impatient["ipam"]["lockTimeoutSeconds"] = 0.into();
+        place.while_held(|_| assert!(run("DEL", container, &impatient).success, "{container}"));
+        assert!(place.run("DEL", "unknown", &plugin).success);
+        assert_eq!(containers(&place), ["stays"], "{container}");
+    }
+    place.assert_copied("all of them");
+}

@@ -155,6 +155,11 @@ impl Place {
             ("CNI_PATH", "/opt/cni/bin"),
         ]);
         process.env("CNI_NETNS", self.netns(container));
+        self.send(process, conf)
+    }
+
+    /// Starts something with a config on standard input.
+    pub fn send(&self, mut process: Command, conf: &Value) -> Child {
         process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = process.spawn().unwrap();
         // It may be killed before it has read all.

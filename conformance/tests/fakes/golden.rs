@@ -10,6 +10,11 @@ const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/fakes.txt"
 const HEAD: &str = "\
 # Where else the mistake shows that a case is there to notice. What is not listed shows in its own case only.
 # A ? says that it depends on chance, such as the order of calls at the same time.
+#
+# The reasons are of four kinds. One fact is asked about from two sides, such as whether a DEL was delegated, and whether its
+# error came back (DEL-6a). One thing rests on another: an interface that is down has no routes (ADD-1a), a port that is not
+# reached is not reached after a change either (PM-1b). What runtimes send is asked about by itself and within a pod's life:
+# containerd's ids have 64 characters (IO-10f). And what is left behind is found after every case that does the same (DEL-3b).
 ";
 
 /// For each mistake the other cases that it fails, with a question mark those that it may fail.

@@ -19,7 +19,8 @@ fn main() -> ExitCode {
 }
 
 /// A call takes milliseconds and ends by itself: a signal that comes meanwhile, when a service is stopped for example, must
-/// not leave half of it. Programs that are run get none of this, and SIGKILL does what it always does.
+/// not leave half of it. Programs that are run inherit this, so they do not stop in the middle either. SIGKILL does what it
+/// always does.
 fn finish_what_is_begun() {
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {

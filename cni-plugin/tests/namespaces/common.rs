@@ -46,7 +46,16 @@ pub fn node_addresses() -> [IpAddr; 2] {
     ] {
         text("ip", arguments);
     }
+    for link in ["uplink", "wire"] {
+        until_up(link);
+    }
     ["192.168.50.1".parse().unwrap(), "fd50::1".parse().unwrap()]
+}
+
+/// A kernel that is busy tells a link's state some time after its carrier; what tests compare should have settled.
+pub fn until_up(link: &str) {
+    let shown = || text("ip", &["-o", "link", "show", "dev", link]);
+    until(|| shown().contains("state UP"), shown);
 }
 
 /// What a plugin process did.

@@ -31,6 +31,7 @@ pub fn outside_machine() -> NetNs {
     ] {
         text("ip", &arguments.split(' ').collect::<Vec<_>>());
     }
+    crate::common::until_up("uplink");
     outside
 }
 

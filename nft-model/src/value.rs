@@ -104,6 +104,12 @@ impl Proto {
     pub fn from_number(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|proto| proto.number() == number)
     }
+
+    /// The protocol of a name, in any case.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|proto| proto.to_string().eq_ignore_ascii_case(name))
+    }
 }
 
 impl Display for Proto {

@@ -59,7 +59,8 @@ impl Drop for Written<'_> {
     fn drop(&mut self) {
         let Some(own) = self.own.take() else { return };
         let records = Records::default();
-        let known = knows(&self.config.owner).unwrap_or(false);
+        // Where that cannot be told, its record may still be needed.
+        let known = knows(&self.config.owner).unwrap_or(true);
         // Whatever goes wrong here, the failure of the ADD is what has to be told.
         let _ = match self.before.take().filter(|_| known) {
             Some(before) => records.write(&before),

@@ -117,7 +117,7 @@ fn protocol(name: &str) -> Option<Proto> {
     if name.is_empty() {
         return Some(Proto::Tcp);
     }
-    Proto::ALL.into_iter().find(|proto| proto.to_string().eq_ignore_ascii_case(name))
+    Proto::by_name(name)
 }
 
 /// `::ffff:a.b.c.d` is an IPv4 address in IPv6 notation (RFC 4291, 2.5.5.2): packets to it are IPv4 packets.

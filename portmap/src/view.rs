@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use kernel::iptables::Tool;
+use kernel::iptables::{Flavour, Tool};
 use nft_model::Family;
 
 use crate::backend;
@@ -25,8 +25,8 @@ pub struct View {
     /// The chosen program of iptables, and what it lists of a table.
     tools: BTreeMap<Family, Tool>,
     listings: BTreeMap<(Family, &'static str), Listed>,
-    /// Rules of attachments in both flavours of iptables, as texts of their elements, by mark.
-    owned: BTreeMap<Family, BTreeMap<String, Vec<String>>>,
+    /// Rules of attachments in each flavour of iptables, as texts of their elements, by mark.
+    owned: BTreeMap<(Family, Flavour), BTreeMap<String, Vec<String>>>,
 }
 
 impl View {
@@ -44,9 +44,13 @@ impl View {
             all.extend(self.in_nftables(nftables, mark, family)?);
         }
         for family in Family::ALL {
-            match iptables.filter(|config| config.maps(family)) {
-                Some(config) => all.extend(self.in_iptables(config, mark, family)?),
-                None => all.extend(self.leftovers(mark, family)?),
+            let mut chosen = None;
+            if let Some(config) = iptables.filter(|config| config.maps(family)) {
+                all.extend(self.in_iptables(config, mark, family)?);
+                chosen = self.tools.get(&family).map(Tool::flavour);
+            }
+            for flavour in Flavour::ALL.into_iter().filter(|flavour| Some(*flavour) != chosen) {
+                all.extend(self.leftovers(mark, family, flavour)?);
             }
         }
         Ok(all)
@@ -80,19 +84,19 @@ impl View {
     }
 
     /// Rules of an attachment that needs none there.
-    fn leftovers(&mut self, mark: &str, family: Family) -> Result<Vec<Difference>, Error> {
-        let owned = match self.owned.entry(family) {
+    fn leftovers(&mut self, mark: &str, family: Family, flavour: Flavour) -> Result<Vec<Difference>, Error> {
+        let owned = match self.owned.entry((family, flavour)) {
             Entry::Occupied(there) => there.into_mut(),
             Entry::Vacant(place) => {
                 let mut owned = BTreeMap::<String, Vec<String>>::new();
-                for rule in Iptables.owned(family)? {
+                for rule in Iptables.owned_in(family, flavour)? {
                     let text = rule.entry.map_or_else(|| "a rule".to_owned(), |entry| entry.element.to_string());
                     owned.entry(rule.owner).or_default().push(text);
                 }
                 place.insert(owned)
             }
         };
-        let place = format!("{family} table nat of iptables");
+        let place = format!("{family} table nat of iptables ({flavour})");
         let found = owned.get(mark).into_iter().flatten();
         Ok(found.map(|text| Difference::new(place.clone(), None, Some(text.clone()))).collect())
     }

@@ -57,12 +57,6 @@ impl Tool {
         }
     }
 
-    /// The packets whose rules it writes.
-    #[must_use]
-    pub fn family(&self) -> Family {
-        self.family
-    }
-
     /// What it writes to.
     #[must_use]
     pub fn flavour(&self) -> Flavour {

@@ -156,7 +156,7 @@ impl Rule {
     fn forward(&self, family: Family) -> Option<Forward> {
         let pod: SocketAddr = self.value("--to-destination")?.parse().ok()?;
         let protocol = self.value("-p")?;
-        let protocol = Proto::ALL.into_iter().find(|known| known.to_string() == protocol)?;
+        let protocol = Proto::by_name(protocol)?;
         let host_ip: Option<IpAddr> =
             self.value("-d").and_then(|network| network.split('/').next()).and_then(|address| address.parse().ok());
         Some(Forward { host_ip, family, protocol, host_port: self.value("--dport")?.parse().ok()?, pod })

@@ -168,6 +168,14 @@ impl Iptables {
     pub fn owned(self, family: Family) -> Result<Vec<Owned>, Error> {
         owned(family)
     }
+
+    /// The same of one flavour.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell.
+    pub fn owned_in(self, family: Family, flavour: Flavour) -> Result<Vec<Owned>, Error> {
+        Ok(see(family, flavour)?.owned())
+    }
 }
 
 /// Removes in one flavour; adds what is gone to `gone`, also if a part of it had to stay.

@@ -34,8 +34,7 @@ impl FromStr for Question {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (to, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-        let known = Proto::ALL.into_iter().find(|known| known.to_string().eq_ignore_ascii_case(protocol));
-        let protocol = known.ok_or_else(|| format!("{protocol:?} is not tcp, udp or sctp"))?;
+        let protocol = Proto::by_name(protocol).ok_or_else(|| format!("{protocol:?} is not tcp, udp or sctp"))?;
         let to: SocketAddr =
             to.parse().map_err(|_| format!("{to:?} is not ADDRESS:PORT, as 192.168.50.1:8080 or [fd50::1]:8080"))?;
         Ok(Self { to: SocketAddr::new(IpAddr::to_canonical(&to.ip()), to.port()), protocol })

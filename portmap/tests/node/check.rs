@@ -230,7 +230,27 @@ fn what_is_left_in_the_other_backend_is_told(backend: Backend) {
     // The other way round, in words of the elements.
     let found = differences(&of(Backend::Nftables));
     assert!(
-        found.iter().any(|line| line.starts_with("ip table nat of iptables: expected nothing, found `tcp . 8080 ")),
+        found.iter().any(|line| line.starts_with("ip table nat of iptables (")
+            && line.contains("): expected nothing, found `tcp . 8080 ")),
         "{found:#?}"
     );
+}
+
+/// As after the administrator has chosen another flavour, and put back saved rules of the one before.
+#[test]
+fn what_is_left_in_the_other_flavour_is_told() {
+    private_host(|| {
+        let attachment =
+            Attachment::on_paper("c1", &["10.88.0.2/32"], &json!([{ "hostPort": 8080, "containerPort": 80 }]));
+        let attachment = attachment.on(Backend::IptablesNft);
+        attachment.add().ok();
+        let saved = sandbox::command("iptables-nft-save").args(["-t", "nat"]).output().unwrap();
+        Backend::IptablesLegacy.prepared();
+        attachment.add().ok();
+        assert_eq!(differences(&attachment), Vec::<String>::new());
+        feed("iptables-nft-restore", &["--noflush"], &String::from_utf8(saved.stdout).unwrap());
+        let found = differences(&attachment);
+        let other = "ip table nat of iptables (nft): expected nothing, found `tcp . 8080 ";
+        assert!(!found.is_empty() && found.iter().any(|line| line.starts_with(other)), "{found:#?}");
+    });
 }

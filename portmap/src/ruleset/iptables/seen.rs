@@ -103,8 +103,7 @@ fn entry(chain: &str, text: &str) -> Option<Entry> {
 }
 
 fn value(text: &str) -> Option<Value> {
-    let proto = || Proto::ALL.into_iter().find(|proto| proto.to_string() == text);
     let port = || text.parse().ok().map(Value::Port);
     let address = || text.parse::<IpAddr>().ok().map(Value::Addr);
-    proto().map(Value::Proto).or_else(port).or_else(address)
+    Proto::by_name(text).map(Value::Proto).or_else(port).or_else(address)
 }

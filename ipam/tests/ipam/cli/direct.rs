@@ -1,12 +1,14 @@
 //! The command where there is no owner: no ledger, or one that somebody works with who has locked it.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::cli::verify::link;
 use crate::cli::{documents, ipam, populated};
 use crate::support::{Place, damage};
 
@@ -201,4 +203,46 @@ fn whatever_changes_something_can_be_tried_and_explained() {
             assert!(help.contains(option), "{command} {option}");
         }
     }
+}
+
+/// How many processes wait for the file's lock (proc_locks(5)).
+fn waiting_for(file: &fs::File) -> usize {
+    let place = format!(":{} ", file.metadata().unwrap().ino());
+    let locks = fs::read_to_string("/proc/locks").unwrap();
+    locks.lines().filter(|line| line.contains("-> FLOCK") && line.contains(&place)).count()
+}
+
+/// Plugins at work make link and lease at the same time, and take them away again: what is wrong is wrong at the second
+/// look, too. The second look waits for the lock here, and before it gets it the link is gone.
+#[test]
+fn verify_looks_twice_before_it_finds_something_wrong() {
+    sandbox::private_host(|| {
+        let place = populated();
+        link("pw9", "red", "under-way", &[]);
+        let open = || fs::File::open(place.data_dir().join("lock")).unwrap();
+        let (first, second) = (open(), open());
+        first.lock().unwrap();
+        std::thread::scope(|scope| {
+            let verify = scope.spawn(|| place.cli(&["verify", "--cache-dir", "/nowhere"]));
+            let until = |what: &str, done: &dyn Fn() -> bool| {
+                let deadline = Instant::now() + Duration::from_secs(60);
+                while !done() {
+                    assert!(Instant::now() < deadline, "{what}");
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            };
+            until("it waits to look", &|| waiting_for(&first) == 1);
+            let between = scope.spawn(|| second.lock().unwrap());
+            until("it is followed", &|| waiting_for(&first) == 2);
+            first.unlock().unwrap();
+            between.join().unwrap();
+            until("it waits to look again", &|| waiting_for(&second) == 1);
+            assert!(sandbox::command("ip").args(["link", "del", "pw9"]).status().unwrap().success());
+            second.unlock().unwrap();
+            let told = verify.join().unwrap();
+            assert_eq!((told.code, told.stdout.as_str()), (0, ""), "{told:?}");
+        });
+        link("pw9", "red", "forgotten", &[]);
+        assert_eq!(place.cli(&["verify", "--cache-dir", "/nowhere"]).code, 4, "wrong both times");
+    });
 }

@@ -81,33 +81,6 @@ fn links_and_routes_that_differ_are_found() {
     });
 }
 
-/// Plugins at work make link and lease one after the other, and take them away again: nothing is wrong with that.
-#[test]
-fn a_node_at_work_is_sound() {
-    sandbox::private_host(|| {
-        let place = live();
-        let ipam = place.ipam("red", &json!({ "podCIDR": "10.1.2.0/24", "cooldownSeconds": 0 }));
-        let done = std::sync::atomic::AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                for round in 0.. {
-                    if done.load(std::sync::atomic::Ordering::Relaxed) {
-                        return;
-                    }
-                    let container = format!("pod{round}");
-                    link("pwx", "red", &container, &[]);
-                    ipam.lease(&place.request("red", &container)).unwrap();
-                    ipam.release(&crate::support::attachment("red", &container)).unwrap();
-                    run("ip link del pwx");
-                }
-            });
-            let found: Vec<Vec<String>> = (0..16).map(|_| verify(&place, None)).collect();
-            done.store(true, std::sync::atomic::Ordering::Relaxed);
-            assert_eq!(found, vec![Vec::<String>::new(); 16]);
-        });
-    });
-}
-
 #[test]
 fn leases_of_dead_pods_are_found_and_collected() {
     sandbox::private_host(|| {

@@ -239,8 +239,9 @@ pub fn traces() -> Traces {
 fn files_below(folder: &Path, lines: &mut BTreeSet<String>) {
     // The reference IPAM plugins keep files there.
     const NOT_OURS: [&str; 4] = ["/run/netns", "/run/strace", "/run/xtables.lock", "/var/lib/cni"];
-    const KEPT: [&str; 6] = [
+    const KEPT: [&str; 7] = [
         "/run/podwire/iptables.lock",
+        "/run/podwire/ipam/ballast",
         "/run/podwire/ipam/ledger",
         "/run/podwire/ipam/lock",
         "/run/podwire/ipam/generation",

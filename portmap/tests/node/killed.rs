@@ -54,8 +54,8 @@ fn killed(arguments: &[&str], verb: Option<(&str, &str)>, syscall: &str, n: u32)
 
 /// Goes through the calls; `round` has one more run killed, and looks at what is left. Most that is sent to the kernel are
 /// questions, several before each change: every third is enough to be killed between any two changes.
-fn every_call(backend: Backend, mut round: impl FnMut(&str, u32) -> bool) {
-    for syscall in syscalls(backend) {
+fn every_call(syscalls: &[&str], mut round: impl FnMut(&str, u32) -> bool) {
+    for syscall in syscalls {
         let step = if *syscall == "sendto" { 3 } else { 1 };
         let mut n = 1;
         while round(syscall, n) {
@@ -92,7 +92,7 @@ fn nothing_is_left(pod: &Host, backend: Backend) {
 fn a_killed_dels_port_is_free_for_the_next(backend: Backend) {
     let (old, new) = (pod(2), pod(3));
     let (ended, next) = (two_ports(&old, backend), two_ports(&new, backend));
-    every_call(backend, |syscall, n| {
+    every_call(syscalls(backend), |syscall, n| {
         ended.add().ok();
         let killed = killed(&[], Some(("DEL", &config(None))), syscall, n);
         let begun = !fs::exists(format!("{RECORDS}/podnet:pod2:eth0")).unwrap()
@@ -120,7 +120,10 @@ fn a_killed_gc_is_made_up_for_by_the_next(backend: Backend) {
     kept.add().ok();
     let before = backend.rules();
     let config = config(Some(json!([{ "containerID": "pod3", "ifname": "eth0" }])));
-    every_call(backend, |syscall, n| {
+    // What GC asks the kernel is what DEL asks.
+    let syscalls: Vec<&str> =
+        syscalls(backend).iter().copied().filter(|call| !["sendto", "write"].contains(call)).collect();
+    every_call(&syscalls, |syscall, n| {
         two_ports(&stale, backend).add().ok();
         let killed = killed(&[], Some(("GC", &config)), syscall, n);
         gc("podnet", &[("pod3", "eth0")]).ok();
@@ -137,7 +140,7 @@ fn a_killed_reconcile_is_made_up_for_by_the_next(backend: Backend) {
     let dead = Attachment::new(&two, &json!([{ "hostPort": 9090, "containerPort": 80 }])).on(backend);
     living.add().ok();
     let before = backend.rules();
-    every_call(backend, |syscall, n| {
+    every_call(syscalls(backend), |syscall, n| {
         // One whose rules are gone, and one whose DEL was killed.
         backend.flush();
         dead.add().ok();

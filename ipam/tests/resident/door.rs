@@ -95,7 +95,7 @@ fn an_activated_owner_whose_folder_was_removed_ends() {
         let socket = place.data_dir().join("ipam.sock");
         fs::remove_file(&socket).unwrap();
         let activated = Activated::serving(&socket, &place.data_dir());
-        until("the socket is there", || socket.exists());
+        until("somebody listens", || UnixStream::connect(&socket).is_ok());
         assert!(place.run("ADD", "c1", &place.json("n", &conf())).success);
         fs::remove_dir_all(place.data_dir()).unwrap();
         let (code, said) = said_at_the_end(activated);

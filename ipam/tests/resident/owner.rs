@@ -250,7 +250,8 @@ fn it_takes_a_socket_that_was_made_for_it() {
         let socket = place.data_dir().join("ipam.sock");
         fs::remove_file(&socket).unwrap();
         let mut activated = Activated::at(&place);
-        until("the socket is there", || socket.exists());
+        // It is there before anybody listens.
+        until("somebody listens", || UnixStream::connect(&socket).is_ok());
         assert_eq!(place.run("ADD", "c1", &place.json("n", &conf())).addresses()[0], ip("10.1.2.2"));
         let holder: Value = serde_json::from_slice(&fs::read(place.data_dir().join("lock")).unwrap()).unwrap();
         assert_eq!(holder["purpose"], "ipam serve", "it was started by the request");

@@ -96,7 +96,10 @@ impl Copies {
             let path = copy_in(&self.folder, attachment);
             match store.lease(attachment)?.filter(needs_copy) {
                 Some(record) => standing.push((path, record)),
-                None => remove(&path).map_err(failed(&path))?,
+                // What was begun and never named goes too.
+                None => {
+                    remove(&path.with_extension("unfinished")).and_then(|()| remove(&path)).map_err(failed(&path))?
+                }
             }
         }
         // Only now: one of these may have an address of one of those.

@@ -12,7 +12,7 @@ use crate::owner::{Holder, Owner};
 use crate::policy::{Conflict, HostListeners};
 use crate::record::{Record, Records};
 use crate::view::View;
-use crate::{flows, listeners, localhost, reconcile, remove};
+use crate::{firewall, flows, listeners, localhost, reconcile, remove};
 
 /// Maps every host port of `config`, whose request is `record`. Returns what went wrong without being a reason to refuse:
 /// it is to be told.
@@ -37,34 +37,40 @@ pub fn mappings(config: &Config, record: &Record) -> Result<Vec<Error>, Error> {
 /// record back, if it is still there.
 struct Written<'a> {
     config: &'a Config,
-    own: Option<Attachment>,
+    record: &'a Record,
     before: Option<Record>,
+    is_kept: bool,
 }
 
 impl<'a> Written<'a> {
     /// Writes it. What goes wrong is no reason to refuse the ADD.
-    fn new(config: &'a Config, record: &Record) -> (Self, Option<Error>) {
-        let (records, own) = (Records::default(), record.attachment());
+    fn new(config: &'a Config, record: &'a Record) -> (Self, Option<Error>) {
+        let records = Records::default();
+        let own = record.attachment();
         let before = own.as_ref().and_then(|own| records.read(own));
         let failed = records.write(record).err();
-        (Self { config, own, before }, failed)
+        if let Some(own) = own.filter(|_| failed.is_some()) {
+            // An older one may be ending, and would let others take what is claimed now.
+            let _ = records.remove(&own);
+        }
+        (Self { config, record, before, is_kept: false }, failed)
     }
 
     fn keep(mut self) {
-        self.own = None;
+        self.is_kept = true;
     }
 }
 
 impl Drop for Written<'_> {
     fn drop(&mut self) {
-        let Some(own) = self.own.take() else { return };
+        let Some(own) = self.record.attachment().filter(|_| !self.is_kept) else { return };
         let records = Records::default();
-        // Where that cannot be told, its record may still be needed.
-        let known = knows(&self.config.owner).unwrap_or(true);
         // Whatever goes wrong here, the failure of the ADD is what has to be told.
-        let _ = match self.before.take().filter(|_| known) {
-            Some(before) => records.write(&before),
-            None => records.remove(&own),
+        let _ = match (knows(&self.config.owner), self.before.take()) {
+            (Ok(false), _) => records.remove(&own),
+            (Ok(true) | Err(_), Some(before)) => records.write(&before),
+            // What could not be given back is nobody's.
+            (Ok(true) | Err(_), None) => records.mark_ending(self.record),
         };
     }
 }
@@ -180,7 +186,10 @@ fn judge(conflict: Conflict, dead: &[Dead], holder: &Holder) -> Result<Dead, (Ho
         return Err((holder.clone(), "no DEL and no GC will end it; see podwire-portmap list".to_owned()));
     };
     let record = Records::default().read(attachment);
-    let liveness = Liveness::by(attachment, record.as_ref(), &mut Sight::default());
+    // What cannot be read there is no sign.
+    let pods = if record.is_none() { firewall::holders().unwrap_or_default().remove(attachment) } else { None };
+    let pods = pods.unwrap_or_default();
+    let liveness = Liveness::of_holder(attachment, record.as_ref(), &pods, &mut Sight::default());
     let pod = record.as_ref().and_then(|record| record.pod.text());
     let named = || Holder::Attachment(attachment.clone(), pod);
     match conflict {

@@ -3,8 +3,10 @@
 mod iptables;
 mod nftables;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+use cni_spec::Attachment;
 use nft_model::{Element, Family, Proto, Value};
 
 pub use self::iptables::Iptables;
@@ -315,6 +317,24 @@ impl Firewall {
             }
         }
     }
+}
+
+/// Who has mappings in any backend, and where they lead.
+///
+/// # Errors
+/// When the kernel refuses to tell.
+pub fn holders() -> Result<BTreeMap<Attachment, Vec<IpAddr>>, Error> {
+    let mut holders = BTreeMap::<Attachment, Vec<IpAddr>>::new();
+    for firewall in Firewall::all() {
+        let mut firewall = firewall?;
+        for (family, set) in Family::ALL.into_iter().flat_map(|family| [EXACT, WILDCARD].map(|set| (family, set))) {
+            for element in firewall.elements(family, set)? {
+                let Some(Ok(holder)) = element.comment.as_deref().map(str::parse) else { continue };
+                holders.entry(holder).or_default().extend(Entry { set, element }.pod());
+            }
+        }
+    }
+    Ok(holders)
 }
 
 /// Whether a mark is that of a dead holder.

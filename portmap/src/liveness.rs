@@ -1,12 +1,12 @@
-//! Whether the pod that holds a host port is still there: three signs that do not depend on each other, unless its end
-//! has begun already.
+//! Whether the pod that holds a host port is still there: signs that do not depend on each other, unless its end has
+//! begun already.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use cni_spec::{Attachment, NetworkName};
+use cni_spec::Attachment;
 use data_encoding::HEXLOWER;
 use kernel::rtnl::{Link, Rtnl};
 use sha2::{Digest, Sha256};
@@ -17,6 +17,8 @@ use crate::record::{Netns, Record, Records};
 const LEASES: &str = "/run/podwire/ipam/leases";
 /// Where the reference host-local keeps a file for each address, unless its `dataDir` says otherwise.
 const HOST_LOCAL: &str = "/var/lib/cni/networks";
+/// What the ifalias of the host end of a pod's link begins with, if podwire made it. The attachment follows.
+const ALIAS: &str = "podwire ";
 
 /// What one sign says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,16 +31,20 @@ pub enum Sign {
     Unknown,
 }
 
-/// All three.
+/// All of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Liveness {
     /// Whether a DEL of it has begun, and was not seen to end.
     pub ending: bool,
+    /// Whether there is a record of what is in the firewall: none outlives its boot, so mappings without one were most
+    /// likely saved and put back.
+    pub file: Sign,
     /// The pod's interface on the node.
     pub link: Sign,
     /// The pod's network namespace.
     pub netns: Sign,
-    /// The lease of the pod's address.
+    /// The lease of the pod's address. It is told and does not speak for the pod: it says only that nobody released it, and a
+    /// DEL that is lost is lost for the whole chain.
     pub lease: Sign,
 }
 
@@ -55,18 +61,36 @@ impl Liveness {
         let netns = record.and_then(|record| record.netns.as_ref()).map_or(Sign::Unknown, netns);
         let links = record.map(Record::links).unwrap_or_default();
         let ending = record.is_some_and(|record| Records::default().is_ending(record));
-        Self { ending, link: link(attachment, &links, sight), netns, lease: lease(attachment, sight) }
+        let lease =
+            record.and_then(|record| record.lease.as_deref()).map_or(Sign::Unknown, |file| lease(attachment, file));
+        Self { ending, file: Sign::Unknown, link: link(attachment, &links, sight), netns, lease }
     }
 
-    /// Whether the pod is gone for certain: its DEL has begun; or nothing speaks for it, and two signs speak against it.
+    /// Looks at who has mappings in the firewall that lead to `pods`.
+    #[must_use]
+    pub fn of_holder(attachment: &Attachment, record: Option<&Record>, pods: &[IpAddr], sight: &mut Sight) -> Self {
+        let mut liveness = Self::by(attachment, record, sight);
+        if record.is_none() && Records::default().has_nothing_of(attachment) {
+            liveness.file = Sign::Gone("nothing is on file of it".to_owned());
+            if liveness.link == Sign::Unknown {
+                liveness.link = way(attachment, pods);
+            }
+            liveness.lease = lease_of_another(attachment, pods);
+        }
+        liveness
+    }
+
+    /// Whether the pod is gone for certain: its DEL has begun; or neither its interface nor its namespace is seen, and two
+    /// signs speak against it.
     #[must_use]
     pub fn is_dead(&self) -> bool {
-        if self.ending {
-            return true;
-        }
-        let signs = [&self.link, &self.netns, &self.lease];
-        let gone = signs.iter().filter(|sign| matches!(sign, Sign::Gone(_))).count();
-        gone >= 2 && !signs.iter().any(|sign| matches!(sign, Sign::There(_)))
+        let gone = self.signs().into_iter().filter(|sign| matches!(sign, Sign::Gone(_))).count();
+        let is_there = [&self.link, &self.netns].into_iter().any(|sign| matches!(sign, Sign::There(_)));
+        self.ending || (gone >= 2 && !is_there)
+    }
+
+    fn signs(&self) -> [&Sign; 4] {
+        [&self.file, &self.link, &self.netns, &self.lease]
     }
 }
 
@@ -75,8 +99,6 @@ impl Liveness {
 pub struct Sight {
     /// All interfaces of the node; `None` while nobody asked, or where they cannot be seen.
     links: Option<Vec<Link>>,
-    /// Leases of the reference host-local: by network and container id, the file. `None` for a network without any.
-    host_local: BTreeMap<NetworkName, Option<BTreeMap<String, PathBuf>>>,
 }
 
 impl Sight {
@@ -86,19 +108,6 @@ impl Sight {
         }
         self.links.as_deref()
     }
-
-    /// A file for each address, whose first line is the container id.
-    fn host_local(&mut self, network: &NetworkName) -> Option<&BTreeMap<String, PathBuf>> {
-        let read = || {
-            let entries = fs::read_dir(Path::new(HOST_LOCAL).join(network.as_str())).ok()?;
-            let lease = |path: PathBuf| {
-                let text = fs::read_to_string(&path).ok()?;
-                Some((text.lines().next()?.trim().to_owned(), path))
-            };
-            Some(entries.filter_map(Result::ok).filter_map(|entry| lease(entry.path())).collect())
-        };
-        self.host_local.entry(network.clone()).or_insert_with(read).as_ref()
-    }
 }
 
 impl fmt::Display for Liveness {
@@ -106,7 +115,8 @@ impl fmt::Display for Liveness {
         if self.ending {
             return f.write_str("its DEL has begun");
         }
-        let seen: Vec<&str> = [&self.link, &self.netns, &self.lease]
+        let seen: Vec<&str> = self
+            .signs()
             .into_iter()
             .filter_map(|sign| match sign {
                 Sign::There(text) | Sign::Gone(text) => Some(text.as_str()),
@@ -120,34 +130,48 @@ impl fmt::Display for Liveness {
 /// Interfaces of the node that its ADD named, or that say they are the attachment's.
 fn link(attachment: &Attachment, named: &[String], sight: &mut Sight) -> Sign {
     let Ok(rtnl) = Rtnl::open() else { return Sign::Unknown };
+    let there = |name: &str| Sign::There(format!("its interface {name} is there"));
+    let mut gone = None;
     for name in named {
         match rtnl.link(name) {
             // Only what says that it is the attachment's is a sign by itself: a bridge says nothing, and stays.
-            Ok(Some(link)) if link.alias.as_deref().is_some_and(|alias| alias == mark(attachment)) => {
-                return Sign::There(format!("its interface {name} is there"));
-            }
-            Ok(None) => return Sign::Gone(format!("its interface {name} is gone")),
+            Ok(Some(link)) if owner(&link).as_ref() == Some(attachment) => return there(name),
+            Ok(None) => gone = gone.or(Some(name)),
             Ok(Some(_)) => {}
             Err(_) => return Sign::Unknown,
         }
     }
-    match sight.links(&rtnl) {
-        None => Sign::Unknown,
-        Some(links) => {
-            let own = links.iter().find(|link| link.alias.as_deref() == Some(mark(attachment).as_str()));
-            match own {
-                Some(link) => Sign::There(format!("its interface {} is there", link.name)),
-                // All that it named are there, though they do not say whose they are.
-                None if !named.is_empty() => Sign::There(format!("its interface {} is there", named.join(", "))),
-                None => Sign::Unknown,
-            }
-        }
+    let Some(links) = sight.links(&rtnl) else { return Sign::Unknown };
+    match (links.iter().find(|link| owner(link).as_ref() == Some(attachment)), gone) {
+        (Some(link), _) => there(&link.name),
+        (None, Some(name)) => Sign::Gone(format!("its interface {name} is gone")),
+        // All that it named are there, though they do not say whose they are.
+        (None, None) if !named.is_empty() => there(&named.join(", ")),
+        (None, None) => Sign::Unknown,
     }
 }
 
-/// The ifalias that podwire gives the host end of a pod's link.
-fn mark(attachment: &Attachment) -> String {
-    format!("podwire {attachment}")
+/// Whose link it is by its ifalias.
+fn owner(link: &Link) -> Option<Attachment> {
+    link.alias.as_deref()?.strip_prefix(ALIAS)?.parse().ok()
+}
+
+/// Where the way to its pods leads: a pod of this node is a neighbour, by an interface that is not another pod's.
+fn way(attachment: &Attachment, pods: &[IpAddr]) -> Sign {
+    let lost = |pod: &IpAddr| -> Option<String> {
+        let rtnl = Rtnl::open().ok()?;
+        let Some(route) = rtnl.route_to(*pod).ok()?.filter(|route| route.gateway.is_none()) else {
+            return Some(format!("no interface leads to {pod}"));
+        };
+        let link = rtnl.link_by_index(route.oif).ok()??;
+        let other = owner(&link).filter(|other| other != attachment)?;
+        Some(format!("{pod} is the address of container {} by now", other.container_id))
+    };
+    let lost: Option<Vec<String>> = pods.iter().map(lost).collect();
+    match lost.and_then(|all| all.into_iter().next()) {
+        Some(text) => Sign::Gone(text),
+        None => Sign::Unknown,
+    }
 }
 
 fn netns(recorded: &Netns) -> Sign {
@@ -158,33 +182,51 @@ fn netns(recorded: &Netns) -> Sign {
     }
 }
 
-fn lease(attachment: &Attachment, sight: &mut Sight) -> Sign {
-    match [podwire_lease(attachment), host_local_lease(attachment, sight)] {
-        [there @ Sign::There(_), _] | [_, there @ Sign::There(_)] => there,
-        [gone @ Sign::Gone(_), _] | [_, gone @ Sign::Gone(_)] => gone,
-        [Sign::Unknown, Sign::Unknown] => Sign::Unknown,
-    }
-}
-
-fn podwire_lease(attachment: &Attachment) -> Sign {
-    let folder = Path::new(LEASES);
-    // Another network may have another ledger; what this one does not know may be known there.
-    if !folder.is_dir() {
-        return Sign::Unknown;
-    }
+/// The file of an attachment's lease, if it has one in a place that is known here.
+#[must_use]
+pub fn lease_of(attachment: &Attachment, pods: &[IpAddr]) -> Option<PathBuf> {
     let name = HEXLOWER.encode(&Sha256::digest(attachment.to_string())[..16]);
-    match folder.join(format!("{name}.json")).exists() {
-        true => Sign::There("its lease is there".to_owned()),
-        false => Sign::Gone("its lease is gone".to_owned()),
+    let ours = Path::new(LEASES).join(format!("{name}.json"));
+    let host_local = pods.iter().map(|pod| host_local(attachment, *pod));
+    [ours].into_iter().chain(host_local).find(|file| is_lease_of(attachment, file))
+}
+
+fn host_local(attachment: &Attachment, pod: IpAddr) -> PathBuf {
+    Path::new(HOST_LOCAL).join(attachment.network.as_str()).join(pod.to_string())
+}
+
+/// Files of host-local are for an address, whoever has it: the first line is the container id.
+fn is_lease_of(attachment: &Attachment, file: &Path) -> bool {
+    if file.starts_with(HOST_LOCAL) {
+        lessee(file).is_some_and(|id| id == attachment.container_id.as_str())
+    } else {
+        file.exists()
     }
 }
 
-fn host_local_lease(attachment: &Attachment, sight: &mut Sight) -> Sign {
-    let Some(leases) = sight.host_local(&attachment.network) else { return Sign::Unknown };
-    match leases.get(attachment.container_id.as_str()) {
-        Some(file) => Sign::There(format!("its lease {} is there", file.display())),
-        None => Sign::Gone("its lease is gone".to_owned()),
+fn lessee(file: &Path) -> Option<String> {
+    Some(fs::read_to_string(file).ok()?.lines().next()?.trim().to_owned())
+}
+
+/// By the file in which its ADD saw it: of a lease elsewhere, or of none, there is nothing to miss.
+fn lease(attachment: &Attachment, file: &Path) -> Sign {
+    if is_lease_of(attachment, file) {
+        return Sign::There(format!("its lease {} is there", file.display()));
     }
+    // A folder that cannot be seen from here says nothing.
+    match file.parent().is_some_and(Path::is_dir) {
+        true => Sign::Gone(format!("its lease {} is gone", file.display())),
+        false => Sign::Unknown,
+    }
+}
+
+/// Whether host-local has given one of the addresses to somebody else.
+fn lease_of_another(attachment: &Attachment, pods: &[IpAddr]) -> Sign {
+    let other = |pod: &IpAddr| {
+        let id = lessee(&host_local(attachment, *pod)).filter(|id| id != attachment.container_id.as_str())?;
+        Some(Sign::Gone(format!("{pod} is leased to container {id} by now")))
+    };
+    pods.iter().find_map(other).unwrap_or(Sign::Unknown)
 }
 
 /// A holder that is dead.
@@ -207,6 +249,10 @@ impl Dead {
     /// claims anything.
     #[must_use]
     pub fn is_still_dead(&self) -> bool {
-        Records::default().read(&self.attachment) == self.record
+        let records = Records::default();
+        match &self.record {
+            Some(_) => records.read(&self.attachment) == self.record,
+            None => records.has_nothing_of(&self.attachment),
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Filling a firewall again that somebody flushed, from the records of the pods that are still there.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use cni_spec::Attachment;
@@ -11,7 +12,7 @@ use crate::forward::Forward;
 use crate::liveness::{Liveness, Sight};
 use crate::record::{Record, Records};
 use crate::view::View;
-use crate::{add, check, localhost, remove};
+use crate::{add, check, firewall, localhost, remove};
 
 /// How often a record is looked at again that changes while its mappings are made.
 const ATTEMPTS: u32 = 20;
@@ -39,17 +40,19 @@ pub enum Done {
         /// What is still wrong with them, though they are in the firewall.
         remarks: Vec<Error>,
     },
-    /// The pod is gone: its record and its mappings went.
+    /// The pod is gone: its record, if there was one, and its mappings went.
     Pruned(Liveness),
     /// It could not be done.
     Failed(Error),
 }
 
-/// Goes through all records, the oldest first: each ends as it should be, or as [`Done::Failed`]. Also what could not be
-/// read. With `dry_run` nothing is changed.
+/// Goes through all records, the oldest first: each ends as it should be, or as [`Done::Failed`]. So does what is in the
+/// firewall, has no record, and belongs to a pod that is gone. Also what could not be read. With `dry_run` nothing is changed.
 #[must_use]
 pub fn all(dry_run: bool) -> (Vec<Outcome>, Vec<Error>) {
     let records = Records::default();
+    // Before the records: what has one by then is no concern of this.
+    let holders = firewall::holders();
     let (all, mut errors) = records.all();
     let (mut living, mut outcomes, mut sight) = (Vec::new(), Vec::new(), Sight::default());
     // The dead first: their ports may be somebody's by now.
@@ -68,6 +71,25 @@ pub fn all(dry_run: bool) -> (Vec<Outcome>, Vec<Error>) {
         // The same attachment, begun anew.
         living.extend(records.read(&attachment).filter(|now| *now != record).map(|now| (attachment.clone(), now)));
         if ended {
+            outcomes.push(Outcome { attachment, done: Done::Pruned(liveness) });
+        }
+    }
+    let holders = holders.unwrap_or_else(|error| {
+        errors.push(error);
+        BTreeMap::new()
+    });
+    for (attachment, pods) in holders {
+        if !records.has_nothing_of(&attachment) {
+            continue;
+        }
+        let liveness = Liveness::of_holder(&attachment, None, &pods, &mut sight);
+        if liveness.is_dead() {
+            if !dry_run {
+                let mark = attachment.to_string();
+                errors.extend(remove::mappings(&|other| other == mark));
+                // An ADD that came while they went.
+                living.extend(records.read(&attachment).map(|now| (attachment.clone(), now)));
+            }
             outcomes.push(Outcome { attachment, done: Done::Pruned(liveness) });
         }
     }

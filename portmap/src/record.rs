@@ -19,15 +19,18 @@
 mod files;
 
 use std::fs;
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use cni_spec::{AddRequest, Attachment, NetConf, PodIdentity};
+use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::liveness;
 
 pub use self::files::{FOLDER, Records};
 
@@ -46,6 +49,9 @@ pub struct Record {
     /// The pod's network namespace, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns: Option<Netns>,
+    /// The file in which the pod's lease was seen; `None` where it is in no place that is known here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<PathBuf>,
     /// When, in milliseconds since 1970.
     pub created_ms: u64,
     /// The network config of the ADD, `prevResult` and `runtimeConfig` included.
@@ -90,6 +96,9 @@ impl Record {
     #[must_use]
     pub fn new(attachment: &Attachment, pod: Pod, netns: Option<Netns>, config: Value) -> Self {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let pods = config["prevResult"]["ips"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let pods = pods.iter().filter_map(|ip| ip["address"].as_str()?.parse::<IpNetwork>().ok());
+        let pods: Vec<IpAddr> = pods.map(|network| network.ip()).collect();
         Self {
             version: Self::VERSION,
             network: attachment.network.to_string(),
@@ -97,6 +106,7 @@ impl Record {
             ifname: attachment.ifname.to_string(),
             pod,
             netns,
+            lease: liveness::lease_of(attachment, &pods),
             created_ms: now.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
             config,
         }

@@ -86,6 +86,12 @@ impl Records {
         read(&self.path(attachment)).ok().flatten()
     }
 
+    /// Whether there certainly is no record of an attachment: also none that cannot be read.
+    #[must_use]
+    pub fn has_nothing_of(&self, attachment: &Attachment) -> bool {
+        fs::symlink_metadata(self.path(attachment)).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    }
+
     /// Removes the record of an attachment, and with the last one the folder. One that is not there is removed.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::net::{TcpListener, UdpSocket};
 
 use crate::common::backend::Backend;
 use crate::common::net::{Host, NEIGHBOUR_V4, NODE_V4, forward, from, lan, pod};
-use crate::common::plugin::{Answer, Attachment, HELD, gc, ruleset};
+use crate::common::plugin::{Answer, Attachment, HELD, by_hand, gc, ruleset};
 use portmap::Error;
 use portmap::firewall::Firewall;
 use portmap::liveness::Dead;
@@ -17,6 +17,7 @@ on_each_backend!(
     a_living_holder_is_named_and_keeps_its_port,
     a_dead_holder_is_taken_over_from_whole,
     a_holder_that_was_begun_anew_is_no_dead_one,
+    a_lease_is_missed_only_where_an_add_saw_it,
 );
 
 const RECORDS: &str = "/run/podwire/portmap";
@@ -111,22 +112,33 @@ fn one_sign_of_death_is_not_enough() {
     });
 }
 
-#[test]
-fn a_lease_is_a_sign_of_life() {
-    private_host(|| {
-        let (holder, newcomer) = (pod(2), pod(3));
-        Attachment::new(&holder, &json!([port(8080)])).add().ok();
-        holder.die();
-        // As the reference host-local keeps it.
-        fs::create_dir_all("/var/lib/cni/networks/podnet").unwrap();
-        fs::write("/var/lib/cni/networks/podnet/10.88.0.2", "pod2\r\neth0").unwrap();
-        let attachment = Attachment::new(&newcomer, &json!([port(8080)]));
-        let (code, _, details) = attachment.add().failed();
-        assert_eq!(code, HELD);
-        assert!(details.contains("its lease /var/lib/cni/networks/podnet/10.88.0.2 is there"), "{details}");
-        fs::remove_file("/var/lib/cni/networks/podnet/10.88.0.2").unwrap();
-        attachment.add().ok();
-    });
+/// As where a pod has its interface from somewhere else, and its namespace cannot be seen from here: what speaks against it
+/// is one sign, unless its ADD saw a lease that is gone now.
+fn a_lease_is_missed_only_where_an_add_saw_it(backend: Backend) {
+    const LEASE: &str = "/var/lib/cni/networks/podnet/10.88.0.2";
+    // Others have leases here.
+    fs::create_dir_all("/run/podwire/ipam/leases").unwrap();
+    fs::create_dir_all("/var/lib/cni/networks/podnet").unwrap();
+    let (holder, newcomer) = (pod(2), pod(3));
+    let mut attachment = Attachment::new(&holder, &json!([port(8080)])).on(backend);
+    attachment.config["prevResult"]["interfaces"][0]["sandbox"] = json!("/run/netns/pod2");
+    attachment.add().ok();
+    assert!(kernel::netns::remove_named("/run/netns/pod2").unwrap());
+    let next = Attachment::new(&newcomer, &json!([port(8080)])).on(backend);
+    let (code, _, details) = next.add().failed();
+    let expected = "its network namespace /run/netns/pod2 is gone; it keeps the port until it is deleted";
+    assert_eq!((code, details.as_str()), (HELD, expected));
+    assert_eq!(by_hand("reconcile --dry-run").1, "podnet pod2 eth0: as it should be\n");
+    // As the reference host-local keeps it.
+    fs::write(LEASE, "pod2\r\neth0").unwrap();
+    assert!(kernel::netns::create_named("/run/netns/pod2").is_ok());
+    attachment.add().ok();
+    assert!(kernel::netns::remove_named("/run/netns/pod2").unwrap());
+    let (_, _, details) = next.add().failed();
+    assert!(details.contains(&format!("its lease {LEASE} is there;")), "{details}");
+    // Given to somebody else.
+    fs::write(LEASE, "pod9\r\neth0").unwrap();
+    next.add().ok();
 }
 
 #[test]

@@ -132,6 +132,8 @@ fn elements_that_nobody_asked_for_cost_nobody_else_anything() {
         let of = |id: &str, address: &str, port: u16| {
             Attachment::on_paper(id, &[address], &json!([{ "hostPort": port, "containerPort": 80 }]))
         };
+        // A way leads to its address: that nothing is on file is one sign.
+        pod(3);
         of("c1", "10.88.0.2/32", 8080).add().ok();
         of("c2", "10.88.0.3/32", 8081).add().ok();
         // Nothing knows of it but the firewall itself.

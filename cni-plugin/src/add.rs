@@ -14,7 +14,7 @@ use crate::names::Names;
 use crate::plan::Wiring;
 use crate::pod::{Ends, Node, Pod, observe};
 use crate::undo::Undo;
-use crate::{Error, backend, iptables, pod_rules};
+use crate::{Error, backend, iptables, leftovers, pod_rules};
 
 /// Addresses of the documentation ranges (RFC 5737, RFC 3849): no packet is sent there, the kernel is only asked
 /// which link it would leave by.
@@ -68,7 +68,10 @@ pub fn add(request: &AddRequest) -> Result<CniResult, Error> {
     });
 
     let wiring = wiring.with_addresses(&leased).beside(others);
-    let wired = linked.and_then(|()| step("wire", || apply(&wiring.address_steps(), &ends, &wiring, network)));
+    let wired = linked
+        .and_then(|()| wiring.refuse_impossible_routes())
+        .and_then(|()| step("leftovers", || leftovers::clear(&wiring, network)))
+        .and_then(|()| step("wire", || apply(&wiring.address_steps(), &ends, &wiring, network)));
     match wired {
         Ok(()) => {
             undo.forget();

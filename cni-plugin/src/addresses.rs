@@ -5,6 +5,7 @@ use cni_spec::{
     AddRequest, CheckRequest, CniResult, DelRequest, Environment, ErrorCode, GcRequest, NetConf, StatusRequest,
 };
 use ipam::{Ipam, LeaseRequest, Ledger, Netns};
+use nft_model::Family;
 
 use crate::Error;
 use crate::config::{DHCP, OWN_IPAM, is_main_plugin};
@@ -112,6 +113,15 @@ pub fn gc(request: &GcRequest) -> Result<(), Error> {
     Delegate::new(&request.environment)
         .gc(ipam_type, &request.config.bytes)
         .map_err(|source| delegate_error(ipam_type, source))
+}
+
+/// Of which families pods get addresses, as far as that is known before an ADD: both, if another plugin gives them.
+#[must_use]
+pub fn families(ipam_type: &str, conf: &NetConf) -> Vec<Family> {
+    // A config that cannot be read has its own answer.
+    let ipam = (ipam_type == OWN_IPAM).then(|| own(conf).ok()).flatten();
+    let is_given = |family: &Family| ipam.as_ref().is_none_or(|ipam| ipam.has_pools_of(*family == Family::Ip));
+    Family::ALL.into_iter().filter(is_given).collect()
 }
 
 /// Whether the IPAM plugin could serve an ADD.

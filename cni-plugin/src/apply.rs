@@ -26,7 +26,10 @@ pub fn apply(steps: &[Step], ends: &Ends<'_>, wiring: &Wiring, network: &Network
         let failed = |source| Error::Step { step: step.to_string(), source };
         match step {
             Step::Veth { .. } => create_veth(step, ends).map_err(failed)?,
-            Step::Sysctl { place, key, value } => set(*place, key, value, ends).map_err(failed)?,
+            Step::Sysctl { place, key, value } => {
+                let found = set(*place, key, value, ends).map_err(failed)?;
+                refuse_other_value(key, value, found)?;
+            }
             Step::Up { place, link } => {
                 let index = ends.link(*place, link)?.index;
                 ends.rtnl(*place).set_up(index).map_err(failed)?;
@@ -95,13 +98,22 @@ fn create_veth(step: &Step, ends: &Ends<'_>) -> kernel::Result<()> {
     ends.node.rtnl.create_veth(&pair).map(drop)
 }
 
-/// Settings below /proc/sys/net are those of the namespace that the writing thread is in.
-fn set(place: Place, key: &str, value: &str, ends: &Ends<'_>) -> kernel::Result<()> {
-    let changed = match place {
-        Place::Host => sysctl::set(key, value),
-        Place::Pod => ends.pod.netns.run(|| sysctl::set(key, value))?,
-    };
-    changed.map(drop)
+/// Sets a value and says what the kernel made of it. Settings below /proc/sys/net are those of the namespace that the
+/// writing thread is in.
+fn set(place: Place, key: &str, value: &str, ends: &Ends<'_>) -> kernel::Result<String> {
+    let change = || if sysctl::set(key, value)? { sysctl::get(key) } else { Ok(value.to_owned()) };
+    match place {
+        Place::Host => change(),
+        Place::Pod => ends.pod.netns.run(change)?,
+    }
+}
+
+/// CHECK would find another value than the config's ever after.
+fn refuse_other_value(key: &str, value: &str, found: String) -> Result<(), Error> {
+    if found == value {
+        return Ok(());
+    }
+    Err(Error::SysctlValue { key: key.to_owned(), value: value.to_owned(), found })
 }
 
 fn kernel_route(route: &Route, oif: u32, prefsrc: Option<IpAddr>) -> rtnl::Route {

@@ -2,15 +2,18 @@
 
 use std::net::IpAddr;
 
-use cni_spec::{CheckRequest, CniResult, IpConfig};
+use cni_spec::{CheckRequest, CniResult, IpConfig, SpecVersion};
+use ipam::marks::ROUTE_PROTOCOL;
+use kernel::rtnl::{Route, RouteFilter};
 
 use crate::config::Config;
 pub use crate::diff::Difference;
-use crate::diff::differences;
+use crate::diff::{differences, surplus};
 use crate::firewall::Firewall;
 use crate::observe::observe;
 use crate::plan::Wiring;
-use crate::pod::{Ends, Node, Pod};
+use crate::pod::{self, Ends, Node, Pod};
+use crate::pod_rules::MAIN_TABLE;
 use crate::{Error, addresses, backend, iptables, pod_rules};
 
 /// Serves a CHECK.
@@ -21,14 +24,16 @@ pub fn check(request: &CheckRequest) -> Result<(), Error> {
     let config = backend::settle(Config::for_pod(&request.config, &request.args).map_err(Error::Config)?)?;
     let node = Node::open()?;
     let pod = Pod::open(&request.netns)?;
-    let wiring = beside_others(expected(request, &config, &node)?, &pod)?;
+    let wiring = beside_others(expected(request, &config, &node, &pod)?, &pod)?;
     let steps: Vec<_> = wiring.link_steps().into_iter().chain(wiring.address_steps()).collect();
 
     let needs_rules = !wiring.rules.is_empty();
-    let mut firewall = needs_rules.then(|| Firewall::open(&request.attachment.network)).transpose()?;
+    let network = &request.attachment.network;
+    let mut firewall = if needs_rules { Some(Firewall::open(network)?) } else { Firewall::open_if_any(network)? };
     let observed = observe(&steps, &wiring, &Ends { node: &node, pod: &pod }, firewall.as_mut())?;
     let mut found = unlisted(&request.prev_result, &wiring);
     found.extend(differences(&steps, &observed));
+    found.extend(surplus(&wiring.names.owner, &wiring.elements(), &observed));
     if let Some(firewall) = firewall.as_mut() {
         found.extend(firewall.differences(&wiring.rules, &wiring.elements())?);
     }
@@ -39,20 +44,40 @@ pub fn check(request: &CheckRequest) -> Result<(), Error> {
 }
 
 /// What ADD would have made of the addresses and routes that `prevResult` lists for this interface.
-fn expected(request: &CheckRequest, config: &Config, node: &Node) -> Result<Wiring, Error> {
+fn expected(request: &CheckRequest, config: &Config, node: &Node, pod: &Pod) -> Result<Wiring, Error> {
     let result = &request.prev_result;
     let wiring = Wiring::of(&request.attachment, config, &request.netns, config.mtu)?;
     let own = CniResult { ips: own_ips(result, request.attachment.ifname.as_str()), ..CniResult::default() };
     let mut wiring = wiring.with_addresses(&own);
     // It was made with the prefix that the config had then.
-    if let Some(link) = node.host_link(&wiring.names)? {
+    if let Some(link) = node.link_whosever(&wiring.names)? {
         wiring.names.host_link = link.name;
     }
-    // Routes to another next hop belong to another plugin of the chain.
+    // Routes to another next hop belong to another plugin of the chain, and so do those to none: ours always have one.
     let gateways: Vec<IpAddr> = wiring.addresses.iter().map(|address| wiring.gateway_of(address)).collect();
-    let ours = |gw: &Option<IpAddr>| gw.is_none_or(|gw| gateways.contains(&gw));
+    let ours = |gw: &Option<IpAddr>| gw.is_some_and(|gw| gateways.contains(&gw));
     wiring.routes = result.routes.iter().filter(|route| ours(&route.gw)).cloned().collect();
+    if request.config.cni_version < SpecVersion::V1_1_0 {
+        find_tables(&mut wiring, pod)?;
+    }
     Ok(wiring)
+}
+
+/// Before version 1.1.0 a result does not say which table a route is in, so the pod is asked; one that is in none is missed in
+/// the main one.
+fn find_tables(wiring: &mut Wiring, pod: &Pod) -> Result<(), Error> {
+    let unreadable = |source| pod::observe("the pod's routes", source);
+    let Some(link) = pod.rtnl.link(&wiring.ifname).map_err(unreadable)? else { return Ok(()) };
+    let filter = RouteFilter { oif: Some(link.index), protocol: Some(ROUTE_PROTOCOL), ..RouteFilter::default() };
+    let there = pod.rtnl.routes(&filter).map_err(unreadable)?;
+    for route in &mut wiring.routes {
+        let same = |found: &&Route| (found.dst, found.gateway) == (route.dst, route.gw);
+        let tables: Vec<u32> = there.iter().filter(same).map(|found| found.table.unwrap_or(MAIN_TABLE)).collect();
+        if !tables.contains(&MAIN_TABLE) {
+            route.table = tables.first().copied();
+        }
+    }
+    Ok(())
 }
 
 /// With what other networks gave the pod, if this attachment made way for it.
@@ -65,7 +90,7 @@ fn beside_others(wiring: Wiring, pod: &Pod) -> Result<Wiring, Error> {
 }
 
 /// The addresses of the interface of that name that is inside a sandbox.
-fn own_ips(result: &CniResult, ifname: &str) -> Vec<IpConfig> {
+pub(crate) fn own_ips(result: &CniResult, ifname: &str) -> Vec<IpConfig> {
     let is_ours = |index: usize| {
         let interface = result.interfaces.get(index);
         interface.is_some_and(|interface| interface.sandbox.is_some() && interface.name == ifname)

@@ -1,11 +1,13 @@
 //! DEL: needs nothing but network, container id and interface name.
 
-use cni_spec::DelRequest;
 use cni_spec::log::step;
+use cni_spec::{CniResult, DelRequest};
 
+use crate::check::own_ips;
+use crate::config::Config;
 use crate::firewall::Firewall;
 use crate::names::Names;
-use crate::pod::{Node, Pod};
+use crate::pod::{Node, Pod, Told};
 use crate::{Error, addresses, iptables, pod_rules};
 
 /// Serves a DEL. Every step is tried; the address comes last, and only when nothing uses it any more.
@@ -58,5 +60,13 @@ fn delete_strayed_link(node: &Node, request: &DelRequest, names: &Names) -> Resu
     }
     // A namespace that cannot be opened has taken its interfaces along, or will.
     let Some(Ok(pod)) = request.netns.as_deref().map(Pod::open) else { return Ok(()) };
-    pod.delete_link(request.attachment.ifname.as_str(), names)
+    pod.delete_link(request.attachment.ifname.as_str(), names, &told(request))
+}
+
+/// A config that an ADD would refuse tells nothing.
+fn told(request: &DelRequest) -> Told {
+    let config = Config::for_pod(&request.config, &request.args).ok();
+    let own = |result: &CniResult| own_ips(result, request.attachment.ifname.as_str());
+    let ips = request.config.prev_result.as_ref().map(own).unwrap_or_default();
+    Told { mac: config.and_then(|config| config.mac), addresses: ips.into_iter().map(|ip| ip.address.ip()).collect() }
 }

@@ -9,6 +9,7 @@ use ipnetwork::IpNetwork;
 use macaddr::MacAddr6;
 
 use crate::config::Rate;
+use crate::routes;
 use crate::ruleset::Placed;
 use crate::step::{Place, Step};
 
@@ -19,7 +20,7 @@ pub struct Side {
     pub link: Option<ObservedLink>,
     /// Its addresses.
     pub addresses: Vec<IpNetwork>,
-    /// Routes that leave by it.
+    /// Routes: those that leave by it on the node, and all of the pod.
     pub routes: Vec<ObservedRoute>,
     /// Permanent neighbour entries on it.
     pub neighbours: Vec<(IpAddr, MacAddr6)>,
@@ -49,6 +50,8 @@ pub struct ObservedLink {
     pub carrier: bool,
     /// Its hardware address.
     pub mac: Option<MacAddr6>,
+    /// Its ifalias.
+    pub alias: Option<String>,
 }
 
 /// A route, as far as a plan says anything about it.
@@ -58,6 +61,10 @@ pub struct ObservedRoute {
     pub dst: IpNetwork,
     /// Next hop.
     pub gw: Option<IpAddr>,
+    /// The link that it leaves by.
+    pub link: String,
+    /// Its table, if it is not the main one.
+    pub table: Option<u32>,
 }
 
 /// Everything a plan could have changed.
@@ -90,6 +97,17 @@ impl fmt::Display for Difference {
     }
 }
 
+/// What an attachment has in sets of nf_tables that the plan does not know: it may send from an address that is not its own.
+#[must_use]
+pub fn surplus(owner: &str, wanted: &[Placed], observed: &Observed) -> Vec<Difference> {
+    let wanted: Vec<Placed> = wanted.iter().map(Placed::key).collect();
+    let own = observed.elements.iter().filter(|(_, comment)| comment.as_deref() == Some(owner));
+    let surplus = own.filter(|(placed, _)| !wanted.contains(placed));
+    surplus
+        .map(|(placed, _)| Difference { expected: format!("no `nft {placed}`"), found: "that element".to_owned() })
+        .collect()
+}
+
 /// Every step that is not in force, in the order of the plan.
 #[must_use]
 pub fn differences(steps: &[Step], observed: &Observed) -> Vec<Difference> {
@@ -113,7 +131,7 @@ impl Observed {
 /// (spec section 2, "CHECK"), so those are not compared.
 fn found_instead(step: &Step, observed: &Observed) -> Option<String> {
     match step {
-        Step::Veth { host, pod, .. } => veth(host, pod, observed),
+        Step::Veth { host, pod, alias, .. } => veth(host, pod, alias, observed),
         // The link was found by its alias, whatever it is called; what carries its name is looked at on its own.
         Step::Rename { .. } => None,
         Step::Sysctl { place, key, value } => match observed.sysctls.get(&(*place, key.clone())) {
@@ -141,9 +159,9 @@ fn found_instead(step: &Step, observed: &Observed) -> Option<String> {
             (!observed.rules.contains(&(*from, *table))).then(|| "nothing of the kind".to_owned())
         }
         Step::Shape { place, rate, .. } => shape(*rate, observed.side(*place).shaped),
-        Step::Route { place, route, .. } => {
+        Step::Route { place, link, route, .. } => {
             let of_family = |found: &&ObservedRoute| found.dst.is_ipv4() == route.dst.is_ipv4();
-            missing(observed.side(*place).routes.iter().filter(of_family), |found| same_way(found, route))
+            missing(observed.side(*place).routes.iter().filter(of_family), |found| same_way(found, route, link))
         }
         // What all pods share is compared together with them, rule by rule and in order.
         Step::Masquerade(_) => None,
@@ -163,13 +181,17 @@ fn shape(wanted: Rate, found: Option<Shaped>) -> Option<String> {
     }
 }
 
-fn veth(host: &str, pod: &str, observed: &Observed) -> Option<String> {
+/// DEL of a link that somebody renamed, GC and `inspect` know the pair by its alias.
+fn veth(host: &str, pod: &str, alias: &str, observed: &Observed) -> Option<String> {
     match (&observed.host.link, &observed.pod.link) {
         (None, None) => Some("neither end".to_owned()),
         (None, Some(_)) => Some(format!("no link {host:?} on the node")),
         (Some(_), None) => Some(format!("no link {pod:?} in the pod")),
         (Some(one), Some(other)) if one.peer != Some(other.index) => Some("two links that are not a pair".to_owned()),
         (Some(one), Some(_)) if !one.up => Some("the node's end down".to_owned()),
+        (Some(one), Some(_)) if one.alias.as_deref() != Some(alias) => {
+            Some(one.alias.as_ref().map_or_else(|| "no alias".to_owned(), |found| format!("alias {found:?}")))
+        }
         (Some(_), Some(_)) => None,
     }
 }
@@ -189,9 +211,10 @@ fn neighbour(place: Place, address: IpAddr, observed: &Observed) -> Option<Strin
     }
 }
 
-fn same_way(found: &ObservedRoute, route: &Route) -> bool {
+fn same_way(found: &ObservedRoute, route: &Route, link: &str) -> bool {
     let network = |cidr: IpNetwork| (cidr.network(), cidr.prefix());
-    network(found.dst) == network(route.dst) && found.gw == route.gw
+    let way = (network(found.dst), found.gw, found.link.as_str(), found.table);
+    way == (network(route.dst), route.gw, link, routes::own_table(route))
 }
 
 /// What there is of the kind instead, in the words of `ip(8)`.
@@ -208,9 +231,11 @@ fn missing<'a, T: fmt::Display + 'a>(found: impl Iterator<Item = &'a T>, is_it: 
 
 impl fmt::Display for ObservedRoute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.gw {
-            Some(gw) => write!(f, "{} via {gw}", self.dst),
-            None => write!(f, "{}", self.dst),
+        write!(f, "{}", self.dst)?;
+        if let Some(gw) = self.gw {
+            write!(f, " via {gw}")?;
         }
+        write!(f, " dev {}", self.link)?;
+        self.table.map_or(Ok(()), |table| write!(f, " table {table}"))
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use cni_spec::delegate::DelegateError;
 use cni_spec::{CniError, ErrorCode, IfName, NetworkName};
+use ipnetwork::IpNetwork;
 
 use crate::check::Difference;
 
@@ -96,7 +97,7 @@ pub enum Error {
     /// One step of the plan failed.
     #[error("failed to carry out `{step}`")]
     Step {
-        /// In the words of `ip(8)`, `sysctl(8)` or `nft(8)`.
+        /// In the words of `ip(8)`, `sysctl(8)`, `tc(8)`, `nft(8)` or `iptables(8)`.
         step: String,
         /// Why.
         #[source]
@@ -124,6 +125,26 @@ pub enum Error {
     NoAddress {
         /// Its name.
         ipam_type: String,
+    },
+    /// A route is to reach no further than the link, and leads by a gateway.
+    #[error(
+        "unsupported route: dst={dst}, scope={scope}: all routes of a pod lead by a gateway, so scopes of 253 (link) and above are impossible: leave it out, or say 0"
+    )]
+    RouteScope {
+        /// Its destination.
+        dst: IpNetwork,
+        /// As the config or the IPAM plugin says.
+        scope: u8,
+    },
+    /// The kernel makes something else of a setting's value.
+    #[error("invalid network config: sysctl {key}={value:?}: the kernel makes {found:?} of it: say that instead")]
+    SysctlValue {
+        /// Below /proc/sys.
+        key: String,
+        /// What was asked for.
+        value: String,
+        /// What is there now.
+        found: String,
     },
     /// The masquerade rules cannot be made of this config.
     #[error("failed to make the masquerade rules of network {:?}", .network.as_str())]
@@ -185,7 +206,8 @@ impl From<Error> for CniError {
     fn from(error: Error) -> Self {
         match error {
             Error::Config(error) => error,
-            Error::OwnerTooLong { .. } | Error::MacTaken { .. } | Error::Rules { .. } => {
+            Error::RouteScope { .. } => Self::from_source(ErrorCode::UnsupportedField, &error),
+            Error::OwnerTooLong { .. } | Error::MacTaken { .. } | Error::SysctlValue { .. } | Error::Rules { .. } => {
                 Self::from_source(ErrorCode::InvalidConfig, &error)
             }
             Error::Netns { .. }

@@ -1,13 +1,14 @@
 //! Attachments' elements in nf_tables, and the tables they are in: made with the first pod, gone with the last.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use cni_spec::{Attachment, NetworkName, ValidAttachments};
 use kernel::nft::{Nft, Refusal};
 use nft_model::{Change, Element, Family, Table, Value};
 
 use crate::diff::Difference;
-use crate::names::{GUARD_TABLE, masquerade_table};
+use crate::names::{GUARD_TABLE, Names, masquerade_table};
 use crate::ruleset::{Placed, Rules};
 use crate::{Error, guard, masquerade};
 
@@ -69,6 +70,31 @@ impl Firewall {
             }
         }
         Err(self.contended())
+    }
+
+    /// Removes what an attachment, and whoever had its addresses before, has from an ADD that no DEL followed. That there is
+    /// something is told by single elements: those of its link, which is always called the same, and of its addresses. Where
+    /// links are not guarded nothing tells which addresses it had, so everything is searched.
+    ///
+    /// # Errors
+    /// [`Error::Observe`], [`Error::Step`].
+    pub fn clear(&mut self, names: &Names, addresses: &[IpAddr], is_guarded: bool) -> Result<(), Error> {
+        let mut is_anything = !is_guarded;
+        for family in Family::ALL {
+            is_anything |= self.has(family, GUARD_TABLE, guard::LINKS, &Value::Ifname(names.host_link.clone()))?;
+        }
+        let masquerade = masquerade_table(&self.network);
+        for address in addresses {
+            is_anything |= self.has(Family::of(*address), &masquerade, masquerade::PODS, &Value::Addr(*address))?;
+        }
+        if !is_anything {
+            return Ok(());
+        }
+        let is_address = |value: &Value| matches!(value, Value::Addr(address) if addresses.contains(address));
+        self.remove_where(|element| {
+            let is_masqueraded = element.key.len() == 1 && element.key.iter().all(is_address);
+            element.comment.as_ref() == Some(&names.owner) || is_masqueraded
+        })
     }
 
     /// Removes what an attachment has in the tables; that nothing is there is as good.
@@ -221,6 +247,15 @@ impl Firewall {
             }
         }
         Err(self.contended())
+    }
+
+    /// Whether a set has an element; not, if it is not there itself.
+    fn has(&mut self, family: Family, table: &str, set: &str, key: &Value) -> Result<bool, Error> {
+        match self.nft.element(family, table, set, std::slice::from_ref(key)) {
+            Ok(found) => Ok(found.is_some()),
+            Err(error) if matches!(refusal(&error), Some(Refusal::NotFound | Refusal::NotSupported)) => Ok(false),
+            Err(source) => Err(unreadable(family, table, source)),
+        }
     }
 
     /// What there is of the network's tables and the node's.

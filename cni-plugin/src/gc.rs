@@ -1,8 +1,8 @@
 //! GC: removes what belongs to no valid attachment of the network, wherever it is.
 
-use std::collections::BTreeSet;
-
 use cni_spec::{Attachment, GcRequest, ValidAttachment};
+use kernel::rtnl::Link;
+use macaddr::MacAddr6;
 
 use crate::firewall::Firewall;
 use crate::names::Names;
@@ -45,18 +45,20 @@ fn stale_links(request: &GcRequest) -> Result<Vec<Error>, Error> {
         .into_iter()
         .filter(|(attachment, _)| attachment.network == *network && !request.valid.contains(attachment))
         .map(|(_, link)| link);
-    let valid = names_of_valid(request);
-    let unfinished = node.unfinished_links(network)?.into_iter().filter(|link| !valid.contains(&link.name));
+    let valid = host_macs_of_valid(request);
+    let is_stale = |link: &Link| link.mac.is_none_or(|mac| !valid.contains(&mac));
+    let unfinished = node.unfinished_links(network)?.into_iter().filter(is_stale);
     Ok(stale.chain(unfinished).filter_map(|link| node.delete_link(&link).err()).collect())
 }
 
-/// What the host ends of valid attachments are called: somebody may have taken an alias away.
-fn names_of_valid(request: &GcRequest) -> BTreeSet<String> {
+/// The hardware addresses of the host ends of valid attachments: somebody may have taken an alias away. Their names depend on
+/// the prefix that the config had when they were made; these addresses on nothing, as nobody can wish for them.
+fn host_macs_of_valid(request: &GcRequest) -> Vec<MacAddr6> {
     let attachment = |valid: &ValidAttachment| Attachment {
         network: request.config.name.clone(),
         container_id: valid.container_id.clone(),
         ifname: valid.ifname.clone(),
     };
     let names = request.valid.0.iter().filter_map(|valid| Names::of(&attachment(valid)).ok());
-    names.map(|names| names.host_link).collect()
+    names.map(|names| names.host_mac).collect()
 }

@@ -1,5 +1,6 @@
 //! Masquerade by iptables: read in this process, changed by one `iptables-restore` for each family.
 
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -45,6 +46,26 @@ pub fn remove(network: &NetworkName, owner: &str) -> Result<(), Error> {
     remove_where(network, &|rule| rule.owner == owner)
 }
 
+/// Removes what an attachment, and whoever had its addresses before, has from an ADD that no DEL followed. Looks before it
+/// waits for its turn.
+///
+/// # Errors
+/// As [`remove`].
+pub fn clear(network: &NetworkName, owner: &str, addresses: &[IpAddr]) -> Result<(), Error> {
+    let is_gone = |rule: &Owned| rule.owner == owner || addresses.contains(&rule.address);
+    if !Path::new(TURNS).exists() {
+        return Ok(());
+    }
+    for family in Family::ALL {
+        for flavour in Flavour::ALL {
+            if see(network, family, flavour)?.has(is_gone) {
+                return remove_where(network, &is_gone);
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Removes what belongs to no valid attachment of the network.
 ///
 /// # Errors
@@ -77,14 +98,18 @@ pub fn differences(frame: &Frame, members: &[Member], owner: &str) -> Result<Vec
             all.push(Difference { expected: commands(line), found: "no such rule".to_owned() });
         }
         let expected: Vec<String> = expected.iter().map(|line| plain(line)).collect();
-        let mark = format!("--comment {owner} ");
-        let is_stray = |line: &&String| line.contains(&mark) || rules::is_shared(frame.network(), line);
+        let is_stray = |line: &&String| rules::is_of_owner_or_nobody(frame.network(), owner, line);
         for line in found.iter().filter(|line| !expected.contains(line)).filter(is_stray) {
             let expected = format!("no `{program} -t nat {line}`");
             all.push(Difference { expected, found: "that rule".to_owned() });
         }
-        // Whoever comes first decides, so all must be there in their order.
-        let in_order: Vec<&String> = found.iter().filter(|line| expected.contains(line)).collect();
+        // Whoever comes first decides, so all must be there in their order; what comes once more does so in vain.
+        let mut in_order: Vec<&String> = Vec::new();
+        for line in found.iter().filter(|line| expected.contains(line)) {
+            if !in_order.contains(&line) {
+                in_order.push(line);
+            }
+        }
         let of_chain = |lines: &[&String]| -> Vec<String> {
             let is_of_network = |line: &&&String| rules::is_of_network(frame.network(), line);
             lines.iter().filter(is_of_network).map(|line| (*line).clone()).collect()
@@ -97,12 +122,15 @@ pub fn differences(frame: &Frame, members: &[Member], owner: &str) -> Result<Vec
     Ok(all)
 }
 
-/// Whether an ADD would find the programs it needs.
+/// Whether an ADD of addresses of these families would find the programs it needs.
 ///
 /// # Errors
 /// [`Error::Step`].
-pub fn is_usable() -> Result<(), Error> {
-    Tool::find(Family::Ip, None).map(drop).map_err(|source| step("iptables-restore --noflush".to_owned(), source))
+pub fn is_usable(families: &[Family]) -> Result<(), Error> {
+    families.iter().try_for_each(|family| {
+        let words = || format!("{}-restore --noflush", rules::program(*family));
+        Tool::find(*family, None).map(drop).map_err(|source| step(words(), source))
+    })
 }
 
 /// Most nodes have nothing here: then nothing is looked at, and no lock is made.
@@ -126,7 +154,7 @@ fn remove_in(
     is_gone: &dyn Fn(&Owned) -> bool,
 ) -> Result<(), Error> {
     let seen = see(network, family, flavour)?;
-    let Some(text) = seen.removal(is_gone).filter(|_| !seen.is_empty()) else { return Ok(()) };
+    let Some(text) = seen.removal(is_gone) else { return Ok(()) };
     let words = || {
         let lines = text.lines().filter(|line| line.starts_with('-'));
         lines.map(|line| format!("{} -t nat {line}", rules::program(family))).collect::<Vec<_>>().join("; ")

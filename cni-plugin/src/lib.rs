@@ -5,8 +5,9 @@
 //! find what there is by the names and marks of `names` alone. CHECK asks for every step of the plan
 //! whether it is still in force. `cli` is the command `podwire` of people; `inspect` is what it shows.
 //!
-//! What this crate does not do: it keeps no state of its own, reads no file but below /proc/sys, runs no
-//! program but another IPAM plugin and, where a config says so, iptables, and decides nothing about addresses.
+//! What this crate does not do: it keeps no state of its own - where iptables is used, a lock file - and decides nothing about
+//! addresses. Verbs read no file but below /proc/sys and what the IPAM library reads; the command reads the ledger and logs
+//! too. The only programs that it runs are other IPAM plugins and iptables.
 
 mod add;
 mod addresses;
@@ -23,6 +24,7 @@ mod gc;
 pub mod guard;
 mod inspect;
 mod iptables;
+mod leftovers;
 pub mod masquerade;
 mod names;
 mod observe;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use kernel::rtnl::{Link, Rtnl};
+use kernel::rtnl::{Link, RouteFilter, Rtnl};
 use kernel::sysctl;
 
 use crate::Error;
@@ -11,6 +11,7 @@ use crate::diff::{Observed, ObservedLink, ObservedRoute, Shaped, Side};
 use crate::firewall::Firewall;
 use crate::plan::Wiring;
 use crate::pod::{self, Ends};
+use crate::pod_rules::MAIN_TABLE;
 use crate::step::{Place, Step};
 
 /// Reads both ends of the pair, the settings that the steps name, the rules inside the pod, and elements in nf_tables.
@@ -24,8 +25,8 @@ pub fn observe(
     firewall: Option<&mut Firewall>,
 ) -> Result<Observed, Error> {
     Ok(Observed {
-        host: side(&ends.node.rtnl, ends.node.host_link(&wiring.names)?)?,
-        pod: side(&ends.pod.rtnl, pod_link(&ends.pod.rtnl, &wiring.ifname)?)?,
+        host: side(&ends.node.rtnl, ends.node.link_whosever(&wiring.names)?, false)?,
+        pod: side(&ends.pod.rtnl, pod_link(&ends.pod.rtnl, &wiring.ifname)?, true)?,
         sysctls: sysctls(steps, ends)?,
         rules: rules(ends)?,
         elements: firewall.map(Firewall::elements).transpose()?.unwrap_or_default(),
@@ -41,18 +42,20 @@ fn pod_link(rtnl: &Rtnl, name: &str) -> Result<Option<Link>, Error> {
     rtnl.link(name).map_err(|source| pod::observe(name, source))
 }
 
-fn side(rtnl: &Rtnl, link: Option<Link>) -> Result<Side, Error> {
+/// Other links' routes count inside the pod alone; on the node they are all other pods'.
+fn side(rtnl: &Rtnl, link: Option<Link>, is_pod: bool) -> Result<Side, Error> {
     let Some(link) = link else { return Ok(Side::default()) };
     let unreadable = |source| pod::observe(&link.name, source);
     let addresses = rtnl.addresses(link.index).map_err(unreadable)?;
     let neighbours = rtnl.neighbours(link.index).map_err(unreadable)?;
-    let filter = kernel::rtnl::RouteFilter { oif: Some(link.index), ..Default::default() };
-    let routes = rtnl.routes(&filter).map_err(unreadable)?;
+    let links = if is_pod { rtnl.links().map_err(unreadable)? } else { vec![link.clone()] };
+    let oif = (!is_pod).then_some(link.index);
+    let routes = rtnl.routes(&RouteFilter { oif, ..RouteFilter::default() }).map_err(unreadable)?;
     let shaped = rtnl.shaped(link.index).map_err(unreadable)?;
     Ok(Side {
         shaped: shaped.map(|kernel::rtnl::Shaped { rate, limit }| Shaped { rate, limit }),
         addresses: addresses.into_iter().map(|address| address.network).collect(),
-        routes: routes.into_iter().map(|route| ObservedRoute { dst: route.dst, gw: route.gateway }).collect(),
+        routes: routes.into_iter().filter_map(|route| observed_route(&route, &links)).collect(),
         neighbours: neighbours
             .into_iter()
             .filter(|entry| entry.permanent)
@@ -64,8 +67,16 @@ fn side(rtnl: &Rtnl, link: Option<Link>) -> Result<Side, Error> {
             up: link.up,
             carrier: link.carrier,
             mac: link.mac,
+            alias: link.alias,
         }),
     })
+}
+
+/// A link that came or went between the two looks is none of the attachment's.
+fn observed_route(route: &kernel::rtnl::Route, links: &[Link]) -> Option<ObservedRoute> {
+    let link = links.iter().find(|link| link.index == route.oif)?.name.clone();
+    let table = route.table.filter(|table| *table != MAIN_TABLE);
+    Some(ObservedRoute { dst: route.dst, gw: route.gateway, link, table })
 }
 
 /// A setting that cannot be read is left out: that is a difference, not a failure of CHECK.

@@ -19,6 +19,9 @@ use crate::step::{Place, Step, lower};
 use crate::sysctl::PodSysctl;
 use crate::{Error, guard, masquerade};
 
+/// `RT_SCOPE_LINK` (include/uapi/linux/rtnetlink.h).
+const SCOPE_LINK: u8 = 253;
+
 /// What one pod is to have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wiring {
@@ -102,6 +105,17 @@ impl Wiring {
         }
         self.routes.clone_from(&leased.routes);
         self
+    }
+
+    /// Every route of a pod leads by a gateway, and the kernel takes none with a narrower scope than the way to that gateway
+    /// (`fib_check_nh_v4_gw`, net/ipv4/fib_semantics.c). IPv6 knows no scopes.
+    ///
+    /// # Errors
+    /// [`Error::RouteScope`].
+    pub fn refuse_impossible_routes(&self) -> Result<(), Error> {
+        let narrow =
+            self.routes.iter().find_map(|route| Some((route.dst, route.scope.filter(|scope| *scope >= SCOPE_LINK)?)));
+        narrow.map_or(Ok(()), |(dst, scope)| Err(Error::RouteScope { dst, scope }))
     }
 
     /// With default routes that the pod has by another network, which stay as they are.
@@ -363,4 +377,29 @@ fn own_gateway(ip: &IpConfig) -> Option<(IpAddr, IpAddr)> {
 
 fn sysctl(place: Place, key: String, value: &str) -> Step {
     Step::Sysctl { place, key, value: value.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_is_of_the_addresss_family_and_not_the_pod() {
+        let gateway = |address: &str, gateway: Option<&str>| {
+            let gateway = gateway.map(|text| text.parse().unwrap());
+            own_gateway(&IpConfig { address: address.parse().unwrap(), gateway, interface: None })
+                .map(|(_, found)| found)
+        };
+        assert_eq!(gateway("10.1.0.2/24", Some("10.1.0.1")), Some("10.1.0.1".parse().unwrap()));
+        assert_eq!(gateway("fd00::2/64", Some("fd00::1")), Some("fd00::1".parse().unwrap()));
+        for (address, wrong) in [
+            ("10.1.0.2/24", Some("fd00::1")),
+            ("fd00::2/64", Some("10.1.0.1")),
+            ("10.1.0.2/24", Some("10.1.0.2")),
+            ("fd00::2/64", Some("fd00::2")),
+            ("10.1.0.2/24", None),
+        ] {
+            assert_eq!(gateway(address, wrong), None, "{address} {wrong:?}");
+        }
+    }
 }

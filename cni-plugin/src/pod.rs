@@ -1,11 +1,13 @@
 //! The two ends a request works on: the node's namespace and the pod's, each with its netlink socket.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use cni_spec::NetworkName;
 use kernel::netns::NetNs;
 use kernel::rtnl::{Link, Rtnl};
+use macaddr::MacAddr6;
 
 use crate::Error;
 use crate::names::{Names, attachment_of_alias, is_mac_of};
@@ -18,6 +20,15 @@ const SETTLING: Duration = Duration::from_millis(100);
 pub struct Node {
     /// A socket in it.
     pub rtnl: Rtnl,
+}
+
+/// What a DEL may be told of a pod's end, besides what its name implies.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// The hardware address that somebody wished for.
+    pub mac: Option<MacAddr6>,
+    /// The addresses of this interface in `prevResult`.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// A pod's namespace.
@@ -70,6 +81,17 @@ impl Node {
             }
         }
         Ok(None)
+    }
+
+    /// The attachment's host end for whoever only looks: also if somebody wrote another alias on it.
+    ///
+    /// # Errors
+    /// [`Error::Observe`].
+    pub fn link_whosever(&self, names: &Names) -> Result<Option<Link>, Error> {
+        match self.host_link(names) {
+            Err(Error::HostLinkTaken { link, .. }) => self.rtnl.link(&link).map_err(|source| observe(&link, source)),
+            found => found,
+        }
     }
 
     /// The attachment's host end under another name.
@@ -135,15 +157,26 @@ impl Pod {
 }
 
 impl Pod {
-    /// Deletes the pod's end of the attachment's pair, and with it the other, wherever that is. An interface that was
-    /// not made with the attachment's hardware address is another plugin's.
+    /// Deletes the pod's end of the attachment's pair, and with it the other, wherever that is. An interface is another
+    /// plugin's if it has none of these marks: the hardware address that the attachment's is made with or was told, an
+    /// address that the attachment was given, the other end as a neighbour.
     ///
     /// # Errors
     /// [`Error::Observe`], [`Error::Step`].
-    pub fn delete_link(&self, ifname: &str, names: &Names) -> Result<(), Error> {
-        let link = self.rtnl.link(ifname).map_err(|source| observe(ifname, source))?;
-        let is_ours = |link: &Link| link.kind.as_deref() == Some("veth") && link.mac == Some(names.pod_mac);
-        let Some(link) = link.filter(is_ours) else { return Ok(()) };
+    pub fn delete_link(&self, ifname: &str, names: &Names, told: &Told) -> Result<(), Error> {
+        let unreadable = |source| observe(ifname, source);
+        let link = self.rtnl.link(ifname).map_err(unreadable)?;
+        let Some(link) = link.filter(|link| link.kind.as_deref() == Some("veth")) else { return Ok(()) };
+        let has_mac = link.mac == Some(names.pod_mac) || link.mac.is_some() && link.mac == told.mac;
+        let is_ours = has_mac || {
+            let addresses = self.rtnl.addresses(link.index).map_err(unreadable)?;
+            let neighbours = self.rtnl.neighbours(link.index).map_err(unreadable)?;
+            addresses.iter().any(|address| told.addresses.contains(&address.network.ip()))
+                || neighbours.iter().any(|entry| entry.mac == Some(names.host_mac))
+        };
+        if !is_ours {
+            return Ok(());
+        }
         self.rtnl.delete_link(link.index).map(drop).map_err(|source| deletion(&link, source))
     }
 }

@@ -14,7 +14,7 @@ use crate::pod::{Pod, observe};
 use crate::routes::OtherDefault;
 
 /// `RT_TABLE_MAIN` (include/uapi/linux/rtnetlink.h).
-const MAIN_TABLE: u32 = 254;
+pub const MAIN_TABLE: u32 = 254;
 
 /// The default routes that the pod has by other links than this attachment's.
 ///

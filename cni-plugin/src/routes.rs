@@ -89,11 +89,8 @@ pub fn others(others: &[OtherDefault], table: u32) -> Vec<(&str, Route, Vec<IpAd
 /// that no rule leads to is never asked.
 pub fn rules<'a>(addresses: &'a [IpNetwork], routes: &'a [Route]) -> impl Iterator<Item = (IpAddr, u32)> + 'a {
     addresses.iter().flat_map(move |address| {
-        let mut tables: Vec<u32> = routes
-            .iter()
-            .filter(|route| route.dst.is_ipv4() == address.is_ipv4())
-            .filter_map(|route| route.table.filter(|table| !MAIN_TABLES.contains(table)))
-            .collect();
+        let mut tables: Vec<u32> =
+            routes.iter().filter(|route| route.dst.is_ipv4() == address.is_ipv4()).filter_map(own_table).collect();
         tables.sort_unstable();
         tables.dedup();
         tables.into_iter().map(|table| (address.ip(), table))
@@ -101,7 +98,13 @@ pub fn rules<'a>(addresses: &'a [IpNetwork], routes: &'a [Route]) -> impl Iterat
 }
 
 fn is_main_default(route: &Route) -> bool {
-    route.dst.prefix() == 0 && route.table.is_none_or(|table| MAIN_TABLES.contains(&table))
+    route.dst.prefix() == 0 && own_table(route).is_none()
+}
+
+/// The table of a route that is not in the main one.
+#[must_use]
+pub fn own_table(route: &Route) -> Option<u32> {
+    route.table.filter(|table| !MAIN_TABLES.contains(table))
 }
 
 fn push_new(routes: &mut Vec<Route>, route: Route) {

@@ -123,6 +123,37 @@ fn an_ipv6_node_passes_every_line_of_its_family() {
     });
 }
 
+/// As on a node without nf_tables, or whose administrator wants it so: what each plugin's CHECK finds are its own rules, though
+/// those of both name the same owner in the same table.
+fn both_by_iptables() {
+    let mut list = Conflist::read(&folder("conflists").join("10-podwire.conflist")).unwrap();
+    for (plugin, key) in list.plugins.iter_mut().zip(["ipMasqBackend", "backend"]) {
+        plugin.json.insert(key.to_owned(), "iptables".into());
+    }
+    let mut demo = demo_of(list, "pods");
+    let verbs = demo.verbs();
+    assert!(verbs.iter().any(|outcome| outcome.id == "cni-check"), "{verbs:#?}");
+    all_ok(&verbs);
+    all_ok(&demo.prove().unwrap());
+    all_ok(&end(&mut demo));
+}
+
+#[test]
+fn iptables_masquerades_and_maps_ports_in_one_table() {
+    sandbox::private_host(|| both_by_iptables());
+}
+
+#[test]
+fn iptables_legacy_masquerades_and_maps_ports_in_one_table() {
+    sandbox::private_host(|| {
+        run("mount", &["-t", "tmpfs", "none", "/usr/local/sbin"]);
+        for name in ["iptables", "iptables-restore", "ip6tables", "ip6tables-restore"] {
+            std::os::unix::fs::symlink("/usr/sbin/xtables-legacy-multi", format!("/usr/local/sbin/{name}")).unwrap();
+        }
+        both_by_iptables();
+    });
+}
+
 #[test]
 fn a_ledger_elsewhere_is_found_and_left_without_leases() {
     sandbox::private_host(|| {

@@ -114,6 +114,12 @@ impl Ipam {
         self.ledger.gc(network, valid)
     }
 
+    /// Whether it can lease addresses of a family: of IPv4, or of IPv6.
+    #[must_use]
+    pub fn has_pools_of(&self, ipv4: bool) -> bool {
+        self.config.terms(None).pools.iter().any(|pool| pool.is_ipv4() == ipv4)
+    }
+
     /// [`Ipam::status`] of a config that may lack something which is still to come, such as its `subnetFile`.
     ///
     /// # Errors

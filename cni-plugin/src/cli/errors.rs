@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{Format, Stop};
 use crate::inspect::{Failure, last};
 
-/// Where the examples log to.
+/// Where logs are looked for if nobody says where: what a `logFile` is best set to.
 pub const LOG: &str = "/var/log/podwire.log";
 
 const EXAMPLES: &str = "\

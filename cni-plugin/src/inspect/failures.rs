@@ -95,17 +95,25 @@ impl Failure {
 pub fn last(log: &Path) -> io::Result<Vec<Failure>> {
     let mut before = log.as_os_str().to_owned();
     before.push(".1");
-    let mut text = match end_of(&PathBuf::from(before)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        read => read?,
+    let text = match (end_of_any(&PathBuf::from(before))?, end_of_any(log)?) {
+        // That both are missing is more likely a wrong name than good luck.
+        (None, None) => return Err(io::ErrorKind::NotFound.into()),
+        // One that was just put aside has no successor before the next call.
+        (older, newer) => older.unwrap_or_default() + &newer.unwrap_or_default(),
     };
-    text += &end_of(log)?;
     let mut failures: Vec<Failure> = Vec::new();
     for failure in text.lines().filter_map(Failure::of) {
         failures.retain(|earlier| earlier.attachment != failure.attachment);
         failures.push(failure);
     }
     Ok(failures)
+}
+
+fn end_of_any(path: &Path) -> io::Result<Option<String>> {
+    match end_of(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some),
+    }
 }
 
 fn end_of(path: &Path) -> io::Result<String> {
@@ -142,5 +150,8 @@ mod tests {
             found.iter().map(|failure| (failure.attachment.container_id.as_str(), failure.msg.as_str())).collect();
         assert_eq!(told, [("b", "of b"), ("a", "second")]);
         assert!(last(&folder.path().join("nothing")).is_err());
+        std::fs::remove_file(&log).unwrap();
+        let found = last(&log).unwrap();
+        assert_eq!(found.iter().map(|failure| failure.msg.as_str()).collect::<Vec<_>>(), ["first", "of b"]);
     }
 }

@@ -107,7 +107,12 @@ impl Frame {
             lines.extend(stay.map(|rule| format!("-A {}", self.member(rule.address, &rule.owner).rule_of_target())));
             lines.extend(rules.iter().map(|rule| format!("-A {rule}")));
         }
-        lines.extend(deletions(PODS, &seen.owned(PODS), is_gone));
+        let of_all = seen.owned(PODS);
+        lines.extend(deletions(PODS, &of_all, is_gone));
+        let is_led_to =
+            |rule: &Owned| of_all.iter().any(|one| (&one.owner, one.address) == (&rule.owner, rule.address));
+        let lost = seen.owned(&seen.chain).into_iter().filter(|rule| !is_gone(rule) && !is_led_to(rule));
+        lines.extend(lost.map(|rule| format!("-A {}", self.member(rule.address, &rule.owner).rule_of_sender())));
         if seen.hooks() == 0 {
             lines.push(format!("-A {}", hook()));
         }
@@ -194,12 +199,6 @@ impl Seen {
         [HOOK.to_owned(), PODS.to_owned(), masquerade_chain(network)]
     }
 
-    /// Whether there is nothing of the network's, nor what leads to it.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.rules(PODS).is_empty() && self.rules(&self.chain).is_empty() && self.hooks() == 0
-    }
-
     /// The rules of the network's pods, one for each address.
     #[must_use]
     pub fn members(&self) -> Vec<Owned> {
@@ -211,6 +210,12 @@ impl Seen {
             }
         }
         members
+    }
+
+    /// Whether any pod's rule is one that `is_gone` says yes to.
+    #[must_use]
+    pub fn has(&self, is_gone: impl Fn(&Owned) -> bool) -> bool {
+        self.owned(PODS).iter().chain(&self.owned(&self.chain)).any(is_gone)
     }
 
     /// What removes the pods' rules that `is_gone` says yes to, and with the last of them what they shared. `None` if
@@ -260,10 +265,13 @@ pub fn is_of_network(network: &NetworkName, line: &str) -> bool {
     line.starts_with(&format!("-A {} ", masquerade_chain(network)))
 }
 
-/// Whether it is one there that is no pod's.
+/// Whether it is in our chains and either an owner's or nobody's. Elsewhere in the table an owner may have rules of other
+/// plugins: the comments of `podwire-portmap` name it as these do. The line is without quotes.
 #[must_use]
-pub fn is_shared(network: &NetworkName, line: &str) -> bool {
-    is_of_network(network, line) && line.matches("--comment ").count() < 2
+pub fn is_of_owner_or_nobody(network: &NetworkName, owner: &str, line: &str) -> bool {
+    let is_there = is_of_network(network, line) || line.starts_with(&format!("-A {PODS} "));
+    let is_owned = line.contains(&format!("--comment {owner} "));
+    is_there && (is_owned || line.matches("--comment ").count() < 2)
 }
 
 /// The program that lists a family's rules.
@@ -375,5 +383,35 @@ mod tests {
         let text = frame().addition(Family::Ip, &all, &[member]);
         assert!(text.contains("-A PODWIRE-MASQ-podnet -d 10.244.1.2/32"), "{text}");
         assert!(!text.contains("10.9.0.4") && text.contains("-j MASQUERADE"), "{text}");
+    }
+
+    #[test]
+    fn pods_that_nothing_leads_from_are_led_again() {
+        let mark = frame().mark(Family::Ip);
+        let shared: &[&str] = &[&mark];
+        let all = seen(&[(HOOK, &[&[HOOKED]]), (CHAIN, &[&ONE, &TWO, shared, shared])]);
+        let member = frame().member("10.244.1.3".parse().unwrap(), "podnet c4 eth0");
+        let text = frame().addition(Family::Ip, &all, &[member]);
+        assert!(text.contains("-A PODWIRE-PODS -s 10.244.1.2/32"), "{text}");
+        assert!(!text.contains(TWO[0]) && text.contains(&format!("-D {CHAIN} 2")), "{text}");
+    }
+
+    #[test]
+    fn rules_of_other_plugins_are_theirs_whomever_they_name() {
+        let is_ours = |line: &str| is_of_owner_or_nobody(&network(), ONE[0], line);
+        let comments = "-m comment --comment podnet c1 eth0 -m comment --comment x";
+        assert!(is_ours(&format!("-A {PODS} -s 10.244.1.2/32 {comments} -j {CHAIN}")));
+        assert!(is_ours(&format!("-A {CHAIN} -d 10.244.1.2/32 {comments} -j RETURN")));
+        for chain in [PODS, CHAIN] {
+            assert!(is_ours(&format!("-A {chain} -j RETURN")));
+        }
+        for other in [
+            format!("-A PODWIRE-WILDCARD -p tcp {comments} -j DNAT"),
+            format!("-A {CHAIN}2 -d 10.244.1.2/32 {comments} -j RETURN"),
+            format!("-A {PODS} -s 10.244.1.3/32 -m comment --comment podnet c2 eth0 -m comment --comment x"),
+            "-A POSTROUTING -j RETURN".to_owned(),
+        ] {
+            assert!(!is_ours(&other), "{other}");
+        }
     }
 }

@@ -149,6 +149,9 @@ fn check_passes_and_names_every_difference() {
             &["flush", "chain", "ip6", "podwire-masq-podnet", "outside"],
             "expected `table ip6 podwire-masq-podnet",
         );
+        spoil("ip", &["link", "set", "dev", host, "alias", ""], "found no alias");
+        spoil("ip", &["link", "set", "dev", host, "alias", "uplink of rack 7"], "found alias \"uplink of rack 7\"");
+        text("ip", &["link", "set", "dev", host, "alias", "podwire podnet one eth0"]);
         spoil("ip", &["link", "del", host], "`ip link add");
     });
 }

@@ -44,6 +44,21 @@ fn bad_configs() {
             (json!({ "vlan": 100 }), 2, "unsupported field: vlan=100: "),
             (json!({ "portIsolation": true }), 2, "unsupported field: portIsolation=true: "),
             (json!({ "ipam": { "type": "dhcp" } }), 2, "unsupported field: ipam.type=\"dhcp\": "),
+            (
+                json!({ "sysctl": { "net.ipv4.conf.IFNAME.arp_filter": "01" } }),
+                7,
+                "sysctl net/ipv4/conf/eth0/arp_filter=\"01\": the kernel makes \"1\" of it",
+            ),
+            (
+                json!({ "runtimeConfig": { "io.kubernetes.cri.pod-annotations": ["podwire/mac"] } }),
+                7,
+                "runtimeConfig[\"io.kubernetes.cri.pod-annotations\"]=Array [String(\"podwire/mac\")]: is not an object",
+            ),
+            (
+                json!({ "ipam": { "type": "podwire-ipam", "podCIDR": "10.244.1.0/24", "routes": [{ "dst": "10.8.0.0/16", "scope": 253 }] } }),
+                2,
+                "unsupported route: dst=10.8.0.0/16, scope=253: ",
+            ),
             (json!({ "name": "a b" }), 7, "name=\"a b\""),
             (json!({ "cniVersion": "9.9.9" }), 1, "cniVersion=\"9.9.9\" is not supported"),
         ];

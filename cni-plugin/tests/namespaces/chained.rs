@@ -71,6 +71,32 @@ fn talk(pod: &TestPod, own: &[IpAddr], node_addresses: [IpAddr; 2]) {
     }
 }
 
+/// What a plugin in front made stays in the result, before what this one makes, and is none of its business later.
+#[test]
+fn what_an_earlier_plugin_made_stays_in_the_result() {
+    sandbox::private_host(|| {
+        let node_addresses = node_addresses();
+        let before = traces();
+        let pod = TestPod::new("one");
+        let earlier = json!({
+            "cniVersion": "1.1.0",
+            "interfaces": [{ "name": "net0", "mac": "02:00:00:00:00:01", "sandbox": pod.path }],
+            "ips": [{ "address": "192.0.2.5/24", "interface": 0 }],
+            "routes": [{ "dst": "203.0.113.0/24" }, { "dst": "198.51.100.0/24", "gw": "192.0.2.1" }],
+        });
+        let config = with(dual_stack(), &json!({ "ipMasq": false, "prevResult": earlier }));
+        let result = pod.add(&config).ok().json();
+        let count = |key: &str| result[key].as_array().unwrap().len();
+        assert_eq!((count("interfaces"), count("ips"), count("routes")), (3, 3, 4), "{result}");
+        assert_eq!(result["interfaces"][0], earlier["interfaces"][0]);
+        assert_eq!((&result["ips"][0]["address"], &result["ips"][1]["interface"]), (&json!("192.0.2.5/24"), &json!(2)));
+        talk(&pod, &addresses(&result)[1..], node_addresses);
+        pod.check(&config, &result).ok();
+        pod.del(&config).ok();
+        before.unchanged("after DEL");
+    });
+}
+
 #[test]
 fn tuning_sets_what_it_likes() {
     sandbox::private_host(|| {

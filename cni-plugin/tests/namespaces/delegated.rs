@@ -112,14 +112,17 @@ fn an_ipam_plugin_that_answers_like_whereabouts() {
             exchange(&node, &pod.netns, of_node).unwrap();
         }
         call("DEL", &config);
+        let valid = json!([{ "containerID": "another", "ifname": "eth0" }]);
+        call("GC", &with(config, &json!({ "cniVersion": "1.1.0", "cni.dev/valid-attachments": valid.clone() })));
         let asked = fs::read_to_string("/run/asked").unwrap();
         let asked: Vec<&str> = asked.lines().collect();
-        assert_eq!(asked.len(), 2, "{asked:?}");
-        for (line, verb) in asked.iter().zip(["ADD", "DEL"]) {
+        assert_eq!(asked.len(), 3, "{asked:?}");
+        for (line, verb) in asked.iter().zip(["ADD", "DEL", "GC"]) {
             let (head, input) = line.split_once(" {").unwrap();
-            assert_eq!(head, format!("{verb} one eth0"));
+            assert!(head.starts_with(&format!("{verb} ")), "{head}");
             let input: Value = serde_json::from_str(&format!("{{{input}")).unwrap();
             assert_eq!(input["ipam"]["range"], "10.99.0.0/16", "the whole config is handed on");
+            assert_eq!(input["cni.dev/valid-attachments"] == valid, verb == "GC");
         }
     });
 }

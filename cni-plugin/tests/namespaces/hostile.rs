@@ -25,17 +25,22 @@ struct Scene {
     others: Vec<IpAddr>,
 }
 
-fn mac(text: &Value) -> [u8; 6] {
+pub fn mac(text: &Value) -> [u8; 6] {
     let bytes = text.as_str().unwrap().split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap());
     bytes.collect::<Vec<_>>().try_into().unwrap()
 }
 
 impl Scene {
     fn new(anti_spoofing: &str) -> Self {
+        Self::with_hostile(anti_spoofing, &json!({}))
+    }
+
+    /// The hostile pod's config has these keys too.
+    fn with_hostile(anti_spoofing: &str, changes: &Value) -> Self {
         let node = node_addresses();
         let config = with(dual_stack(), &json!({ "ipMasq": false, "antiSpoofing": anti_spoofing }));
         let (hostile, victim) = (TestPod::new("hostile"), TestPod::new("victim"));
-        let made = hostile.add(&config).ok().json();
+        let made = hostile.add(&with(config.clone(), changes)).ok().json();
         let others = addresses(&victim.add(&config).ok().json());
         let interfaces = &made["interfaces"];
         Self {
@@ -126,6 +131,64 @@ fn nobody_elses_address_gets_through() {
         // And the pod itself talks on.
         for address in scene.node {
             exchange(&kernel::netns::NetNs::current().unwrap(), &scene.hostile.netns, address).unwrap();
+        }
+    });
+}
+
+/// The node's end does ARP then, and has the gateway's addresses: nothing of it is another way through.
+#[test]
+fn a_told_hardware_address_opens_nothing() {
+    sandbox::private_host(|| {
+        let told = json!({ "runtimeConfig": { "mac": "02:00:00:00:00:77" } });
+        let scene = Scene::with_hostile("strict", &told);
+        assert_eq!(scene.own_mac, [2, 0, 0, 0, 0, 0x77]);
+        for (what, family, claim) in spoofs(&scene) {
+            assert_eq!(scene.heard(claim.to, &claim, &scene.honest(family)), Vec::<String>::new(), "{what}: {claim:?}");
+        }
+        // It answers for the gateway, and for nobody else: not for the other pod.
+        let answers = Answers::listen(&scene);
+        let (IpAddr::V4(own), IpAddr::V4(victim)) = (scene.own[0], scene.others[0]) else { panic!("IPv4 first") };
+        scene.wire.send(&arp(scene.own_mac, 1, own, victim));
+        scene.wire.send(&arp(scene.own_mac, 1, own, "169.254.1.1".parse().unwrap()));
+        let deadline = Instant::now() + DEADLINE;
+        while answers.count() == 0 {
+            assert!(Instant::now() < deadline, "the node did not answer for the gateway");
+        }
+        exchange(&kernel::netns::NetNs::current().unwrap(), &scene.hostile.netns, scene.node[0]).unwrap();
+        assert_eq!(answers.count(), 1, "the node answered for somebody else");
+        // What it says about others is believed by nobody.
+        scene.wire.send(&arp(scene.own_mac, 2, victim, victim));
+        exchange(&scene.victim.netns, &kernel::netns::NetNs::current().unwrap(), scene.others[0]).unwrap();
+    });
+}
+
+/// The guard stands before connection tracking, so what it drops cannot fill the node's table.
+#[test]
+fn what_is_dropped_is_not_tracked() {
+    sandbox::private_host(|| {
+        for (mode, tracked) in [("off", true), ("strict", false)] {
+            let scene = Scene::new(mode);
+            for key in ["all", &scene.link] {
+                std::fs::write(format!("/proc/sys/net/ipv4/conf/{key}/rp_filter"), "0").unwrap();
+            }
+            // Whatever tracks: without a rule that asks for it the kernel does not.
+            text("nft", &["add table inet tracks"]);
+            text("nft", &["add chain inet tracks in { type filter hook input priority 0; }"]);
+            text("nft", &["add rule inet tracks in ct state new counter"]);
+            for family in [0, 1] {
+                let claim = Claim { from: scene.others[family], ..scene.honest(family) };
+                scene.heard(claim.to, &claim, &scene.honest(family));
+                let shown = text("conntrack", &["-L", "-f", ["ipv4", "ipv6"][family], "-p", "udp"]);
+                assert!(shown.contains(&format!("src={}", scene.own[family])), "{mode}: {shown}");
+                assert_eq!(shown.contains(&format!("src={}", scene.others[family])), tracked, "{mode}: {shown}");
+            }
+            text("nft", &["delete table inet tracks"]);
+            let config = with(dual_stack(), &json!({ "ipMasq": false, "antiSpoofing": mode }));
+            for pod in [&scene.hostile, &scene.victim] {
+                pod.del(&config).ok();
+                kernel::netns::remove_named(&pod.path).unwrap();
+            }
+            text("ip", &["link", "delete", "uplink"]);
         }
     });
 }

@@ -46,6 +46,27 @@ fn a_prefix_names_the_link_and_need_not_be_known_later() {
     });
 }
 
+/// GC knows whose a pair is by the hardware address of the node's end, whatever it is called.
+#[test]
+fn a_valid_link_stays_whose_alias_somebody_took() {
+    sandbox::private_host(|| {
+        node_addresses();
+        let pod = TestPod::new("one");
+        let config = plain(&json!({ "hostInterfacePrefix": "cali" }));
+        let result = pod.add(&config).ok().json();
+        text("ip", &["link", "set", "dev", &host_link(&result), "alias", ""]);
+        for later in [config.clone(), plain(&json!({}))] {
+            let valid = json!([{ "containerID": "one", "ifname": "eth0" }]);
+            let env = [("CNI_COMMAND", "GC".to_owned()), ("CNI_PATH", "/usr/lib/cni".to_owned())];
+            run(&env, &with(later, &json!({ "cni.dev/valid-attachments": valid }))).ok();
+            exchange(&pod.netns, &NetNs::current().unwrap(), addresses(&result)[0]).unwrap();
+        }
+        let env = [("CNI_COMMAND", "GC".to_owned()), ("CNI_PATH", "/usr/lib/cni".to_owned())];
+        run(&env, &with(config, &json!({ "cni.dev/valid-attachments": [] }))).ok();
+        assert!(!text("ip", &["link"]).contains("cali"));
+    });
+}
+
 #[test]
 fn a_link_that_somebody_renamed_is_found_by_its_alias() {
     sandbox::private_host(|| {

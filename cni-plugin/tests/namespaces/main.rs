@@ -16,6 +16,7 @@ mod ill_fate;
 mod inspect;
 mod keys;
 mod lacking;
+mod leftovers;
 mod log;
 mod masquerade;
 mod masquerade_iptables;

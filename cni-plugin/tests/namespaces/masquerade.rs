@@ -82,6 +82,44 @@ fn the_outside_sees_the_source_that_the_config_names() {
     });
 }
 
+/// Each network has its own rules, on each backend: pods of the same network see each other, and those of another network see
+/// the node unless a CIDR says otherwise.
+#[test]
+fn two_networks_of_a_node_see_the_node() {
+    sandbox::private_host(|| {
+        let outside = outside_machine();
+        for backend in ["nftables", "iptables"] {
+            let of = |name: &str, pools: [&str; 2], kept: &[&str]| {
+                let ipam = json!({ "type": "podwire-ipam", "podCIDR": pools });
+                let keys = json!({ "name": name, "ipam": ipam, "ipMasqBackend": backend, "nonMasqueradeCIDRs": kept });
+                with(dual_stack(), &keys)
+            };
+            let one = of("neta", ["10.21.0.0/24", "fd21::/64"], &[]);
+            let two = of("netb", ["10.22.0.0/24", "fd22::/64"], &["10.21.0.0/24", "fd21::/64"]);
+            let pods = [TestPod::new("one"), TestPod::new("two"), TestPod::new("three")];
+            let results = [&one, &two, &one].into_iter().zip(&pods).map(|(config, pod)| pod.add(config).ok().json());
+            let ips: Vec<_> = results.map(|result| crate::common::addresses(&result)).collect();
+            for family in [0, 1] {
+                let node = [address("192.168.50.1"), address("fd50::1")][family];
+                let seen = |to: usize, from: usize| {
+                    exchange(&pods[to].netns, &pods[from].netns, ips[to][family]).unwrap().ip()
+                };
+                assert_eq!(seen(2, 0), ips[0][family], "{backend}: the same network");
+                assert_eq!(seen(1, 0), node, "{backend}: another network");
+                assert_eq!(seen(0, 1), ips[1][family], "{backend}: one that is named");
+                let to = [address("198.51.100.1"), address("2001:db8:51::1")][family];
+                for pod in &pods {
+                    assert_eq!(exchange(&outside, &pod.netns, to).unwrap().ip(), node, "{backend}: the outside");
+                }
+            }
+            for (config, pod) in [&one, &two, &one].into_iter().zip(&pods) {
+                pod.del(config).ok();
+                kernel::netns::remove_named(&pod.path).unwrap();
+            }
+        }
+    });
+}
+
 /// What connection tracking cannot place: the answer to a question that nobody asked. Whoever listens in the outside
 /// machine hears it, and questions too; tells who sent what, up to the first question.
 fn heard_of_invalid(outside: &NetNs, pod: &NetNs, to: IpAddr, strays: usize) -> Vec<(u8, IpAddr)> {

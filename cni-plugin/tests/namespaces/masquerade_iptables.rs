@@ -12,6 +12,10 @@ on_both_flavours!(
     a_changed_config_changes_the_rules_and_keeps_the_pods,
     racing_pods_never_lose_their_masquerade,
     check_names_every_difference,
+    check_finds_a_rule_in_front,
+    check_leaves_other_plugins_rules_alone,
+    flushed_chains_are_filled_by_the_next_add,
+    a_family_without_its_program_is_refused_and_nothing_is_left,
     an_address_is_taken_over_from_a_pod_that_was_never_deleted,
     del_and_gc_clean_whatever_the_config_says_by_then,
     others_rules_stay,
@@ -114,13 +118,98 @@ fn check_names_every_difference(flavour: Flavour) {
     assert!(found.contains("-j MASQUERADE`, found no such rule"), "{found}");
     flavour.iptables(&["-t", "nat", "-I", chain, "1", "-j", "RETURN"]);
     assert!(details().contains(&format!("no `iptables -t nat -A {chain} -j RETURN`")), "{}", details());
+    flavour.iptables(&["-t", "nat", "-D", chain, "1"]);
+    flavour.iptables(&["-t", "nat", "-I", "PODWIRE-PODS", "1", "-j", "RETURN"]);
+    assert!(details().contains("no `iptables -t nat -A PODWIRE-PODS -j RETURN`"), "{}", details());
     flavour.iptables(&["-t", "nat", "-F", "PODWIRE-PODS"]);
     assert!(details().contains("-A PODWIRE-PODS -s 10.244.1.2/32"), "{}", details());
     // The next ADD puts right what pods share, and the next DEL removes all of it.
     TestPod::new("two").add(&by_iptables()).ok();
-    assert!(!details().contains("MASQUERADE"), "{}", details());
+    pod.check(&by_iptables(), &result).ok();
     gc(&json!([])).ok();
     assert_eq!(flavour.rules(), Vec::<String>::new());
+}
+
+/// The same rule once more changes everything if it comes first.
+fn check_finds_a_rule_in_front(flavour: Flavour) {
+    let pod = TestPod::new("one");
+    let result = pod.add(&by_iptables()).ok().json();
+    let listed = flavour.rules();
+    let rule =
+        listed.iter().find(|rule| rule.starts_with("-A PODWIRE-MASQ-podnet") && rule.ends_with("MASQUERADE")).unwrap();
+    let rule = rule.trim_start_matches("-A PODWIRE-MASQ-podnet ");
+    // Only the comment is in quotes.
+    let mut parts = rule.split('"');
+    let (before, comment, after) = (parts.next().unwrap(), parts.next().unwrap(), parts.next().unwrap());
+    let mut arguments = vec!["-t", "nat", "-I", "PODWIRE-MASQ-podnet", "1"];
+    arguments.extend(before.split_whitespace().chain([comment]).chain(after.split_whitespace()));
+    text(if flavour == Flavour::Nft { "iptables-nft" } else { "iptables-legacy" }, &arguments);
+    let answer = pod.check(&by_iptables(), &result);
+    let details = answer.json()["details"].to_string();
+    assert!(answer.error().0 == 110 && details.contains("another order"), "{details}");
+}
+
+/// Rules of other plugins in the same table may name the same owner.
+fn check_leaves_other_plugins_rules_alone(flavour: Flavour) {
+    let pod = TestPod::new("one");
+    let result = pod.add(&by_iptables()).ok().json();
+    flavour.iptables(&["-t", "nat", "-N", "PODWIRE-WILDCARD"]);
+    let comments = ["-m", "comment", "--comment", "podnet one eth0", "-m", "comment", "--comment", "tcp . 80 : x"];
+    let rule = [&["-t", "nat", "-A", "PODWIRE-WILDCARD"][..], &comments, &["-j", "RETURN"]].concat();
+    flavour.iptables(&rule);
+    pod.check(&by_iptables(), &result).ok();
+}
+
+/// The pods that were there before, too.
+fn flushed_chains_are_filled_by_the_next_add(flavour: Flavour) {
+    let outside = outside_machine();
+    let old = TestPod::new("old");
+    let result = old.add(&by_iptables()).ok().json();
+    for chain in ["PODWIRE-PODS", "PODWIRE-MASQ-podnet", "POSTROUTING"] {
+        flavour.iptables(&["-t", "nat", "-F", chain]);
+        let pod = TestPod::new(&format!("after-{}", chain.to_ascii_lowercase()));
+        pod.add(&by_iptables()).ok();
+        for to in ["198.51.100.1", "2001:db8:51::1"] {
+            let seen = exchange(&outside, &old.netns, address(to)).unwrap().ip();
+            assert!([address("192.168.50.1"), address("fd50::1")].contains(&seen), "{chain}: {to} sees {seen}");
+        }
+        old.check(&by_iptables(), &result).ok();
+    }
+}
+
+/// STATUS says so too, and asks for no program that the pools need not.
+fn a_family_without_its_program_is_refused_and_nothing_is_left(flavour: Flavour) {
+    let before = traces_of(flavour);
+    let multi =
+        ["/usr/sbin/xtables-nft-multi", "/usr/sbin/xtables-legacy-multi"][usize::from(flavour == Flavour::Legacy)];
+    let program = std::fs::read(multi).unwrap();
+    let name = std::path::Path::new(multi).file_name().unwrap().to_str().unwrap().to_owned();
+    let pod = TestPod::new("one");
+    let status = |config: &Value| run(&[("CNI_COMMAND", "STATUS".into()), ("CNI_PATH", "/usr/lib/cni".into())], config);
+    let only = |pool: &str| with(by_iptables(), &json!({ "ipam": { "type": "podwire-ipam", "podCIDR": pool } }));
+    let (four, six) = (only("10.244.1.0/24"), only("fd00:10:244:1::/64"));
+    let hide = || {
+        text("mount", &["-t", "tmpfs", "none", "/usr/sbin"]);
+        text("mount", &["-t", "tmpfs", "none", "/usr/local/sbin"]);
+        let path = format!("/usr/sbin/{name}");
+        std::fs::write(&path, &program).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        std::os::unix::fs::symlink(&path, "/usr/sbin/iptables-restore").unwrap();
+    };
+    hide();
+    let added = pod.add(&by_iptables());
+    let ready = (status(&by_iptables()), status(&four), status(&six));
+    let alone = pod.add(&four);
+    text("umount", &["/usr/local/sbin"]);
+    text("umount", &["/usr/sbin"]);
+    for (answer, expected) in [(&added, 5), (&ready.0, 50), (&ready.2, 50)] {
+        let (code, _) = answer.error();
+        assert!(code == expected && answer.stdout.contains("there is no program ip6tables-restore"), "{answer:?}");
+    }
+    ready.1.ok();
+    alone.ok();
+    pod.del(&four).ok();
+    unchanged(flavour, &before, "after the refusal, and the other's DEL");
 }
 
 fn an_address_is_taken_over_from_a_pod_that_was_never_deleted(flavour: Flavour) {

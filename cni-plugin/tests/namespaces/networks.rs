@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use kernel::netns::NetNs;
 use serde_json::{Value, json};
 
-use crate::common::{Answer, TestPod, addresses, dual_stack, exchange, node_addresses, run, text, traces, with};
+use crate::common::{
+    Answer, TestPod, addresses, dual_stack, exchange, finish, node_addresses, run, text, traces, with,
+};
 
 /// Another network of the same node.
 fn storage() -> Value {
@@ -86,6 +88,42 @@ fn two_attachments_to_one_network_answer_by_their_links() {
             call(&pod, "DEL", ifname, &dual_stack()).ok();
         }
         before.unchanged("both are gone");
+    });
+}
+
+/// Whatever next hop the first network has, CHECK of the second knows which routes are whose, and misses that which keeps the
+/// first network's answers on its link.
+#[test]
+fn a_check_knows_the_first_networks_routes() {
+    sandbox::private_host(|| {
+        let by_bridge = json!({ "cniVersion": "1.0.0", "name": "bridged", "type": "bridge", "bridge": "br0", "isDefaultGateway": true,
+                                "ipam": { "type": "host-local", "subnet": "10.22.0.0/16" } });
+        let of_range = with(dual_stack(), &json!({ "gateway": "range" }));
+        for (number, first) in [dual_stack(), of_range, by_bridge].iter().enumerate() {
+            for version in ["1.1.0", "1.0.0"] {
+                let pod = TestPod::new(&format!("pod{number}-{}", version.replace('.', "")));
+                if first["type"] == "bridge" {
+                    let mut bridge = sandbox::command("/usr/lib/cni/bridge");
+                    bridge.envs(pod.env("ADD"));
+                    finish(bridge, first.to_string().as_bytes()).ok();
+                } else {
+                    call(&pod, "ADD", "eth0", first).ok();
+                }
+                let second = with(storage(), &json!({ "cniVersion": version }));
+                let result = call(&pod, "ADD", "eth1", &second).ok().json();
+                let check = || call(&pod, "CHECK", "eth1", &with(second.clone(), &json!({ "prevResult": result })));
+                check().ok();
+                let rules = in_pod(&pod, "rule show");
+                let tables =
+                    rules.lines().filter_map(|rule| rule.split_once("lookup ")?.1.split(' ').next()?.parse().ok());
+                let last: u32 = tables.filter(|table| *table > 1000).max().unwrap();
+                in_pod(&pod, &format!("route flush table {last}"));
+                let (code, _) = check().error();
+                let details = check().json()["details"].to_string();
+                let missed = format!("dev eth0 table {last}");
+                assert!(code == 110 && details.contains(&missed), "{first} {version}: no {missed:?} in {details}");
+            }
+        }
     });
 }
 

@@ -85,6 +85,9 @@ fn every_call(config: &Value, verb: Verb, syscall: &str, fate: &str, clean: bool
         }
         no_link_without_lease(&context);
         judge(verb, clean, &before, &answer, &context);
+        if verb != Verb::Add && answer.success {
+            assert_eq!(Flavour::Legacy.rules(), legacy, "{}", context("succeeded"));
+        }
         // What is left is found by the next DEL and by the next GC alike.
         if n % 2 == 1 {
             pod.del(config).ok();
@@ -235,6 +238,7 @@ every_call! {
     del_of_everything_killed_at_a_write_or_a_lock: everything in Nft, Del, "signal=KILL", ["write", "flock"];
     del_of_everything_without_programs: everything in Nft, Del, "error=EAGAIN", ["clone3", "clone"];
     del_of_everything_killed_when_tables_are_replaced: everything in Legacy, Del, "signal=KILL", ["setsockopt"];
+    gc_of_everything_whose_netlink_requests_fail: everything in Nft, Gc, "error=ENOBUFS", ["sendto", "sendmsg"];
     gc_of_everything_killed_at_a_netlink_request: everything in Nft, Gc, "signal=KILL", ["sendto", "sendmsg"];
     gc_of_everything_killed_when_tables_are_replaced: everything in Legacy, Gc, "signal=KILL", ["setsockopt"];
 }

@@ -150,10 +150,15 @@ fn removals(gone: &[Owned]) -> String {
     text
 }
 
-/// Whether a rule, as `iptables -S` lists it, is in a chain of ours and no attachment's.
+/// Whether a rule, as `iptables -S` lists it, is in a chain of ours. Elsewhere rules of other plugins may name the same
+/// owner: those of `podwire` have comments like these.
+fn is_in_chain_of_ours(line: &str) -> bool {
+    OWNED.iter().chain(&[TOP, GUARD]).any(|chain| line.starts_with(&format!("-A {chain} ")))
+}
+
+/// Whether it is there and no attachment's.
 fn is_stray(line: &str) -> bool {
-    let ours = OWNED.iter().chain(&[TOP, GUARD]).any(|chain| line.starts_with(&format!("-A {chain} ")));
-    ours && line.matches("--comment ").count() < 2
+    is_in_chain_of_ours(line) && line.matches("--comment ").count() < 2
 }
 
 /// Whether a rule, as `iptables -S` lists it, is in the chain that everything begins with.

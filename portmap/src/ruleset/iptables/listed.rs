@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{is_stray, is_top};
+use super::{is_in_chain_of_ours, is_stray, is_top};
 use crate::difference::Difference;
 
 /// A table that was listed, so arranged that comparing one attachment takes no longer with thousands of others in it.
 #[derive(Debug, Clone, Default)]
 pub struct Listed {
     lines: BTreeSet<String>,
-    /// By the first comment of rules that have two.
+    /// By the first comment of rules of ours that have two.
     by_owner: BTreeMap<String, Vec<String>>,
     /// In our chains and nobody's.
     strays: Vec<String>,
@@ -23,7 +23,7 @@ impl Listed {
     pub fn new(listing: &[String]) -> Self {
         let mut listed = Self::default();
         for line in listing.iter().map(|line| plain(line)) {
-            if let Some(owner) = owner(&line) {
+            if let Some(owner) = owner(&line).filter(|_| is_in_chain_of_ours(&line)) {
                 listed.by_owner.entry(owner.to_owned()).or_default().push(line.clone());
             }
             if is_stray(&line) {

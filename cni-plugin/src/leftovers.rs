@@ -16,14 +16,18 @@ use crate::{Error, iptables};
 /// it costs the same however many pods there are; where no iptables was ever used, it is one file that is not there.
 ///
 /// # Errors
-/// [`Error::Netlink`], [`Error::Observe`], [`Error::Step`].
+/// [`Error::NoNftables`], [`Error::Netlink`], [`Error::Observe`], [`Error::Step`].
 pub fn clear(wiring: &Wiring, network: &NetworkName) -> Result<(), Error> {
     let addresses: Vec<IpAddr> = wiring.addresses.iter().map(IpNetwork::ip).collect();
     // By iptables the rules themselves replace what is there.
     if wiring.masquerade_frame.is_none() {
         iptables::clear(network, &wiring.names.owner, &addresses)?;
     }
-    if let Some(mut firewall) = Firewall::open_if_any(network)? {
+    let firewall = match wiring.rules.is_empty() {
+        true => Firewall::open_if_any(network)?,
+        false => Some(Firewall::open(network)?),
+    };
+    if let Some(mut firewall) = firewall {
         firewall.clear(&wiring.names, &addresses, wiring.guard != Guard::Off)?;
     }
     Ok(())

@@ -14,7 +14,7 @@ use crate::masquerade::{address, outside_machine};
 use crate::masquerade_iptables::by_iptables;
 
 /// The sandbox died and its successor has the same id.
-fn begun_anew(pod: TestPod, config: &Value) -> (TestPod, Value) {
+fn begun_anew(pod: &TestPod, config: &Value) -> (TestPod, Value) {
     kernel::netns::remove_named(&pod.path).unwrap();
     let pod = TestPod::new(&pod.id);
     let result = pod.add(config).ok().json();
@@ -32,7 +32,7 @@ fn an_address_from_an_earlier_life_may_not_be_sent_from() {
         let config = with(dual_stack(), &json!({ "ipMasq": false }));
         let one = TestPod::new("one");
         let old = addresses(&one.add(&config).ok().json());
-        let (one, result) = begun_anew(one, &config);
+        let (one, result) = begun_anew(&one, &config);
         let own = addresses(&result);
         assert_ne!(own, old);
         // Somebody else has them now.
@@ -104,7 +104,7 @@ fn a_masquerade_from_an_earlier_life_ends() {
             let context = format!("{first} then {second}");
             let one = TestPod::new("one");
             let old = addresses(&one.add(&first).ok().json());
-            let (one, result) = begun_anew(one, &second);
+            let (one, result) = begun_anew(&one, &second);
             assert!(
                 !flavour
                     .rules()

@@ -98,7 +98,7 @@ impl Copies {
                 Some(record) => standing.push((path, record)),
                 // What was begun and never named goes too.
                 None => {
-                    remove(&path.with_extension("unfinished")).and_then(|()| remove(&path)).map_err(failed(&path))?
+                    remove(&path.with_extension("unfinished")).and_then(|()| remove(&path)).map_err(failed(&path))?;
                 }
             }
         }

@@ -105,6 +105,14 @@ pub enum Error {
     /// There is no program to write rules of iptables with, or it does not answer.
     #[error("iptables cannot be used")]
     Iptables(#[source] kernel::Error),
+    /// iptables did not list a table when it was asked for another attachment.
+    #[error("{family} table {table} of iptables is not known: it was not listed the first time, as told above")]
+    Unlisted {
+        /// Its family.
+        family: Family,
+        /// Its name.
+        table: &'static str,
+    },
     /// There is a table of our name that this version did not make.
     #[error(
         "table {family} {table} is not this plugin's: {} instead of {:?}",
@@ -324,7 +332,8 @@ impl From<Error> for CniError {
             | Error::Record { .. }
             | Error::NoBackend(_)
             | Error::MixedFlavours { .. }
-            | Error::Iptables(_) => Self::from_source(ErrorCode::Io, &error),
+            | Error::Iptables(_)
+            | Error::Unlisted { .. } => Self::from_source(ErrorCode::Io, &error),
             Error::Turn(kernel::Error::IptablesTurn { ref source, .. })
                 if source.kind() != std::io::ErrorKind::TimedOut =>
             {

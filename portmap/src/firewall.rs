@@ -15,9 +15,9 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::liveness::Dead;
 use crate::owner::Owner;
-use crate::ruleset::{self, EXACT, Entry, Realm, TABLE, WILDCARD};
+use crate::ruleset::{self, EXACT, Entry, OWNERS, Realm, TABLE, WILDCARD};
 use crate::settings::{Backend, Settings};
-use crate::{backend, claim};
+use crate::{backend, claim, localhost};
 
 /// One backend, in the calling thread's network namespace.
 pub enum Firewall {
@@ -148,9 +148,13 @@ impl Firewall {
         if let Some(mut other) = other {
             for family in stale {
                 let may_go = |mark: &str| mark == config.owner.comment() || is_dead(dead, mark);
-                // The guard of the backend that is claimed in stands.
-                let (gone, failed) = other.release(family, &may_go, &mut |_| true);
+                // The guard of the backend that is claimed in stands only where the config maps the family.
+                let mut errors = Vec::new();
+                let mut close = withdraw(&may_go, &mut errors);
+                let (gone, failed) = other.release(family, &may_go, &mut close);
+                drop(close);
                 claimed.lost.extend(gone);
+                claimed.errors.extend(errors);
                 claimed.errors.extend(failed);
             }
         }
@@ -260,14 +264,28 @@ impl Firewall {
         }
     }
 
-    /// Deletes what is there for nobody any more.
+    /// Whether anybody has anything whom `stale` says no to.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell.
+    pub fn is_used(&mut self, family: Family, stale: Stale<'_>) -> Result<bool, Error> {
+        match self {
+            Self::Nftables(nftables) => {
+                let owners = nftables.elements(family, OWNERS)?;
+                Ok(owners.iter().any(|element| !element.comment.as_deref().is_some_and(stale)))
+            }
+            Self::Iptables(iptables) => Ok(iptables.owned(family)?.iter().any(|rule| !stale(&rule.owner))),
+        }
+    }
+
+    /// Deletes what is there for nobody any more, if `close` says that what it guards is closed.
     ///
     /// # Errors
     /// When the kernel refuses to tell, or to change.
-    pub fn delete_if_empty(&mut self, family: Family) -> Result<(), Error> {
+    pub fn delete_if_empty(&mut self, family: Family, close: Close<'_>) -> Result<(), Error> {
         match self {
-            Self::Nftables(nftables) => nftables.delete_if_empty(family),
-            Self::Iptables(iptables) => Error::all_of(iptables.release(family, &|_| false, &mut |_| true).1),
+            Self::Nftables(nftables) => nftables.delete_if_empty(family, close),
+            Self::Iptables(iptables) => Error::all_of(iptables.release(family, &|_| false, close).1),
         }
     }
 
@@ -335,6 +353,15 @@ pub fn holders() -> Result<BTreeMap<Attachment, Vec<IpAddr>>, Error> {
         }
     }
     Ok(holders)
+}
+
+/// Closes interfaces before what guards them goes with the last mappings; what a claim needs is opened after it. What goes
+/// wrong is added to `errors`, and then the guard stays.
+fn withdraw<'a>(stale: Stale<'a>, errors: &'a mut Vec<Error>) -> impl FnMut(&[Entry]) -> bool + 'a {
+    move |going| {
+        let closed = localhost::withdraw(going, stale).and_then(|()| localhost::close_rest(stale));
+        closed.map_err(|error| errors.push(error)).is_ok()
+    }
 }
 
 /// Whether a mark is that of a dead holder.

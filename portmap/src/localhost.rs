@@ -116,6 +116,45 @@ pub fn withdraw(gone: &[Entry], stale: Stale<'_>) -> Result<(), Error> {
     Ok(())
 }
 
+/// Closes whatever is still open by our doing, if nobody is left whom `stale` says no to: an interface that could not be closed
+/// when its pod went is not named by anything that is in the firewall now.
+///
+/// # Errors
+/// When elements, interfaces or the sysctl cannot be read, or what was set cannot be taken back.
+pub fn close_rest(stale: Stale<'_>) -> Result<(), Error> {
+    if is_used(stale)? {
+        return Ok(());
+    }
+    let rtnl = Rtnl::open().map_err(Error::Route)?;
+    let mut closed = Vec::new();
+    for link in rtnl.links().map_err(Error::Route)?.into_iter().filter(|link| link.name != "lo") {
+        let interface = Interface { index: link.index, name: link.name };
+        for family in Family::ALL {
+            if interface.set(&rtnl, family, false)? {
+                closed.push((interface.clone(), family));
+            }
+        }
+    }
+    // As in `withdraw`: for an ADD that has claimed meanwhile.
+    if !closed.is_empty() && is_used(stale)? {
+        for (interface, family) in closed {
+            interface.set(&rtnl, family, true)?;
+        }
+    }
+    Ok(())
+}
+
+fn is_used(stale: Stale<'_>) -> Result<bool, Error> {
+    for firewall in &mut Firewall::in_use()? {
+        for family in Family::ALL {
+            if firewall.is_used(family, stale)? {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
 /// Whether the interface leads to a pod of a living owner.
 fn needed(
     firewalls: &mut [Firewall],

@@ -149,7 +149,7 @@ pub fn restore(
             return Ok(Done::Restored { differences, forwards, remarks: Vec::new() });
         }
         let made = make(&config, &forwards, is_shared);
-        if is_shared {
+        if is_shared && made.is_ok() {
             // What others have is as it was in the view; what all have in common is not.
             *view = View::default();
         }

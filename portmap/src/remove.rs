@@ -29,17 +29,17 @@ fn in_family(firewall: &mut Firewall, family: Family, stale: &dyn Fn(&str) -> bo
     let mut errors = Vec::new();
     let mut closed = true;
     let mut close = |going: &[Entry]| {
-        let withdrawn = localhost::withdraw(going, stale);
+        let withdrawn = localhost::withdraw(going, stale).and_then(|()| localhost::close_rest(stale));
         closed &= withdrawn.is_ok();
         errors.extend(withdrawn.err());
         closed
     };
     let (gone, failed) = firewall.release(family, stale, &mut close);
+    let released = failed.is_empty();
+    // What keeps neighbours out of an interface stays as long as it is open. What could not be released keeps it, too.
+    let deleted = if released { firewall.delete_if_empty(family, &mut close) } else { Ok(()) };
     errors.extend(failed);
     errors.extend(flows::cut(&Forward::all(&gone)).err());
-    // What keeps neighbours out of an interface stays as long as it is open.
-    if closed {
-        errors.extend(firewall.delete_if_empty(family).err());
-    }
+    errors.extend(deleted.err());
     errors
 }

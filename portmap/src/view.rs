@@ -1,7 +1,7 @@
 //! What all firewalls of the node hold, read once: what CHECK compares one attachment with, and `reconcile` all of them.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kernel::iptables::{Flavour, Tool};
 use nft_model::Family;
@@ -25,6 +25,8 @@ pub struct View {
     /// The chosen program of iptables, and what it lists of a table.
     tools: BTreeMap<Family, Tool>,
     listings: BTreeMap<(Family, &'static str), Listed>,
+    /// What it did not list: a program that hangs is not waited for again.
+    unlisted: BTreeSet<(Family, &'static str)>,
     /// Rules of attachments in each flavour of iptables, as texts of their elements, by mark.
     owned: BTreeMap<(Family, Flavour), BTreeMap<String, Vec<String>>>,
 }
@@ -108,7 +110,14 @@ impl View {
         };
         match self.listings.entry((family, table)) {
             Entry::Occupied(there) => Ok(there.into_mut()),
-            Entry::Vacant(place) => Ok(place.insert(Listed::new(&tool.list(table).map_err(Error::Iptables)?))),
+            Entry::Vacant(_) if self.unlisted.contains(&(family, table)) => Err(Error::Unlisted { family, table }),
+            Entry::Vacant(place) => match tool.list(table) {
+                Ok(lines) => Ok(place.insert(Listed::new(&lines))),
+                Err(source) => {
+                    self.unlisted.insert((family, table));
+                    Err(Error::Iptables(source))
+                }
+            },
         }
     }
 

@@ -24,8 +24,8 @@ const LOCK: &str = "/run/podwire/iptables.lock";
 /// How long an ADD waits for it: longer than one other may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long a DEL or GC waits, for each family: a runtime does not wait for them for ever, and what they cannot release
-/// is ended later, by its record.
+/// How long a DEL or GC waits, for each family and flavour in which there is something to remove: a runtime does not wait
+/// for them for ever, and what they cannot release is ended later, by its record.
 const PATIENCE_OF_DEL: Duration = Duration::from_secs(10);
 
 /// iptables of the calling thread's network namespace.
@@ -40,14 +40,14 @@ struct Change {
 }
 
 impl Iptables {
-    /// Whether there is anything of ours, as far as our first chain tells.
+    /// Whether there is anything of ours, as far as our chains tell: also where somebody flushed the first one of them.
     ///
     /// # Errors
     /// When the kernel refuses to tell.
     pub fn is_in_use(self) -> Result<bool, Error> {
         for family in Family::ALL {
             for flavour in Flavour::ALL {
-                let marks = marks(family, flavour, "nat", &[rules::TOP]).map_err(Error::Iptables)?;
+                let marks = marks(family, flavour, "nat", &rules::OWN_CHAINS).map_err(Error::Iptables)?;
                 if !marks.is_empty() {
                     return Ok(true);
                 }
@@ -104,8 +104,12 @@ impl Iptables {
         claimed.errors.extend(look_into_nftables(config, dead).err());
         drop(lock);
         for (family, flavour) in elsewhere {
-            // The guard of the flavour that is claimed in stands.
-            let released = release_in(family, flavour, &may_go, &mut |_| true, &mut claimed.lost);
+            // The guard of the flavour that is claimed in stands only where the config maps the family.
+            let mut errors = Vec::new();
+            let mut close = super::withdraw(&may_go, &mut errors);
+            let released = release_in(family, flavour, &may_go, &mut close, &mut claimed.lost);
+            drop(close);
+            claimed.errors.extend(errors);
             claimed.errors.extend(released.err());
         }
         Ok(claimed)
@@ -186,8 +190,12 @@ fn release_in(
     close: Close<'_>,
     gone: &mut Vec<Entry>,
 ) -> Result<(), Error> {
-    // Most nodes have nothing here; a lock would be a file for nothing.
-    if see(family, flavour)?.is_empty() {
+    // Whoever has rules had them before its DEL: a pod without any waits for no lock. Most nodes have nothing here at all.
+    let first = see(family, flavour)?;
+    let owned = first.owned();
+    let is_for_others =
+        if owned.is_empty() { first.is_foreign() } else { !owned.iter().any(|rule| stale(&rule.owner)) };
+    if first.is_empty() || is_for_others {
         return Ok(());
     }
     let lock = turn(PATIENCE_OF_DEL)?;
@@ -199,7 +207,7 @@ fn release_in(
         return Ok(());
     }
     let entries: Vec<Entry> = going.iter().filter_map(|rule| rule.entry.clone()).collect();
-    let closed = entries.is_empty() || close(&entries);
+    let closed = close(&entries);
     let Some(text) = rules::removal(family, &seen, &going, closed) else { return Ok(()) };
     let tool = Tool::of_flavour(family, flavour, None).map_err(Error::Iptables)?;
     let done = tool.restore_under(lock.as_fd(), &text).map_err(Error::Commit);

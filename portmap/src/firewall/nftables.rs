@@ -277,12 +277,12 @@ impl Nftables {
         Ok(living.filter_map(|element| Entry { set: HAIRPIN, element }.pod()).collect())
     }
 
-    /// Deletes our tables that nobody has an element in. An element that comes in the meantime is never lost: the
+    /// Deletes our tables that nobody has an element in, if `close` says that what they guard is closed. An element that comes in the meantime is never lost: the
     /// kernel then refuses, and it is looked at again.
     ///
     /// # Errors
     /// [`Error::Busy`] when the firewall was changed at every attempt; the table is then left, empty.
-    pub fn delete_if_empty(&mut self, family: Family) -> Result<(), Error> {
+    pub fn delete_if_empty(&mut self, family: Family, close: Close<'_>) -> Result<(), Error> {
         for name in self.tables(family)? {
             self.persist(|firewall| {
                 let generation = firewall.generation()?;
@@ -293,6 +293,9 @@ impl Nftables {
                     if firewall.has_elements(family, &name, set)? {
                         return Ok(Outcome::Done);
                     }
+                }
+                if !close(&[]) {
+                    return Ok(Outcome::Done);
                 }
                 firewall.commit_if_unchanged(&[Change::DeleteTable { family, name: name.clone() }], generation)
             })?;

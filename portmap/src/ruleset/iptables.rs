@@ -33,6 +33,8 @@ const GUARD: &str = "PODWIRE-GUARD";
 /// The chains of attachments' rules.
 const OWNED: [&str; 3] = [EXACT_CHAIN, WILDCARD_CHAIN, MASQ_CHAIN];
 
+/// Our chains of table nat.
+pub const OWN_CHAINS: [&str; 4] = [TOP, EXACT_CHAIN, WILDCARD_CHAIN, MASQ_CHAIN];
 /// The chains of table nat that have, or may have, rules of ours.
 pub const NAT_CHAINS: [&str; 7] = ["PREROUTING", "OUTPUT", "POSTROUTING", TOP, EXACT_CHAIN, WILDCARD_CHAIN, MASQ_CHAIN];
 /// The same for table raw, in IPv4.

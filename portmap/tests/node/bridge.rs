@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::common::backend::Backend;
 use crate::common::net::pod;
-use crate::common::plugin::{Attachment, ruleset, run};
+use crate::common::plugin::{Answer, Attachment, ruleset, run};
 use kernel::sysctl;
 use serde_json::json;
 
@@ -13,6 +13,8 @@ on_each_backend!(
     a_bridge_that_a_killed_del_left_open_has_its_guard,
     a_bridge_is_open_as_long_as_any_backend_needs_it,
     what_somebody_else_has_opened_stays_open,
+    what_could_not_be_closed_keeps_its_guard,
+    mappings_of_one_family_leave_no_other_open,
 );
 
 on_iptables!(a_bridge_is_closed_where_somebody_else_marks,);
@@ -165,4 +167,49 @@ fn what_somebody_else_has_opened_stays_open(backend: Backend) {
     one.del().ok();
     two.del().ok();
     assert_eq!((sysctl::get(KEY).unwrap().as_str(), backend.rules().as_str()), ("1", ""));
+}
+
+/// The sysctl cannot be written, as in a container with /proc/sys read-only.
+fn what_could_not_be_closed_keeps_its_guard(backend: Backend) {
+    const SYSCTL: &str = "/proc/sys/net/ipv4/conf/cni0/route_localnet";
+    bridge();
+    let run = |program: &str, arguments: &[&str]| {
+        assert!(sandbox::command(program).args(arguments).status().unwrap().success(), "{program} {arguments:?}");
+    };
+    let one = behind_it("c1", 2).on(backend);
+    one.add().ok();
+    run("mount", &["--bind", SYSCTL, SYSCTL]);
+    run("mount", &["-o", "remount,bind,ro", SYSCTL]);
+    let told = |attachment: &Attachment| {
+        let Answer::Ok { stderr, .. } = attachment.del() else { panic!("DEL failed") };
+        assert!(stderr.contains("failed to access sysctl net/ipv4/conf/cni0/route_localnet"), "{stderr}");
+    };
+    told(&one);
+    assert!(is_open() && is_guarded(backend), "{}", backend.rules());
+    // The bridge is none of its business, and no mapping names it any more.
+    let two = Attachment::new(&pod(2), &json!([{ "hostPort": 9090, "containerPort": 80 }])).on(backend);
+    two.add().ok();
+    told(&two);
+    assert!(is_open() && is_guarded(backend), "{}", backend.rules());
+    run("umount", &[SYSCTL]);
+    two.add().ok();
+    two.del().ok();
+    assert_eq!((is_open(), backend.rules().as_str()), (false, ""));
+}
+
+/// What the other backend guards goes with what was mapped there, though this one maps IPv6 only.
+fn mappings_of_one_family_leave_no_other_open(backend: Backend) {
+    bridge();
+    behind_it("c1", 2).on(backend).add().ok();
+    assert!(is_open());
+    let other = if backend == Backend::Nftables { Backend::IptablesNft } else { Backend::Nftables };
+    let ports = json!([{ "hostPort": 8002, "containerPort": 80 }]);
+    let moved = Attachment::on_paper("c1", &["fd99::2/64"], &ports).on(other);
+    // Killed after its claim, or not: nothing is open without a guard.
+    moved.add().ok();
+    assert!(!is_open());
+    moved.del().ok();
+    // Programs of the flavour nft leave their own empty chains.
+    let left = [backend, other].map(Backend::rules).concat().to_lowercase();
+    assert!(!left.contains("podwire"), "{left}");
 }

@@ -27,6 +27,7 @@ mod killed;
 mod lifecycle;
 mod owners;
 mod packets;
+mod patience;
 mod pieces;
 mod races;
 mod reconcile;

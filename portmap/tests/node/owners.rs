@@ -20,6 +20,8 @@ on_each_backend!(
     a_lease_is_missed_only_where_an_add_saw_it,
 );
 
+on_iptables!(rules_behind_a_flushed_chain_hold_their_port,);
+
 const RECORDS: &str = "/run/podwire/portmap";
 
 fn port(number: u16) -> Value {
@@ -74,6 +76,21 @@ fn a_holder_that_was_begun_anew_is_no_dead_one(backend: Backend) {
     assert_eq!(newcomer.add().failed().0, HELD);
     assert_eq!(backend.rules(), before);
     again.check().ok();
+}
+
+/// Packets do not meet them until `reconcile` puts the chain back that leads to them.
+fn rules_behind_a_flushed_chain_hold_their_port(backend: Backend) {
+    let holder = Attachment::new(&pod(2), &json!([port(8080)])).on(backend);
+    holder.add().ok();
+    for program in [backend.iptables().to_owned(), backend.iptables().replacen("ip", "ip6", 1)] {
+        let flushed = sandbox::command(program).args(["-t", "nat", "-F", "PODWIRE-HOSTPORT"]).status().unwrap();
+        assert!(flushed.success());
+    }
+    let newcomer = Attachment::new(&pod(3), &json!([port(8080)])).on(Backend::Nftables);
+    assert_eq!(newcomer.add().failed().0, HELD);
+    assert_eq!(by_hand("reconcile").0, 0);
+    holder.check().ok();
+    assert_eq!(newcomer.add().failed().0, HELD);
 }
 
 fn a_dead_holder_is_taken_over_from_whole(backend: Backend) {

@@ -56,9 +56,14 @@ pub(super) fn ask(dir: &Path, request: &Request, deadline: Instant) -> Asked {
     }
 }
 
-/// Whether somebody listens.
+/// Whether somebody listens for the ledger in a folder.
 pub(super) fn is_there(dir: &Path) -> bool {
-    socket_in(dir).is_some_and(|path| matches!(connected(&path), Ok(_) | Err(Errno::EAGAIN)))
+    socket_in(dir).is_some_and(|path| is_listened_at(&path))
+}
+
+/// Whether somebody listens there. One whose queue is full does, and is not waited for.
+pub(crate) fn is_listened_at(path: &Path) -> bool {
+    matches!(connected(path), Ok(_) | Err(Errno::EAGAIN))
 }
 
 fn connected(path: &Path) -> Result<OwnedFd, Errno> {

@@ -42,7 +42,7 @@ mod session;
 mod spool;
 
 use client::Asked;
-pub(crate) use client::socket_in;
+pub(crate) use client::{is_listened_at, socket_in};
 pub use holder::{Held, Holder};
 use lock::Lock;
 pub(crate) use resident::Resident;

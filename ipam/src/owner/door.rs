@@ -5,13 +5,14 @@ use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use nix::sys::socket::{UnixAddr, getsockname};
 
 use super::Place;
 use crate::Error;
+use crate::ledger::is_listened_at;
 
 /// Where the owner listens, and whether it still does.
 #[derive(Debug)]
@@ -31,7 +32,7 @@ impl Door {
             Place::Inherited(listener) => (listener, false),
         };
         let handed = address_of(&listener);
-        let id = id_of(&path).filter(|id| own || (id_of(&handed) == Some(*id) && UnixStream::connect(&path).is_ok()));
+        let id = id_of(&path).filter(|id| own || (id_of(&handed) == Some(*id) && is_listened_at(&path)));
         match id {
             Some(id) => Ok((Self { path, id, own }, listener)),
             None => Err(Error::SocketElsewhere { handed, wanted: path }),

@@ -85,7 +85,8 @@ async fn listen(at: (UnixListener, Door), worker: Worker, mut stops: [Signal; 2]
     drop(listener);
     let finish = async { while visitors.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(GRACE, finish).await;
-    visitors.abort_all();
+    // Until they are dropped: as long as one of them has a way to the worker, the worker waits for what comes that way.
+    visitors.shutdown().await;
     worker.stop().map_or(ended, Err)
 }
 

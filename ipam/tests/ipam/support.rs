@@ -26,8 +26,13 @@ impl Owner {
     /// Returns when the owner serves.
     pub fn of(data_dir: &Path) -> Self {
         let mut process = sandbox::command(env!("CARGO_BIN_EXE_ipam"));
-        process.arg("serve").arg("--dir").arg(data_dir).stdin(Stdio::null()).stderr(Stdio::piped());
-        let mut child = process.spawn().unwrap();
+        process.arg("serve").arg("--dir").arg(data_dir).stdin(Stdio::null());
+        Self::started(process)
+    }
+
+    /// Returns when the owner serves that a process is to become.
+    pub fn started(mut process: Command) -> Self {
+        let mut child = process.stderr(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
         assert!(line.starts_with("serving the ledger in "), "{line}");

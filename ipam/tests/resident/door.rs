@@ -2,11 +2,16 @@
 
 use std::fs;
 use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::owner::{Activated, end_of, until};
@@ -37,6 +42,64 @@ fn an_owner_whose_socket_was_removed_ends() {
         fs::remove_file(place.data_dir().join("ipam.sock")).unwrap();
         assert_eq!(end_of(owner), Some(1));
         assert_direct(&place);
+    });
+}
+
+/// A frozen plugin, or a proxy that keeps its connections: it says nothing and does not go.
+#[test]
+fn a_visitor_who_says_nothing_keeps_no_owner_from_ending() {
+    let place = Place::new();
+    place.undisturbed(|| {
+        let socket = place.data_dir().join("ipam.sock");
+        let told = |owner: &Owner| {
+            kill(Pid::from_raw(i32::try_from(owner.0.id()).unwrap()), Signal::SIGTERM).unwrap();
+        };
+        let removed = |_: &Owner| fs::remove_file(&socket).unwrap();
+        for (end, code) in [(&told as &dyn Fn(&Owner), 0), (&removed, 1)] {
+            let mut owner = Owner::of(&place.data_dir());
+            let idle = UnixStream::connect(&socket).unwrap();
+            // The owner has accepted the one before when it answers the one after.
+            assert!(place.run("STATUS", "c0", &place.json("n", &conf())).success);
+            end(&owner);
+            until("it ends", || owner.0.try_wait().unwrap().is_some());
+            assert_eq!(end_of(owner), Some(code));
+            assert_direct(&place);
+            assert!(place.run("DEL", "c1", &place.json("n", &conf())).success);
+            drop(idle);
+        }
+    });
+}
+
+/// Plugins that gave up have left their connections in the queue, while the owner waited for the lock.
+#[test]
+fn a_full_queue_keeps_no_owner_from_serving() {
+    let place = Place::new();
+    place.undisturbed(|| {
+        let socket = place.data_dir().join("ipam.sock");
+        fs::remove_file(&socket).unwrap();
+        let address = UnixAddr::new(&socket).unwrap();
+        let stream = |flags| nix::sys::socket::socket(AddressFamily::Unix, SockType::Stream, flags, None).unwrap();
+        let listener = stream(SockFlag::empty());
+        bind(listener.as_raw_fd(), &address).unwrap();
+        listen(&listener, Backlog::new(2).unwrap()).unwrap();
+        let mut queued = Vec::new();
+        loop {
+            let visitor = stream(SockFlag::SOCK_NONBLOCK);
+            match connect(visitor.as_raw_fd(), &address) {
+                Ok(()) => queued.push(visitor),
+                Err(errno) => break assert_eq!(errno, Errno::EAGAIN),
+            }
+        }
+        // The descriptor 3, as sd_listen_fds(3) has it; the shell gives the owner its own pid.
+        let mut process = sandbox::command("sh");
+        process.args(["-c", "exec \"$@\" 3<&0 </dev/null", "sh", env!("CARGO_BIN_EXE_ipam"), "serve", "--dir"]);
+        process.arg(place.data_dir()).env("LISTEN_FDS", "1").stdin(listener);
+        let owner = Owner::started(process);
+        drop(queued);
+        assert_eq!(place.run("ADD", "c1", &place.json("n", &conf())).addresses(), [ip("10.1.2.2")]);
+        let held = fs::read_to_string(place.data_dir().join("lock")).unwrap();
+        assert!(held.contains("ipam serve"), "{held}");
+        drop(owner);
     });
 }
 

@@ -29,7 +29,7 @@ pub fn end_of(mut owner: Owner) -> Option<i32> {
     owner.0.wait().unwrap().code()
 }
 
-pub fn until(what: &str, done: impl Fn() -> bool) {
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !done() {
         assert!(Instant::now() < deadline, "{what}");

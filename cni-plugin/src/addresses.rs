@@ -35,7 +35,7 @@ pub fn lease<'a>(ipam_type: &'a str, request: &'a AddRequest) -> Result<Leased<'
 }
 
 fn lease_own(request: &AddRequest) -> Result<Leased<'_>, Error> {
-    let ipam = own(&request.config)?;
+    let ipam = own(&request.config)?.for_the_request_of_this_process().map_err(own_error)?;
     let wanted = LeaseRequest {
         attachment: request.attachment.clone(),
         netns: Netns::at(&request.netns),
@@ -81,7 +81,7 @@ fn lease_delegated<'a>(ipam_type: &'a str, request: &'a AddRequest) -> Result<Le
 pub fn release(request: &DelRequest) -> Result<(), Error> {
     let Some(ipam_type) = configured(&request.config) else { return Ok(()) };
     if ipam_type == OWN_IPAM {
-        let ledger = Ledger::from_config(&request.config).map_err(own_error)?;
+        let ledger = Ledger::for_release(&request.config).map_err(own_error)?;
         return ledger.release(&request.attachment).map(drop).map_err(own_error);
     }
     delegate_del(ipam_type, &request.environment, &request.config)

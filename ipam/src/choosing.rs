@@ -6,7 +6,6 @@ use crate::Error;
 use crate::allocate::{Allocation, Choice, Cooling, Occupancy as _, allocate};
 use crate::event::EventKind;
 use crate::ledger::{Failure, Session};
-use crate::liveness::Census;
 use crate::operation::Terms;
 use crate::pool::Pool;
 use crate::record::Record;
@@ -90,7 +89,11 @@ impl<'a> Choosing<'a> {
         let mark = store.used_up(&lendable)?;
         let recent = mark.as_ref().and_then(|mark| mark.looked.as_ref()).filter(|looked| self.is_recent(looked));
         if let Some(looked) = recent {
-            return Err(Error::Exhausted(Box::new(self.explain(pool, looked))).into());
+            // What rests may be others by now, and are few: were they not strict's, they would be given.
+            let (cooling, next_free_at) = self.resting(pool)?;
+            let leased = looked.leased.saturating_sub(cooling.saturating_sub(looked.cooling));
+            let looked = Looked { leased, cooling, next_free_at, ..looked.clone() };
+            return Err(Error::Exhausted(Box::new(self.explain(pool, &looked))).into());
         }
         if self.reclaim(pool, None)? > 0
             && let Allocation::Of(choice) = allocate(&lendable, store, self.cooling)?
@@ -132,7 +135,7 @@ impl<'a> Choosing<'a> {
     /// rested: nobody has used them for long.
     fn reclaim(&self, pool: &Pool, only: Option<IpAddr>) -> Result<usize, Failure> {
         let holders = self.holders(pool, only)?;
-        let mut census = Census::default();
+        let mut census = self.session.census();
         let old = |record: &Record| self.cooling.now.saturating_sub(record.created_boottime_ms) >= GRACE;
         let dead = holders.into_iter().filter(|record| old(record) && census.is_provably_dead(record));
         let ended: Vec<Ended> = dead.map(|record| Ended { record, released_at: 0 }).collect();
@@ -158,20 +161,26 @@ impl<'a> Choosing<'a> {
     fn look(&self, pool: &Pool) -> Result<Looked, Failure> {
         let holders = self.holders(pool, None)?;
         let network = &self.terms.network;
-        let resting = pool.spans().iter().flat_map(|span| self.session.store.released(*span));
-        let resting = resting
-            .map(|release| release.map(|release| release.at.saturating_add(self.cooling.period)))
-            .collect::<Result<Vec<u64>, _>>()?;
-        let suspects = holders.iter().filter(|record| record.netns.as_ref().is_some_and(crate::Netns::is_gone));
+        let (cooling, next_free_at) = self.resting(pool)?;
+        let census = self.session.census();
+        let suspects = holders.iter().filter(|record| census.is_not_where_it_was(record));
         Ok(Looked {
             at: self.cooling.now,
             network: network.clone(),
             leased: holders.len(),
             held_by_others: holders.iter().filter(|record| record.attachment.network != *network).count(),
             suspects: suspects.count(),
-            cooling: resting.len(),
-            next_free_at: resting.into_iter().min(),
+            cooling,
+            next_free_at,
         })
+    }
+
+    /// How many addresses of the pool rest, and when the first of them has rested.
+    fn resting(&self, pool: &Pool) -> Result<(usize, Option<u64>), Failure> {
+        let resting = pool.spans().iter().flat_map(|span| self.session.store.released(*span));
+        let until = resting.map(|release| release.map(|release| release.at.saturating_add(self.cooling.period)));
+        let until = until.collect::<Result<Vec<u64>, _>>()?;
+        Ok((until.len(), until.into_iter().min()))
     }
 
     fn explain(&self, pool: &Pool, looked: &Looked) -> Exhausted {

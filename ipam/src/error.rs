@@ -243,6 +243,14 @@ pub enum Error {
         /// The socket.
         path: PathBuf,
     },
+    /// The resident owner does not see the pods of who asks.
+    #[error(
+        "the ledger's owner (ipam serve) lives in another {which} namespace than this plugin, and cannot see the node's pods"
+    )]
+    Elsewhere {
+        /// Which, by its name in proc_pid_ns(5).
+        which: &'static str,
+    },
     /// The resident owner cannot work.
     #[error("cannot serve the ledger")]
     Serve(#[source] io::Error),
@@ -320,7 +328,9 @@ impl Error {
             Self::Deleted { .. } => code::DELETED,
             Self::NoLease { .. } | Self::NotInResult { .. } | Self::Misindexed { .. } => code::DIFFERS,
             Self::NotAvailable(_) => ErrorCode::NotAvailable,
-            Self::Busy { .. } | Self::Spool { .. } | Self::Cooling { .. } => ErrorCode::TryAgainLater,
+            Self::Busy { .. } | Self::Spool { .. } | Self::Cooling { .. } | Self::Elsewhere { .. } => {
+                ErrorCode::TryAgainLater
+            }
             Self::Store { source, .. } => match source {
                 StoreError::Locked | StoreError::Newer { .. } => ErrorCode::TryAgainLater,
                 StoreError::Io(_) => ErrorCode::Io,
@@ -350,6 +360,9 @@ impl Error {
             }
             Self::SocketElsewhere { .. } => Some(
                 "make ListenStream= of the socket unit and --dir of the service agree, then: systemctl restart podwire-ipam.socket",
+            ),
+            Self::Elsewhere { .. } => Some(
+                "run the owner where the runtime runs (in a pod: hostNetwork and hostPID), or stop it: plugins go on without",
             ),
             Self::NotAvailable(reason) => reason.next_step(),
             Self::Owner(inner) => Some(inner.details.as_str()).filter(|details| !details.is_empty()),

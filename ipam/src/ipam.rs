@@ -18,7 +18,8 @@ use crate::{Error, Lease, LeaseId, LeaseRequest, Ledger, Released, leasing};
 pub struct Ipam {
     config: Config,
     ledger: Ledger,
-    began: Moment,
+    /// When the request was made, in milliseconds of `CLOCK_BOOTTIME`.
+    began: u64,
 }
 
 /// The longest that STATUS waits for the ledger: runtimes ask every few seconds.
@@ -31,8 +32,17 @@ impl Ipam {
     /// # Errors
     /// Code 7 naming key, value and reason; code 5 if `resolvConf` cannot be read.
     pub fn from_config(config: &NetConf) -> Result<Self, Error> {
-        let began = Moment::now()?;
+        let began = Moment::now()?.boottime;
         Ok(Self { config: Config::from_net_conf(config)?, ledger: Ledger::from_config(config)?, began })
+    }
+
+    /// The same service of a process that was started for this one request: what was deleted since it began is not leased,
+    /// however long it took to read the config.
+    ///
+    /// # Errors
+    /// The kernel does not tell when the process began.
+    pub fn for_the_request_of_this_process(self) -> Result<Self, Error> {
+        Ok(Self { began: clock::start_of_this_process()?, ..self })
     }
 
     /// The ledger alone, which is all that DEL and GC need.
@@ -59,7 +69,7 @@ impl Ipam {
             wanted: self.config.requested(&terms.pools, &request.args)?,
             terms: terms.clone(),
             sticky: self.config.is_sticky(),
-            began: self.began.boottime,
+            began: self.began,
         };
         let lease_id = wish.lease_id.clone();
         let by = Cause::of_this_process(format!("ADD {}", request.attachment));

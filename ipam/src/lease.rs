@@ -1,14 +1,18 @@
 //! What a caller asks for and what it gets: the values that cross the crate's border.
 
 use std::fmt;
+use std::fs::Metadata;
 use std::io;
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use cni_spec::{Attachment, CniArgs, CniResult, Dns, IpConfig, Route};
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
+
+use crate::Namespaces;
 
 /// One request for addresses: what ADD knows about the attachment.
 #[derive(Debug, Clone)]
@@ -40,17 +44,11 @@ impl Netns {
         Self { path: path.to_owned(), id: std::fs::metadata(path).ok().map(|found| NetnsId::of(&found)) }
     }
 
-    /// Whether it is known, and not where it was.
-    #[must_use]
-    pub fn is_gone(&self) -> bool {
-        self.id.is_some() && matches!(self.is_at_its_path(), Ok(false))
-    }
-
-    /// Whether its path leads to it. An error if that cannot be seen, as without the right to look: what cannot be
-    /// seen is not gone.
-    pub(crate) fn is_at_its_path(&self) -> io::Result<bool> {
-        match std::fs::metadata(&self.path) {
-            Ok(found) => Ok(self.id == Some(NetnsId::of(&found))),
+    /// Whether its path leads to it; `look` tells where paths lead. An error if that cannot be seen, as without the
+    /// right to look: what cannot be seen is not gone.
+    pub(crate) fn is_at_its_path(&self, look: impl Fn(&Path) -> io::Result<Metadata>) -> io::Result<bool> {
+        match look(&self.path) {
+            Ok(found) => Ok(self.id.is_some_and(|id| id.is_of(&found))),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
             Err(error) => Err(error),
         }
@@ -60,7 +58,7 @@ impl Netns {
     #[must_use]
     pub fn is_same_as(&self, other: &Self) -> bool {
         match (self.id, other.id) {
-            (Some(mine), Some(theirs)) => mine == theirs,
+            (Some(mine), Some(theirs)) => (mine.device, mine.inode) == (theirs.device, theirs.inode),
             (None, None) => self.path == other.path,
             (Some(_), None) | (None, Some(_)) => false,
         }
@@ -68,18 +66,25 @@ impl Netns {
 }
 
 /// Device and inode of a namespace file: together the same as long as the namespace lives (namespaces(7)).
+/// Whoever cannot see the file, or a process in it, from elsewhere than where it was seen, knows nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetnsId {
     /// `st_dev`.
     pub device: u64,
     /// `st_ino`.
     pub inode: u64,
+    /// Where the process lived that saw it there: the plugin's, and so the runtime's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen_from: Option<Namespaces>,
 }
 
 impl NetnsId {
-    fn of(found: &std::fs::Metadata) -> Self {
-        use std::os::unix::fs::MetadataExt;
-        Self { device: found.dev(), inode: found.ino() }
+    fn of(found: &Metadata) -> Self {
+        Self { device: found.dev(), inode: found.ino(), seen_from: Namespaces::of_this_thread().ok() }
+    }
+
+    fn is_of(&self, found: &Metadata) -> bool {
+        (self.device, self.inode) == (found.dev(), found.ino())
     }
 }
 

@@ -30,6 +30,10 @@ pub(crate) fn lease(session: &Session<'_>, wish: &Wish) -> Result<Record, Failur
             session.commit(&change, EventKind::Replaced)?;
             return Ok(adopted);
         }
+        // This ADD has waited for long: its container was deleted meanwhile, and is there again under the same name.
+        if record.began_boottime_ms.is_some_and(|began| began > wish.began) {
+            return Err(Error::Deleted { attachment: wish.attachment.clone() }.into());
+        }
         // The container that had it is gone, or the pools are others now.
         let ended = vec![Ended { record, released_at: session.now.boottime }];
         session.commit(&Change { ended, ..Change::default() }, EventKind::Replaced)?;
@@ -149,7 +153,8 @@ fn newly_described(store: &Store, terms: &Terms) -> Result<Vec<KnownPool>, Failu
     for pool in &terms.pools {
         let (network, name) = (terms.network.clone(), pool.key().0);
         let known = store.known_pool(&network, &name)?;
-        let described = KnownPool { network, name, pool: pool.clone(), cooldown_ms: terms.cooldown };
+        let described =
+            KnownPool { network, name, pool: pool.clone(), cooldown_ms: terms.cooldown, strict: terms.strict };
         if known.as_ref() != Some(&described) {
             changed.push(described);
         }

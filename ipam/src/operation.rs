@@ -7,6 +7,7 @@
 //! [`LeaseId`], and nothing happens if that lease has ended.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use cni_spec::{Attachment, NetworkName};
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,7 @@ use crate::event::{Cause, EventKind};
 use crate::lease::Netns;
 use crate::pool::Pool;
 use crate::record::{Pod, Record};
-use crate::{LeaseId, Released};
+use crate::{LeaseId, Namespaces, Released};
 
 /// An operation and who asks for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +27,10 @@ pub(crate) struct Request {
     /// When the asker will have gone away: later, the request counts for nothing. In milliseconds of
     /// `CLOCK_BOOTTIME`.
     pub deadline: u64,
+    /// Where the asker lives. A plugin lives where the runtime does, which knows the pods.
+    pub from: Namespaces,
+    /// What the asker's config says of where history and reservations are.
+    pub state_dir: PathBuf,
     pub operation: Operation,
 }
 
@@ -161,4 +166,7 @@ pub(crate) struct KnownPool {
     #[serde(flatten)]
     pub pool: Pool,
     pub cooldown_ms: u64,
+    /// Whether released addresses rest even if there is no other.
+    #[serde(default)]
+    pub strict: bool,
 }

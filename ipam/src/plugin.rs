@@ -22,11 +22,12 @@ impl Plugin for PodwireIpam {
             netns: Netns::at(&request.netns),
             args: request.args.clone(),
         };
-        Ipam::from_config(&request.config)?.lease(&wanted).map(|lease| CniResult::from(&lease))
+        let ipam = Ipam::from_config(&request.config)?.for_the_request_of_this_process()?;
+        ipam.lease(&wanted).map(|lease| CniResult::from(&lease))
     }
 
     fn del(&self, request: &DelRequest) -> Result<(), Error> {
-        Ledger::from_config(&request.config)?.release(&request.attachment).map(drop)
+        Ledger::for_release(&request.config)?.release(&request.attachment).map(drop)
     }
 
     fn check(&self, request: &CheckRequest) -> Result<(), Error> {

@@ -1,8 +1,5 @@
 //! `ipam gc`.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-
 use jiff::SignedDuration;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -27,7 +24,7 @@ Examples:
   ipam gc --apply --yes --min-age 1h --network k8s --reason 'node was restored'
 A lease is dead by two signs: its pod's network namespace is not where it was, and no process lives in it. A link that
 says it is the pod's is a sign of life. What cannot be seen is not taken for gone.
-Run it on the node itself, in its own network and pid namespaces.";
+Run it on the node itself, in the namespaces of its runtime: from elsewhere it ends nothing.";
 
 /// Releases the leases of pods that are gone.
 #[derive(Debug, clap::Args)]
@@ -59,7 +56,7 @@ pub(super) struct Dead {
 impl Gc {
     pub fn run(&self, ledger: &Ledger, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
         let view = View::of(ledger, "ipam gc")?;
-        let mut census = Census::default();
+        let mut census = Census::from_here();
         let old = |lease: &&Record| view.now.duration_since(lease.created) >= self.min_age;
         let asked = view.leases().iter().filter(|lease| self.filter.takes(lease)).filter(old);
         let mut dead: Vec<(&Record, Dead)> = Vec::new();
@@ -71,10 +68,6 @@ impl Gc {
             } else if matches!(census.netns(lease), NetnsState::Unknown(_)) {
                 unknown += 1;
             }
-        }
-        if !is_first_pid_namespace() {
-            terminal
-                .note("note: processes outside of this pid namespace cannot be seen: run it where the runtime runs")?;
         }
         if unknown > 0 {
             terminal.note(&format!(
@@ -101,13 +94,6 @@ impl Gc {
         terminal.confirm(&format!("Release these {}?", rows.len()), self.doing.yes)?;
         release_all(ledger, &leases, &self.doing, "ipam gc", terminal)
     }
-}
-
-/// Whether every process of the machine can be seen. Linux gives the first pid namespace this inode
-/// (include/linux/proc_ns.h, `PROC_PID_INIT_INO`).
-fn is_first_pid_namespace() -> bool {
-    const FIRST: u64 = 0xEFFF_FFFC;
-    fs::metadata("/proc/self/ns/pid").is_ok_and(|namespace| namespace.ino() == FIRST)
 }
 
 /// What [`Census::is_provably_dead`] goes by.

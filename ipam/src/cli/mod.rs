@@ -215,6 +215,21 @@ fn ledger(cli: &Cli) -> Result<Ledger, Stop> {
     }
 }
 
+/// The ledger whose reservations are to be changed: beside another one, they would keep nothing from being leased.
+fn ledger_to_reserve_in(cli: &Cli) -> Result<Ledger, Stop> {
+    let unread = if cli.state_dir.is_none() { Configured::ours(&cli.conf_dir).unread } else { Vec::new() };
+    match unread.first() {
+        None => ledger(cli),
+        Some(path) => Err(Stop::new(
+            Exit::Usage,
+            format!(
+                "{} cannot be read, and may say where reservations are kept: mend it, or say where with --state-dir",
+                path.display()
+            ),
+        )),
+    }
+}
+
 fn run(cli: &Cli, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
     let ledger = || ledger(cli);
     match &cli.command {
@@ -223,8 +238,8 @@ fn run(cli: &Cli, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
         Command::Pools(pools) => pools.run(&ledger()?, &cli.conf_dir, terminal),
         Command::History(history) => history.run(&ledger()?, terminal),
         Command::Release(release) => release.run(&ledger()?, terminal),
-        Command::Reserve(reserve) => reserve.run(&ledger()?, terminal),
-        Command::Unreserve(unreserve) => unreserve.run(&ledger()?, terminal),
+        Command::Reserve(reserve) => reserve.run(&ledger_to_reserve_in(cli)?, terminal),
+        Command::Unreserve(unreserve) => unreserve.run(&ledger_to_reserve_in(cli)?, terminal),
         Command::Map(map) => map.run(&ledger()?, &cli.conf_dir, terminal),
         Command::Stats(stats) => stats.run(&ledger()?, &cli.conf_dir, terminal),
         Command::Status(status) => status.run(&ledger()?, &cli.conf_dir, terminal),

@@ -26,6 +26,8 @@ pub(super) struct Configured {
     pub ledgers: Vec<Ledger>,
     /// What cannot be read, and why.
     pub problems: Vec<(PathBuf, String)>,
+    /// Those of them that may name any ledger.
+    pub unread: Vec<PathBuf>,
 }
 
 /// A network, and the ledger that it leases from.
@@ -49,6 +51,7 @@ impl Configured {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return found,
             Err(error) => {
                 found.problems.push((folder.to_owned(), error.to_string()));
+                found.unread.push(folder.to_owned());
                 return found;
             }
         };
@@ -56,7 +59,11 @@ impl Configured {
         paths.retain(|path| path.extension().is_some_and(|it| ENDINGS.iter().any(|ending| it == *ending)));
         paths.sort();
         for path in paths {
+            let before = found.ledgers.len();
             if let Err(problem) = found.take(&path, ipam_type) {
+                if found.ledgers.len() == before {
+                    found.unread.push(path.clone());
+                }
                 found.problems.push((path, problem));
             }
         }
@@ -91,6 +98,7 @@ impl Configured {
                 name: pool.key().0,
                 pool: pool.clone(),
                 cooldown_ms: terms.cooldown,
+                strict: terms.strict,
             })
         })
     }

@@ -54,6 +54,8 @@ pub(super) struct Usage {
     /// How long a released address rests, in seconds.
     pub cooldown_seconds: f64,
     /// Where the pool is known from.
+    /// Whether a cooling address is not given even if there is no other.
+    pub strict: bool,
     pub source: Source,
 }
 
@@ -127,6 +129,7 @@ fn usage(view: &View, known: &KnownPool, source: Source) -> Usage {
         reserved: Count(reserved.saturating_sub(used_reserved)),
         free: Count(open.saturating_sub(used - used_reserved).saturating_sub(cooling)),
         cooldown_seconds: std::time::Duration::from_millis(known.cooldown_ms).as_secs_f64(),
+        strict: known.strict,
         source,
     }
 }

@@ -65,7 +65,7 @@ impl Release {
 
     /// Whether any pod is alive, unless that does not matter.
     fn alive(&self, found: &[&Record], terminal: &mut Terminal<'_>) -> Result<bool, Stop> {
-        let (mut alive, mut census) = (false, Census::default());
+        let (mut alive, mut census) = (false, Census::from_here());
         for lease in found.iter().filter(|_| !self.force) {
             if let Some(objection) = census.objection(lease) {
                 terminal.note(&format!("not dead: {}: {objection}", describe(lease)))?;

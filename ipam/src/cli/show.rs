@@ -95,7 +95,7 @@ impl Show {
 }
 
 fn shown(lease: &Record, view: &View, tenancies: &[Tenancy]) -> Shown {
-    let mut census = Census::default();
+    let mut census = Census::from_here();
     Shown {
         lease: Some(lease.into()),
         cooling: None,

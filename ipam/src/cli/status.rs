@@ -107,10 +107,12 @@ fn state(ledger: &Ledger, conf_dir: &Path) -> Result<(State, Exit), Stop> {
     state.leases = view.leases().len();
     state.generation = view.contents.as_ref().map_or(0, |contents| contents.generation);
     for usage in pools::usages(&view, &configured) {
-        // A cooling address is given when there is no other.
-        if usage.free.0 + usage.cooling.0 == 0 {
+        // A cooling address is given when there is no other, but for a strict pool.
+        let rest = if usage.strict { 0 } else { usage.cooling.0 };
+        if usage.free.0 + rest == 0 {
             state.ready = false;
-            state.reasons.push(format!("network {}: no address is left in {}", usage.network, usage.cidrs));
+            let rests = if usage.strict && usage.cooling.0 > 0 { " before one has rested (ipam.strict)" } else { "" };
+            state.reasons.push(format!("network {}: no address is left in {}{rests}", usage.network, usage.cidrs));
         }
         state.pools.push(Free { network: usage.network, pool: usage.cidrs, free: usage.free });
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cni_spec::{CniArgs, Dns, NetConf, NetworkName, Route, SpecVersion};
+use serde_json::Value;
 
 use crate::Error;
 use crate::operation::Terms;
@@ -112,6 +113,18 @@ impl Place {
         let state_dir = folder("ipam.stateDir", raw.state_dir)?;
         let lock_timeout = raw.lock_timeout_seconds.map(|seconds| Duration::from_secs(seconds.into()));
         Ok(Self { dir, state_dir, lock_timeout })
+    }
+
+    /// For DEL: what it can do without counts as not given if it cannot be used.
+    pub fn of_release(config: &NetConf) -> Result<Self, Error> {
+        let raw: raw::RawFolderConf = config.parse().map_err(Error::ConfigShape)?;
+        let raw = raw.ipam.unwrap_or_default();
+        let dir = folder("ipam.dataDir", raw.data_dir)?;
+        let state_dir = raw.state_dir.as_ref().and_then(Value::as_str).map(str::to_owned);
+        let state_dir = folder("ipam.stateDir", state_dir).unwrap_or_default();
+        let seconds = raw.lock_timeout_seconds.as_ref().and_then(Value::as_u64);
+        let seconds = seconds.and_then(|seconds| u32::try_from(seconds).ok());
+        Ok(Self { dir, state_dir, lock_timeout: seconds.map(|seconds| Duration::from_secs(seconds.into())) })
     }
 }
 

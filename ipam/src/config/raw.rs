@@ -108,6 +108,20 @@ pub(crate) struct RawPlace {
     pub lock_timeout_seconds: Option<u32>,
 }
 
+/// The same for DEL, which needs only the folder, and must not fail for the rest.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RawFolder {
+    pub data_dir: Option<String>,
+    pub state_dir: Option<Value>,
+    pub lock_timeout_seconds: Option<Value>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct RawFolderConf {
+    pub ipam: Option<RawFolder>,
+}
+
 #[derive(Debug, Deserialize)]
 pub(crate) struct RawPlaceConf {
     pub ipam: Option<RawPlace>,

@@ -27,7 +27,7 @@ use crate::event::{Cause, EventKind};
 use crate::operation::{Answer, Contents, Operation, Request};
 use crate::record::Record;
 use crate::wire::Reply;
-use crate::{Error, LeaseId, Released};
+use crate::{Error, LeaseId, Namespaces, Released};
 
 mod ballast;
 mod client;
@@ -81,13 +81,25 @@ impl Ledger {
     /// # Errors
     /// Code 7 if one of these keys has the wrong type or value.
     pub fn from_config(config: &NetConf) -> Result<Self, Error> {
-        let place = Place::from_net_conf(config)?;
+        Place::from_net_conf(config).map(Self::of_place)
+    }
+
+    /// The same for DEL, which must not fail for a key that it can do without: an invalid `ipam.stateDir` or
+    /// `ipam.lockTimeoutSeconds` counts as not given.
+    ///
+    /// # Errors
+    /// Code 7 if `ipam.dataDir` has the wrong type or value.
+    pub fn for_release(config: &NetConf) -> Result<Self, Error> {
+        Place::of_release(config).map(Self::of_place)
+    }
+
+    fn of_place(place: Place) -> Self {
         let ledger = Self::at(place.dir.unwrap_or_else(|| PathBuf::from(Self::DEFAULT_DIR)));
         let ledger = ledger.with_lock_timeout(place.lock_timeout.unwrap_or(Self::LOCK_TIMEOUT));
-        Ok(match place.state_dir {
+        match place.state_dir {
             Some(state_dir) => ledger.with_state_dir(state_dir),
             None => ledger,
-        })
+        }
     }
 
     /// The ledger in a folder.
@@ -149,9 +161,16 @@ impl Ledger {
         self.ask_at(asked, by, operation)
     }
 
+    /// A question of this process: when it is asked, and until when it waits for the answer, in milliseconds of
+    /// `CLOCK_BOOTTIME`.
+    pub(crate) fn request(&self, by: Cause, when: (u64, u64), operation: Operation) -> Result<Request, Error> {
+        let ((asked, deadline), state_dir) = (when, self.state_dir.clone());
+        Ok(Request { by, asked, deadline, from: Namespaces::of_this_thread()?, state_dir, operation })
+    }
+
     fn ask_at(&self, asked: u64, by: Cause, operation: Operation) -> Result<Answer, Error> {
         let wait = u64::try_from(self.lock_timeout.as_millis()).unwrap_or(u64::MAX);
-        let request = Request { by, asked, deadline: asked.saturating_add(wait), operation };
+        let request = self.request(by, (asked, asked.saturating_add(wait)), operation)?;
         let manner = request.operation.manner();
         if manner == Manner::Serve {
             make_folder(&self.dir).map_err(|source| Error::Folder { path: self.dir.clone(), source })?;

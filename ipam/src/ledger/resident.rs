@@ -2,11 +2,11 @@
 
 use super::Ledger;
 use super::lock::Lock;
-use super::session::{Slot, make_folder};
-use crate::Error;
+use super::session::{Manner, Slot, make_folder};
 use crate::clock::Moment;
 use crate::event::Cause;
 use crate::operation::{Answer, Operation, Request};
+use crate::{Error, Namespaces};
 
 /// A ledger whose lock is held and whose database stays open from one operation to the next.
 #[derive(Debug)]
@@ -15,6 +15,7 @@ pub(crate) struct Resident {
     slot: Slot,
     lock: Lock,
     ledger: Ledger,
+    home: Namespaces,
 }
 
 impl Resident {
@@ -23,10 +24,11 @@ impl Resident {
         make_folder(ledger.dir()).map_err(|source| Error::Folder { path: ledger.dir().to_owned(), source })?;
         let lock = Lock::acquire(&ledger.lock_file(), "ipam serve", ledger.lock_timeout(), || false)?;
         let lock = lock.ok_or(Error::Answer)?;
-        let mut resident = Self { slot: Slot::Kept(None), lock, ledger: ledger.clone() };
+        let home = Namespaces::of_this_thread()?;
+        let mut resident = Self { slot: Slot::Kept(None), lock, ledger: ledger.clone(), home };
         let asked = Moment::now()?.boottime;
         let by = Cause::of_this_process("ipam serve");
-        resident.carry_out(&Request { by, asked, deadline: u64::MAX, operation: Operation::Examine { mend: true } })?;
+        resident.carry_out(&ledger.request(by, (asked, u64::MAX), Operation::Examine { mend: true })?)?;
         Ok(resident)
     }
 
@@ -34,9 +36,18 @@ impl Resident {
         &self.ledger
     }
 
-    /// Carries an operation out.
+    /// Carries an operation out, with history and reservations where the asker's config has them by now.
+    ///
+    /// For the runtime's plugins, an owner must see what they see: it ends leases of pods that are gone. Where it sees
+    /// neither the node's links nor its processes, all pods look gone. Paths are looked up as the asker sees them.
     pub fn carry_out(&mut self, request: &Request) -> Result<Answer, Error> {
-        self.ledger.visit(&mut self.slot, request)
+        if matches!(request.operation.manner(), Manner::Serve | Manner::Tend)
+            && let Some(which @ ("net" | "pid")) = self.home.differs_in(&request.from)
+        {
+            return Err(Error::Elsewhere { which });
+        }
+        let ledger = self.ledger.clone().with_state_dir(&request.state_dir);
+        ledger.visit(&mut self.slot, request)
     }
 
     /// Whether the asker has gone away by now, and what it asked for is not to be done without it.
@@ -59,7 +70,8 @@ mod tests {
 
     fn ask(resident: &mut Resident, operation: Operation) -> Result<Answer, Error> {
         let by = Cause::of_this_process("test");
-        resident.carry_out(&Request { by, asked: u64::MAX, deadline: u64::MAX, operation })
+        let request = resident.ledger().request(by, (u64::MAX, u64::MAX), operation)?;
+        resident.carry_out(&request)
     }
 
     /// Whoever lost the answer asks again, and gets the same.
@@ -110,7 +122,7 @@ mod tests {
         let resident = Resident::open(&Ledger::at(dir.path())).unwrap();
         let late = |operation| {
             let by = Cause::of_this_process("test");
-            resident.is_late(&Request { by, asked: 0, deadline: 0, operation })
+            resident.is_late(&resident.ledger().request(by, (0, 0), operation).unwrap())
         };
         assert!(late(Operation::Replace { end: Vec::new(), begin: Vec::new() }));
         assert!(!late(Operation::Release("n c1 eth0".parse().unwrap())), "as welcome late");

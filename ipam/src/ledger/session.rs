@@ -11,11 +11,12 @@ use super::copies::{Copies, Noted};
 use super::{Ledger, ballast, quarantine, rebuild, spool};
 use crate::clock::{self, Moment};
 use crate::event::{Cause, Event, EventKind};
+use crate::liveness::Census;
 use crate::operation::{Answer, Operation, Request};
 use crate::record::Record;
 use crate::sticky::{self, Sticky};
 use crate::store::{Change, Damage, Ended, Store, StoreError, sheltered};
-use crate::{Error, history, service};
+use crate::{Error, Namespaces, history, service};
 
 /// The open database, and the moment.
 pub(crate) struct Session<'a> {
@@ -25,12 +26,18 @@ pub(crate) struct Session<'a> {
     /// Where that is which outlives a boot.
     pub state_dir: &'a Path,
     by: &'a Cause,
+    from: Namespaces,
     copies: &'a Copies,
     events: RefCell<Vec<Event>>,
     sticky: RefCell<Vec<Sticky>>,
 }
 
 impl Session<'_> {
+    /// Who is alive, as the asker sees it.
+    pub fn census(&self) -> Census {
+        Census::on_behalf_of(self.from, self.by.pid)
+    }
+
     /// Carries a change out, after noting which leases it is about. `why` is said of those that end.
     pub fn commit(&self, change: &Change, why: EventKind) -> Result<(), Failure> {
         self.copies.note(change, &Noted { at: self.now.wall, why, by: self.by.clone() })?;
@@ -302,13 +309,14 @@ impl Ledger {
 }
 
 impl Opened {
-    fn session<'a>(&'a self, ledger: &'a Ledger, by: &'a Cause) -> Result<Session<'a>, Failure> {
+    fn session<'a>(&'a self, ledger: &'a Ledger, request: &'a Request) -> Result<Session<'a>, Failure> {
         Ok(Session {
             store: &self.store,
             now: Moment::now()?,
             boot_id: &self.boot_id,
             state_dir: &ledger.state_dir,
-            by,
+            by: &request.by,
+            from: request.from,
             copies: &self.copies,
             events: RefCell::default(),
             sticky: RefCell::default(),
@@ -317,7 +325,7 @@ impl Opened {
 
     fn carry_out(&self, ledger: &Ledger, request: &Request) -> Result<Answer, Failure> {
         let care = request.operation.care();
-        let session = self.session(ledger, &request.by)?;
+        let session = self.session(ledger, request)?;
         ledger.tell(&self.copies.unsettled(&self.store)?);
         settle(&self.copies, &self.store, care)?;
         if matches!(request.operation, Operation::Lease(_) | Operation::Status(_)) {
@@ -359,7 +367,7 @@ impl Opened {
     /// The contents as the next visit will find them: leases whose release is written down but not carried out are
     /// left out, and stay where they are.
     fn look(&self, ledger: &Ledger, request: &Request) -> Result<Answer, Failure> {
-        let session = self.session(ledger, &request.by)?;
+        let session = self.session(ledger, request)?;
         let mut answer = service::carry_out(&session, request)?;
         if let Answer::Contents(contents) = &mut answer {
             let due = spool::due(&ledger.dir, &session)?.change;

@@ -15,11 +15,15 @@ fn add(ledger: &Ledger, began: u64) -> Result<Answer, Error> {
 }
 
 fn wish(began: u64) -> Operation {
+    wish_in("/nonexistent", began)
+}
+
+fn wish_in(netns: &str, began: u64) -> Operation {
     let pool = Pool::new(vec![Range::whole("10.0.0.0/28".parse().unwrap())], &[]);
     let wish = Wish {
         attachment: container(),
         lease_id: LeaseId(format!("of {began}")),
-        netns: Netns { path: "/nonexistent".into(), id: None },
+        netns: Netns { path: netns.into(), id: None },
         pod: Pod::default(),
         terms: Terms { network: "n".parse().unwrap(), pools: vec![pool], cooldown: 0, strict: false },
         wanted: vec![None],
@@ -58,6 +62,21 @@ fn a_tombstone_bears_the_moment_at_which_the_release_was_asked_for() {
     assert!(matches!(add(&ledger, now), Ok(Answer::Leased(_))));
 }
 
+/// Its container was deleted, and is there again under the same name: podman's keep their ids.
+#[test]
+fn an_add_that_has_waited_takes_no_newer_lease_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::at(dir.path());
+    let now = Moment::now().unwrap().boottime;
+    let add = |netns, began| ledger.ask(Cause::of_this_process("ADD"), wish_in(netns, began));
+    assert_eq!(del(&ledger, now - 1), Released::Nothing);
+    let Ok(Answer::Leased(newer)) = add("/again", now) else { panic!() };
+    assert!(matches!(add("/before", now - 2), Err(Error::Deleted { .. })));
+    assert_eq!(ledger.leases("test").unwrap().unwrap(), [*newer]);
+    let Ok(Answer::Leased(replaced)) = add("/after", now + 1) else { panic!() };
+    assert_eq!(ledger.leases("test").unwrap().unwrap(), [*replaced], "a younger one does");
+}
+
 /// An ADD and its DEL wait; the ADD is the first to get the ledger, and the DEL writes its wish down.
 #[test]
 fn a_release_that_was_written_down_means_the_lease_whose_add_is_older_than_itself() {
@@ -77,11 +96,8 @@ fn a_release_that_was_written_down_means_the_lease_whose_add_is_older_than_itsel
     assert_eq!(ledger.leases("test").unwrap().unwrap(), [], "though the lease is younger");
 }
 
-/// A pool that is full, and what refusals cost there: the first looks at all leases, and leaves a note of it. `leases` is
-/// more than the few that are looked at every time.
-fn cost_of_refusals(prefix: u8, leases: usize) -> Vec<usize> {
-    let dir = tempfile::tempdir().unwrap();
-    let ledger = Ledger::at(dir.path());
+/// Leases that fill a pool.
+fn filling(prefix: u8, leases: usize) -> (Pool, Operation) {
     let pool = Pool::new(vec![Range::whole(format!("10.0.0.0/{prefix}").parse().unwrap())], &[]);
     assert_eq!(pool.capacity(), leases as u128);
     let now = Moment::now().unwrap();
@@ -103,14 +119,24 @@ fn cost_of_refusals(prefix: u8, leases: usize) -> Vec<usize> {
     };
     let begin: Vec<Record> =
         (0x0a00_0002..).take(leases).enumerate().map(|(number, ip)| record((number, ip))).collect();
+    (pool, Operation::Replace { end: Vec::new(), begin })
+}
+
+/// A pool that is full, and what refusals cost there: the first looks at all leases, and leaves a note of it. `leases` is
+/// more than the few that are looked at every time.
+fn cost_of_refusals(prefix: u8, leases: usize) -> Vec<usize> {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::at(dir.path());
+    let (pool, fill) = filling(prefix, leases);
+    let now = Moment::now().unwrap();
     let mut slot = Slot::Kept(None);
     let mut ask = |operation: Operation| {
         let by = Cause::of_this_process("test");
         let asked = Moment::now().unwrap().boottime;
-        let answer = ledger.visit(&mut slot, &Request { by, asked, deadline: u64::MAX, operation });
+        let answer = ledger.visit(&mut slot, &ledger.request(by, (asked, u64::MAX), operation).unwrap());
         (answer, slot.store().unwrap().reads())
     };
-    ask(Operation::Replace { end: Vec::new(), begin }).0.unwrap();
+    ask(fill).0.unwrap();
     let terms = Terms { network: "n".parse().unwrap(), pools: vec![pool.clone()], cooldown: 30_000, strict: false };
     let wish = Wish {
         attachment: "n one-more eth0".parse().unwrap(),
@@ -141,6 +167,30 @@ fn the_cost_of_a_refusal_is_flat() {
     assert!(small[1..].iter().all(|reads| *reads < 20), "{small:?}");
 }
 
+/// A refusal stands on a look that is up to ten seconds old, but for what rests.
+#[test]
+fn the_refusal_of_a_strict_pool_tells_what_rests_now() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::at(dir.path());
+    let (pool, fill) = filling(21, 2045);
+    let mut slot = Slot::Kept(None);
+    let mut ask = |operation: Operation| {
+        let by = Cause::of_this_process("test");
+        let asked = Moment::now().unwrap().boottime;
+        ledger.visit(&mut slot, &ledger.request(by, (asked, u64::MAX), operation).unwrap())
+    };
+    ask(fill).unwrap();
+    let terms = Terms { network: "n".parse().unwrap(), pools: vec![pool], cooldown: 600_000, strict: true };
+    let status = Operation::Status(Box::new(terms));
+    let told = |answer: Result<Answer, Error>| {
+        let Err(Error::Exhausted(told)) = answer else { panic!("{answer:?}") };
+        (told.leased, told.cooling, told.next_free_seconds.is_some())
+    };
+    assert_eq!([(); 2].map(|()| told(ask(status.clone()))), [(2045, 0, false); 2]);
+    ask(Operation::Release("n c7 eth0".parse().unwrap())).unwrap();
+    assert_eq!(told(ask(status)), (2044, 1, true));
+}
+
 /// Bytes that the files of the database take up.
 fn size(ledger: &Ledger) -> u64 {
     use std::os::unix::fs::MetadataExt;
@@ -160,7 +210,7 @@ fn the_database_stays_small_through_a_long_life() {
         let asked = Moment::now().unwrap().boottime;
         for operation in [wish(asked), Operation::Release(container())] {
             let by = Cause::of_this_process("test");
-            ledger.visit(&mut slot, &Request { by, asked, deadline: u64::MAX, operation }).unwrap();
+            ledger.visit(&mut slot, &ledger.request(by, (asked, u64::MAX), operation).unwrap()).unwrap();
         }
         if round % 50 == 0 {
             largest = largest.max(size(&ledger));

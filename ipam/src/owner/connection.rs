@@ -98,7 +98,7 @@ async fn skip_headers(reader: &mut BufReader<tokio::net::unix::OwnedReadHalf>) {
 async fn respond(line: &[u8], host: &Host) -> Vec<u8> {
     let path = line.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
     let (status, body) = match path {
-        b"/metrics" => match look(&host.queue).await {
+        b"/metrics" => match look(host).await {
             Some((Answer::Contents(contents), seconds)) => {
                 let gauges = Gauges::of(&host.ledger, *contents, seconds);
                 ("200 OK", metrics::print(&gauges, Some(host.counters.read())))
@@ -114,12 +114,12 @@ async fn respond(line: &[u8], host: &Host) -> Vec<u8> {
 }
 
 /// The contents, and how long it took to get them in seconds.
-async fn look(queue: &mpsc::Sender<Task>) -> Option<(Answer, f64)> {
+async fn look(host: &Host) -> Option<(Answer, f64)> {
     let started = Instant::now();
     let asked = Moment::now().ok()?.boottime;
     let by = Cause::of_this_process("metrics");
-    let request = Request { by, asked, deadline: u64::MAX, operation: Operation::Look };
-    match ask(queue, request, None).await? {
+    let request = host.ledger.request(by, (asked, u64::MAX), Operation::Look).ok()?;
+    match ask(&host.queue, request, None).await? {
         Reply::Answer(answer) => Some((answer, started.elapsed().as_secs_f64())),
         Reply::Refused(_) => None,
     }

@@ -14,7 +14,7 @@ use macaddr::MacAddr6;
 use serde_json::{Value, json};
 
 use crate::cli::ipam;
-use crate::support::{Place, damage, holders, ip};
+use crate::support::{Place, age, damage, holders, ip};
 
 /// What podwire makes for a pod, as far as it matters here.
 fn pod(number: u8, alias: &str, addresses: &[&str]) {
@@ -256,19 +256,6 @@ fn a_file_system_without_space_for_releases_leases_nothing() {
         assert_eq!(Ledger::at(dir.join("ipam")).leases("test").unwrap().unwrap(), []);
         nix::mount::umount2(dir, nix::mount::MntFlags::MNT_DETACH).unwrap();
     });
-}
-
-/// Makes a container's lease a minute older: no ADD takes so long.
-fn age(dir: &Path, container: &str) {
-    for entry in std::fs::read_dir(dir.join("leases")).unwrap() {
-        let path = entry.unwrap().path();
-        let mut record: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        if record["attachment"]["containerId"] == container {
-            record["createdBoottimeMs"] = 1.into();
-            std::fs::write(&path, record.to_string()).unwrap();
-        }
-    }
-    std::fs::remove_dir_all(dir.join("ledger")).unwrap();
 }
 
 /// A pool of one address.

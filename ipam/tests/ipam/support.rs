@@ -252,3 +252,16 @@ pub fn damage(data_dir: &Path) {
         }
     }
 }
+
+/// Makes a container's lease a minute older: no ADD takes so long. Nobody has the ledger open meanwhile.
+pub fn age(dir: &Path, container: &str) {
+    for entry in std::fs::read_dir(dir.join("leases")).unwrap() {
+        let path = entry.unwrap().path();
+        let mut record: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        if record["attachment"]["containerId"] == container {
+            record["createdBoottimeMs"] = 1.into();
+            std::fs::write(&path, record.to_string()).unwrap();
+        }
+    }
+    std::fs::remove_dir_all(dir.join("ledger")).unwrap();
+}

@@ -1,8 +1,11 @@
 //! What a network's config can say about who gets which address.
 
 use std::fs;
+use std::io::Write;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
-use crate::support::{Place, attachment, ips, net_conf};
+use crate::support::{Answer, Place, attachment, ips, net_conf};
 use cni_spec::{CniError, ErrorCode, NetConf};
 use ipam::{Ipam, Lease, LeaseRequest, code};
 use serde_json::{Value, json};
@@ -294,4 +297,46 @@ fn two_configs_of_one_name_share_no_address() {
     assert_eq!(all.len(), 12);
     assert_eq!(address(&other, &place.request("n", "last")), "10.1.2.14");
     assert_eq!(other.lease(&place.request("n", "too-many")).unwrap_err().code(), code::EXHAUSTED);
+}
+
+/// A config that was changed while pods live: what DEL can do without keeps no address.
+#[test]
+fn a_key_that_del_does_not_need_keeps_it_from_nothing() {
+    let place = Place::new();
+    let conf = json!({ "podCIDR": "10.1.2.0/24" });
+    for (key, value) in [("lockTimeoutSeconds", json!("long")), ("stateDir", json!("var")), ("stateDir", json!(7))] {
+        place.run("ADD", "c1", &place.json("n", &conf)).addresses();
+        let mut changed = place.json("n", &conf);
+        changed["ipam"][key] = value;
+        assert_eq!(place.run("ADD", "c2", &changed).error().0, 7);
+        assert!(place.run("DEL", "c1", &changed).success, "{changed}");
+        assert!(place.leases().is_empty(), "{changed}");
+        changed["ipam"]["dataDir"] = json!("here");
+        assert_eq!(place.run("DEL", "c1", &changed).error().0, 7, "nobody knows where its ledger is");
+    }
+}
+
+/// The runtime gave the ADD up while it waited for its config.
+#[test]
+fn what_is_deleted_while_the_config_is_read_is_not_leased() {
+    let place = Place::new();
+    let conf = place.json("n", &json!({ "podCIDR": "10.1.2.0/24" }));
+    // Where there is no ledger yet, a DEL leaves no trace.
+    assert!(place.run("ADD", "c0", &conf).success);
+    let mut process = sandbox::command(env!("CARGO_BIN_EXE_podwire-ipam"));
+    process.envs([("CNI_COMMAND", "ADD"), ("CNI_CONTAINERID", "c1"), ("CNI_IFNAME", "eth0"), ("CNI_PATH", "/")]);
+    process.env("CNI_NETNS", place.netns("c1"));
+    process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut waiting = process.spawn().unwrap();
+    let began = Instant::now();
+    // The kernel counts the beginning of a process in hundredths of a second.
+    while began.elapsed() < Duration::from_millis(50) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(place.run("DEL", "c1", &conf).success);
+    waiting.stdin.take().unwrap().write_all(conf.to_string().as_bytes()).unwrap();
+    let refused = Answer::of(&waiting.wait_with_output().unwrap());
+    assert_eq!(refused.error().0, 104, "{refused:?}");
+    assert_eq!(place.leases().len(), 1);
+    assert!(place.run("ADD", "c1", &conf).success, "a later one");
 }

@@ -63,8 +63,9 @@ fn a_visitor_who_says_nothing_keeps_no_owner_from_ending() {
             end(&owner);
             until("it ends", || owner.0.try_wait().unwrap().is_some());
             assert_eq!(end_of(owner), Some(code));
-            assert_direct(&place);
-            assert!(place.run("DEL", "c1", &place.json("n", &conf())).success);
+            let container = format!("c{code}");
+            assert!(place.run("ADD", &container, &place.json("n", &conf())).success);
+            assert_eq!(fs::read(place.data_dir().join("lock")).unwrap(), b"", "the lock is free");
             drop(idle);
         }
     });

@@ -9,6 +9,7 @@ mod cli;
 #[path = "../ipam/crash_table.rs"]
 mod crash_table;
 mod door;
+mod elsewhere;
 #[path = "../ipam/events.rs"]
 mod events;
 mod killed;

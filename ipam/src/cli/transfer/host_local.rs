@@ -142,7 +142,8 @@ impl Found {
             pod: args.as_ref().map(Pod::from_args).unwrap_or_default(),
             created,
             created_boottime_ms: Moment::now()?.boottime,
-            began_boottime_ms: None,
+            // Older than every request: a DEL that was asked for before the takeover means it, too.
+            began_boottime_ms: Some(0),
             boot_id: clock::boot_id()?,
             origin: Origin::Imported,
         });

@@ -21,7 +21,7 @@ use crate::liveness::Census;
 use crate::operation::{LeaseName, Operation};
 use crate::reservations::Reservation;
 use crate::span::Span;
-use crate::{Ledger, clock, reservations};
+use crate::{Error, Ledger, clock, reservations};
 
 pub(in crate::cli) const EXAMPLES: &str = "\
 Examples:
@@ -134,7 +134,7 @@ impl Import {
 
     /// Refuses to end the lease of a pod that is alive, or may be.
     fn may_end(&self, plan: &Plan, terminal: &mut Terminal<'_>) -> Result<(), Stop> {
-        let (mut alive, mut census) = (0, Census::default());
+        let (mut alive, mut census) = (0, Census::from_here());
         for lease in plan.end.iter().filter(|_| !self.force) {
             if let Some(objection) = census.objection(lease) {
                 terminal.note(&format!("not dead: {}: {objection}", describe(lease)))?;
@@ -149,44 +149,55 @@ impl Import {
         Ok(())
     }
 
-    /// The leases all or nothing, in one step. The reservations are a file of their own: they are written before, and
-    /// taken back if the leases are refused. Whoever is killed in between has kept addresses from being leased, and
-    /// nothing else; the same import goes on from there.
+    /// The leases all or nothing, in one step. The reservations are a file of their own: new ones are written before, and
+    /// old ones are taken out after. Whoever is killed in between has kept addresses from being leased, and nothing else;
+    /// the same import goes on from there.
     fn carry_out(&self, ledger: &Ledger, plan: &Plan) -> Result<(), Stop> {
-        let swap = |out: &[Reservation], new: &[Reservation]| {
-            if out.is_empty() && new.is_empty() { Ok(()) } else { swap_reservations(ledger, out, new) }
-        };
-        swap(&plan.unreserve, &plan.reserve)?;
+        add_reservations(ledger, plan)?;
         let end: Vec<LeaseName> = plan
             .end
             .iter()
             .map(|lease| LeaseName { attachment: lease.attachment.clone(), lease_id: lease.lease_id.clone() })
             .collect();
-        if end.is_empty() && plan.begin.is_empty() {
-            return Ok(());
+        if !end.is_empty() || !plan.begin.is_empty() {
+            let replaced = ledger.make_dir().and_then(|()| {
+                ledger.ask(self.doing.cause("ipam import"), Operation::Replace { end, begin: plan.begin.clone() })
+            });
+            if let Err(error) = replaced {
+                // An owner that has not answered may be at it still: then what is reserved stays so.
+                if !(matches!(error, Error::Busy { .. }) && ledger.has_owner()) {
+                    remove_reservations(ledger, &plan.reserve)?;
+                }
+                return Err(error.into());
+            }
         }
-        let replaced = ledger.make_dir().and_then(|()| {
-            ledger.ask(self.doing.cause("ipam import"), Operation::Replace { end, begin: plan.begin.clone() })
-        });
-        if let Err(error) = replaced {
-            swap(&plan.reserve, &plan.unreserve)?;
-            return Err(error.into());
-        }
-        Ok(())
+        remove_reservations(ledger, &plan.unreserve)
     }
 }
 
-/// Takes some out and puts others in, unless somebody has reserved such addresses meanwhile.
-fn swap_reservations(ledger: &Ledger, out: &[Reservation], new: &[Reservation]) -> Result<(), Stop> {
+fn remove_reservations(ledger: &Ledger, out: &[Reservation]) -> Result<(), Stop> {
+    if out.is_empty() {
+        return Ok(());
+    }
+    let removed = reservations::change(ledger.state_dir(), Timestamp::now(), |all| all.retain(|it| !out.contains(it)));
+    Ok(removed?)
+}
+
+/// Sets aside what is to be, unless somebody has reserved such addresses meanwhile.
+fn add_reservations(ledger: &Ledger, plan: &Plan) -> Result<(), Stop> {
+    let (out, new) = (&plan.unreserve, &plan.reserve);
+    if new.is_empty() {
+        return Ok(());
+    }
     let clash = reservations::change(ledger.state_dir(), Timestamp::now(), |all| {
         let stays = |it: &&Reservation| !out.contains(it) && !new.contains(it);
         let overlaps = |it: &&Reservation| new.iter().any(|new| Span::of(new.cidr).overlaps(Span::of(it.cidr)));
-        if let Some(other) = all.iter().filter(stays).find(overlaps) {
-            return Some(other.clone());
+        let clash = all.iter().filter(stays).find(overlaps).cloned();
+        if clash.is_none() {
+            all.retain(|it| !new.contains(it));
+            all.extend(new.iter().cloned());
         }
-        all.retain(|it| !out.contains(it) && !new.contains(it));
-        all.extend(new.iter().cloned());
-        None
+        clash
     })?;
     let Some(other) = clash else { return Ok(()) };
     let (cidr, reason) = (other.cidr, plain(&other.reason));

@@ -75,7 +75,7 @@ impl Verify {
             Stop::new(Exit::Failed, format!("cannot ask the kernel: {}", super::exit::with_causes(&error)))
         })?;
         let cache = Cache::read(&self.cache.cache_dir);
-        let mut census = Census::default();
+        let mut census = Census::from_here();
         let netns: HashMap<LeaseId, NetnsState> =
             view.leases().iter().map(|lease| (lease.lease_id.clone(), census.netns(lease))).collect();
         let node = compare::Node { seen: &seen, cache: &cache, netns: &netns, configured: &Configured::ours(conf_dir) };

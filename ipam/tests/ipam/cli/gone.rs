@@ -109,18 +109,30 @@ fn a_lease_that_does_not_know_its_namespace_is_ended_by_force_only() {
 }
 
 #[test]
-fn gc_says_when_it_cannot_see_all_processes() {
+fn from_other_namespaces_nobody_is_gone() {
     sandbox::private_host(|| {
         let place = populated();
-        let said = |mut process: std::process::Command| {
-            process.args(["gc", "--conf-dir", "/nowhere", "--dir"]).arg(place.data_dir());
-            String::from_utf8(process.output().unwrap().stderr).unwrap()
-        };
-        let mut elsewhere = sandbox::command("unshare");
-        elsewhere.args(["--pid", "--fork", "--mount-proc", env!("CARGO_BIN_EXE_ipam")]);
-        let note = "note: processes outside of this pid namespace cannot be seen";
-        assert!(said(elsewhere).contains(note));
-        let first = fs::read_link("/proc/self/ns/pid").unwrap().as_os_str() == "pid:[4026531836]";
-        assert_eq!(said(sandbox::command(env!("CARGO_BIN_EXE_ipam"))).contains(note), !first);
+        for container in ["0a1b2c3d4e5f60718293", "1b2c3d4e", "plain"] {
+            fs::remove_file(place.netns(container)).unwrap();
+        }
+        for (which, unshare) in
+            [("net", &["--net"][..]), ("mnt", &["--mount"]), ("pid", &["--pid", "--fork", "--mount-proc"])]
+        {
+            let from_there = |arguments: &[&str]| {
+                let mut process = sandbox::command("unshare");
+                process.args(unshare).arg(env!("CARGO_BIN_EXE_ipam")).args(arguments);
+                process.args(["--conf-dir", "/nowhere", "--dir"]).arg(place.data_dir()).stdin(Stdio::null());
+                let output = process.output().unwrap();
+                (output.status.code(), String::from_utf8(output.stderr).unwrap())
+            };
+            let (code, said) = from_there(&GC);
+            assert_eq!((code, said.contains("of 3 leases nobody can tell")), (Some(0), true), "{which}: {said}");
+            let (code, said) = from_there(&["release", "10.1.2.2", "--yes"]);
+            let expected = format!("it was seen from another {which} namespace than this one");
+            assert_eq!((code, said.contains(&expected)), (Some(7), true), "{said}");
+            assert_eq!(place.leases().len(), 3, "{which}");
+        }
+        assert_eq!(place.cli(&GC).code, 0);
+        assert!(place.leases().is_empty(), "from where they were seen");
     });
 }

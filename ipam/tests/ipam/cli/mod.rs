@@ -12,6 +12,7 @@ mod map;
 mod mend;
 mod overlap;
 mod reserve;
+mod status;
 mod transfer;
 pub mod verify;
 

@@ -51,15 +51,21 @@ fn reservations_are_where_the_config_says() {
         let reserve = ["reserve", "10.1.2.2", "--reason", "x", "--yes", "--conf-dir", conf_dir.to_str().unwrap()];
         assert_eq!(place.cli(&reserve).code, 0);
         assert!(state_dir.join("reservations.json").exists());
-        place.undisturbed(|| {
-            assert_eq!(place.run("ADD", "c1", &conf).addresses(), [ip("10.1.2.3")]);
-        });
+        assert_eq!(place.run("ADD", "c1", &conf).addresses(), [ip("10.1.2.3")]);
+        let told = fs::read_to_string(state_dir.join("history.jsonl")).unwrap();
+        assert!(told.contains("\"leased\""), "{told}");
+        assert!(!place.data_dir().join("history.jsonl").exists());
         let other = place.json("blue", &json!({ "podCIDR": "10.9.0.0/24" }));
         fs::write(conf_dir.join("20-blue.conf"), other.to_string()).unwrap();
         let refused = place.cli(&reserve);
         assert_eq!((refused.code, refused.stderr.contains("say which with --state-dir")), (2, true), "{refused:?}");
         let named = [&reserve[..], &["--state-dir", state_dir.to_str().unwrap()]].concat();
         assert!(place.cli(&named).stderr.contains("10.1.2.2/32 is reserved already"));
+        fs::remove_file(conf_dir.join("20-blue.conf")).unwrap();
+        fs::write(conf_dir.join("10-red.conf"), &conf.to_string()[1..]).unwrap();
+        let refused = place.cli(&reserve);
+        assert_eq!((refused.code, refused.stderr.contains("10-red.conf cannot be read")), (2, true), "{refused:?}");
+        assert!(!place.data_dir().join("reservations.json").exists());
     });
 }
 

@@ -38,7 +38,7 @@ use nft_model::{Change, Value};
 use nix::errno::Errno;
 
 use self::batch::{Batch, Part, Removal};
-pub use self::dnat::DnatRule;
+pub use self::dnat::{DnatRule, PlainRule};
 use self::message::Content;
 pub use self::read::TableInfo;
 pub use self::refusal::Refusal;

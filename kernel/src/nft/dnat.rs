@@ -1,4 +1,5 @@
-//! Rules of others that translate one port to one address and port, such as `tcp dport 8080 dnat to 10.0.0.2:80`.
+//! Rules of others that translate one port to one address and port, such as `tcp dport 8080 dnat to 10.0.0.2:80`, and what
+//! the other rules beside them are about.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -32,22 +33,65 @@ pub struct DnatRule {
     pub to: SocketAddr,
 }
 
+/// Any rule, as far as it matters to the ones above.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlainRule {
+    /// The rule's comment.
+    pub comment: Option<String>,
+    /// Whether it asks packets for anything but the type of their destination (`fib daddr type`).
+    pub is_limited: bool,
+}
+
 impl Nft {
+    /// All rules of a chain, in order. Nothing if there is no such chain.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NftRead`] when the kernel refuses to tell.
+    pub fn plain_rules(&mut self, family: Family, table: &str, chain: &str) -> Result<Vec<PlainRule>, Error> {
+        let rules = self.rules_of(family, table, chain)?;
+        Ok(rules.iter().filter_map(|attributes| plain(table, chain, attributes)).collect())
+    }
+
     /// The rules of this kind in a chain, in order; others are left out. Nothing if there is no such chain.
     ///
     /// # Errors
     ///
     /// [`Error::NftRead`] when the kernel refuses to tell.
     pub fn dnat_rules(&mut self, family: Family, table: &str, chain: &str) -> Result<Vec<DnatRule>, Error> {
+        let rules = self.rules_of(family, table, chain)?;
+        Ok(rules.iter().filter_map(|attributes| rule(table, chain, attributes)).collect())
+    }
+
+    fn rules_of(&mut self, family: Family, table: &str, chain: &str) -> Result<Vec<Vec<RuleAttribute>>, Error> {
         let attributes = || vec![RuleAttribute::Table(table.to_owned()), RuleAttribute::Chain(chain.to_owned())];
         let request = || NfTablesMessage::GetRule(RuleMessage { attributes: attributes() });
         let contents = self.socket.dump(&format!("the rules of chain {family} {table} {chain}"), family, request)?;
-        let rules = contents.iter().filter_map(|content| match content {
-            Content::Message(NfTablesMessage::NewRule(message)) => rule(table, chain, &message.attributes),
+        let rules = contents.into_iter().filter_map(|content| match content {
+            Content::Message(NfTablesMessage::NewRule(message)) => Some(message.attributes),
             _ => None,
         });
         Ok(rules.collect())
     }
+}
+
+fn plain(table: &str, chain: &str, attributes: &[RuleAttribute]) -> Option<PlainRule> {
+    let (mut comment, mut is_limited) = (None, false);
+    for attribute in attributes {
+        match attribute {
+            RuleAttribute::Table(name) if name != table => return None,
+            RuleAttribute::Chain(name) if name != chain => return None,
+            RuleAttribute::UserData(bytes) => comment = value::decode_comment(bytes),
+            RuleAttribute::Expressions(expressions) => {
+                is_limited = expressions.iter().any(|expression| {
+                    let op = Op::decode(expression);
+                    !matches!(op, Op::Fib { .. } | Op::Cmp { .. } | Op::Verdict { .. } | Op::Counter)
+                });
+            }
+            _ => {}
+        }
+    }
+    Some(PlainRule { comment, is_limited })
 }
 
 fn rule(table: &str, chain: &str, attributes: &[RuleAttribute]) -> Option<DnatRule> {

@@ -1,9 +1,11 @@
 //! What libcni keeps of each attachment, by which a container id is told its network, interface and namespace.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use cni_spec::Attachment;
+use ipnetwork::IpNetwork;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -58,6 +60,18 @@ impl Known {
             };
         }
         liveness
+    }
+
+    /// The network's name.
+    pub fn network(&self) -> &str {
+        &self.network_name
+    }
+
+    /// Whether its ADD gave it this address.
+    pub fn has(&self, pod: IpAddr) -> bool {
+        let ips = self.result["ips"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let addresses = ips.iter().filter_map(|ip| ip["address"].as_str()?.parse::<IpNetwork>().ok());
+        addresses.into_iter().any(|network| network.ip() == pod)
     }
 
     /// Whether it may be the one that a rule names.

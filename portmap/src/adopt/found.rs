@@ -72,14 +72,24 @@ pub fn in_iptables(family: Family, listing: &[String]) -> Vec<Found> {
     found
 }
 
+/// What the chains of table `cni_hostport` have besides.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Beside {
+    /// The chain that asks packets for more than the port, if there is one: it is so for all mappings of the table.
+    pub limited: Option<String>,
+    /// The container ids whose pods are masqueraded to themselves.
+    pub masqueraded: Vec<String>,
+}
+
 /// The mappings in rules of table `cni_hostport`, whose comments are container ids.
 #[must_use]
-pub fn in_nftables(family: Family, rules: Vec<DnatRule>) -> Vec<Found> {
+pub fn in_nftables(family: Family, rules: Vec<DnatRule>, beside: &Beside) -> Vec<Found> {
     let found = rules.into_iter().filter_map(|rule| {
         let DnatRule { comment, daddr, protocol, port, to } = rule;
         let forward = Forward { host_ip: daddr, family, protocol, host_port: port, pod: to };
-        let (snat, masq_all) = (true, false);
-        Some(Found { forward, network: None, container_id: comment?, snat, masq_all, limited: None })
+        let container_id = comment?;
+        let snat = beside.masqueraded.contains(&container_id);
+        Some(Found { forward, network: None, container_id, snat, masq_all: false, limited: beside.limited.clone() })
     });
     found.collect()
 }

@@ -15,7 +15,7 @@ use kernel::nft::Nft;
 use nft_model::{Change, Family};
 use serde_json::{Value, json};
 
-pub use self::found::{Found, in_iptables, in_nftables, removal};
+pub use self::found::{Beside, Found, in_iptables, in_nftables, removal};
 use crate::error::{Error, whole};
 use crate::forward::Forward;
 use crate::liveness::Liveness;
@@ -27,6 +27,10 @@ use crate::{add, reconcile};
 /// The table of its nftables backend, and the chains with its mappings.
 const TABLE: &str = "cni_hostport";
 const CHAINS: [&str; 2] = ["hostip_hostports", "hostports"];
+/// The chains before those, where `conditionsV4` and `conditionsV6` are; one of older versions.
+const BEFORE: [&str; 3] = ["prerouting", "output", "hostports_all"];
+/// The chain with a rule for each pod that reaches itself.
+const MASQUERADING: &str = "masquerading";
 
 /// What became of the mappings of one container on one network.
 #[derive(Debug)]
@@ -75,8 +79,9 @@ pub fn find() -> Result<Vec<Found>, Error> {
 /// # Errors
 /// When the kernel, or iptables, refuses to tell or to change.
 pub fn all(dry_run: bool) -> Result<Vec<Outcome>, Error> {
-    let (places, found) = look()?;
+    let (places, mut found) = look()?;
     let known = cache::known();
+    tell_networks(&mut found, &known);
     let mut outcomes: Vec<Outcome> = Vec::new();
     for one in &found {
         match outcomes.iter_mut().find(|outcome| one.is_of(outcome.network.as_deref(), &outcome.container_id)) {
@@ -98,8 +103,10 @@ pub fn all(dry_run: bool) -> Result<Vec<Outcome>, Error> {
     if !dry_run {
         // What came meanwhile is nobody's that was dealt with.
         let gone = |network: Option<&str>, id: &str| {
-            let of = |one: &&Outcome| one.network.as_deref() == network && one.container_id == id;
-            outcomes.iter().find(of).is_some_and(|one| !matches!(one.done, Done::Left(_)))
+            let is_of =
+                |one: &&Outcome| one.container_id == id && (network.is_none() || one.network.as_deref() == network);
+            let mut all = outcomes.iter().filter(is_of).peekable();
+            all.peek().is_some() && all.all(|one| !matches!(one.done, Done::Left(_)))
         };
         places.iter().try_for_each(|place| clean(place, &gone))?;
     }
@@ -122,8 +129,9 @@ fn look() -> Result<(Vec<Place>, Vec<Found>), Error> {
         let Some(mut nft) = Nft::open_if_there().map_err(Error::Open)? else { continue };
         let read = |source| Error::Read { what: format!("table {family} {TABLE}"), source };
         if nft.table(family, TABLE).map_err(read)?.is_some() {
+            let beside = beside(&mut nft, family).map_err(read)?;
             for chain in CHAINS {
-                found.extend(in_nftables(family, nft.dnat_rules(family, TABLE, chain).map_err(read)?));
+                found.extend(in_nftables(family, nft.dnat_rules(family, TABLE, chain).map_err(read)?, &beside));
             }
             places.push(Place::Nftables { family });
         }
@@ -131,10 +139,39 @@ fn look() -> Result<(Vec<Place>, Vec<Found>), Error> {
     Ok((places, found))
 }
 
+fn beside(nft: &mut Nft, family: Family) -> Result<Beside, kernel::Error> {
+    let mut beside = Beside::default();
+    for chain in BEFORE {
+        if nft.plain_rules(family, TABLE, chain)?.iter().any(|rule| rule.is_limited) {
+            beside.limited = Some(format!("{family} {TABLE} {chain}"));
+        }
+    }
+    let masquerading = nft.plain_rules(family, TABLE, MASQUERADING)?;
+    beside.masqueraded = masquerading.into_iter().filter_map(|rule| rule.comment).collect();
+    Ok(beside)
+}
+
+/// Rules of nftables do not tell the network: of a container on several, the one whose ADD gave the address that a rule
+/// leads to.
+fn tell_networks(found: &mut [Found], known: &[cache::Known]) {
+    for one in found.iter_mut().filter(|one| one.network.is_none()) {
+        let of_container: Vec<_> = known.iter().filter(|known| known.is(None, &one.container_id)).collect();
+        if of_container.len() > 1 {
+            let by_address = of_container.into_iter().find(|known| known.has(one.forward.pod.ip()));
+            one.network = by_address.map(|known| known.network().to_owned());
+        }
+    }
+}
+
 /// Claims what a container has, if its pod lives.
 fn adopt(outcome: &mut Outcome, found: &[Found], known: &[cache::Known], dry_run: bool) {
     let network = outcome.network.as_deref();
-    let known = known.iter().find(|known| known.is(network, &outcome.container_id));
+    let mut of_container = known.iter().filter(|known| known.is(network, &outcome.container_id));
+    let known = of_container.next();
+    if network.is_none() && of_container.next().is_some() {
+        outcome.done = Done::Left(Error::UnknownNetwork(outcome.container_id.clone()));
+        return;
+    }
     // The reference plugin's rules do not tell the interface; nearly every pod's first one has this name.
     let guess = || network.and_then(|network| format!("{network} {} eth0", outcome.container_id).parse().ok());
     let Some(attachment) = known.and_then(cache::Known::attachment).or_else(guess) else {
@@ -241,7 +278,8 @@ fn clean(place: &Place, gone: &dyn Fn(Option<&str>, &str) -> bool) -> Result<(),
             let mut nft = Nft::open().map_err(Error::Open)?;
             for chain in CHAINS {
                 let read = |source| Error::Read { what: format!("table {family} {TABLE}"), source };
-                let rules = in_nftables(*family, nft.dnat_rules(*family, TABLE, chain).map_err(read)?);
+                let rules = nft.dnat_rules(*family, TABLE, chain).map_err(read)?;
+                let rules = in_nftables(*family, rules, &Beside::default());
                 if rules.iter().any(|rule| !gone(None, &rule.container_id)) {
                     return Ok(());
                 }

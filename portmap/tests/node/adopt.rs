@@ -281,6 +281,7 @@ table ip6 cni_hostport {
         tcp dport 8080 dnat to [fd88::2]:80 comment "pod2"
     }
     chain hostip_hostports { }
+    chain masquerading { type nat hook postrouting priority srcnat; ip6 saddr fd88::2 ip6 daddr fd88::2 masquerade comment "pod2"; }
     chain hostports_all { jump hostip_hostports; jump hostports; }
     chain prerouting { type nat hook prerouting priority dstnat; fib daddr type local jump hostports_all; }
 }
@@ -311,6 +312,90 @@ fn what_its_nftables_backend_left_is_adopted_and_cleaned() {
         assert_eq!(document["items"][0]["mappings"].as_array().unwrap().len(), 3);
         assert!(!ruleset().contains("cni_hostport"), "{}", ruleset());
         all_reach(&lan, "pod2");
+    });
+}
+
+/// As its source has it since: conditions stand before the jumps, for all mappings of the table.
+fn limited(conditions: &str, of_hairpin: &str) -> String {
+    format!(
+        "table ip cni_hostport {{
+            chain hostports {{
+                tcp dport 8080 dnat to 10.88.0.2:80 comment \"pod2\"
+                tcp dport 8081 dnat to 10.88.0.3:80 comment \"pod2\"
+            }}
+            chain hostip_hostports {{ }}
+            chain prerouting {{
+                type nat hook prerouting priority dstnat
+                {conditions} jump hostip_hostports
+                {conditions} jump hostports
+            }}
+            chain masquerading {{ type nat hook postrouting priority srcnat; {of_hairpin} }}
+        }}"
+    )
+}
+
+fn load(text: &str) {
+    fs::write("/run/reference.nft", text).unwrap();
+    nft(&["-f", "/run/reference.nft"]);
+}
+
+#[test]
+fn nobody_is_let_in_whom_its_nftables_backend_kept_out() {
+    private_host(|| {
+        let pod = pod(2);
+        remember(&pod);
+        for conditions in ["ip saddr 10.0.0.0/8", "iifname \"eth9\"", "meta mark 7"] {
+            load(&limited(conditions, ""));
+            let before = ruleset();
+            let (code, stdout, _) = by_hand("adopt");
+            assert_eq!(code, 1, "{stdout}");
+            assert!(
+                stdout.contains("podnet pod2 eth0: left as it is: the rule `ip cni_hostport prerouting`"),
+                "{stdout}"
+            );
+            assert_eq!(ruleset(), before);
+            nft(&["delete", "table", "ip", "cni_hostport"]);
+        }
+    });
+}
+
+#[test]
+fn a_container_on_two_networks_of_its_nftables_backend_keeps_the_ports_of_both() {
+    private_host(|| {
+        forward();
+        let (lan, one, other) = (lan(), pod(2), pod(3));
+        one.serve(80);
+        other.serve(80);
+        let hairpin = "ip saddr 10.88.0.2 ip daddr 10.88.0.2 masquerade comment \"pod2\";";
+        load(&limited("", hairpin));
+        // What tells nothing of addresses tells nothing apart.
+        remember(&one);
+        let second = "/var/lib/cni/results/othernet-pod2-eth1";
+        let entry = |network: &str, ifname: &str, address: Option<&str>| {
+            let text = fs::read_to_string("/var/lib/cni/results/podnet-pod2-eth0").unwrap();
+            let mut entry: Value = serde_json::from_str(&text).unwrap();
+            entry["networkName"] = json!(network);
+            entry["ifName"] = json!(ifname);
+            entry["result"]["ips"] = address.map_or_else(|| json!([]), |address| json!([{ "address": address }]));
+            entry.to_string()
+        };
+        fs::write(second, entry("othernet", "eth1", None)).unwrap();
+        let (code, stdout, _) = by_hand("adopt");
+        assert_eq!(code, 1, "{stdout}");
+        assert!(ruleset().contains("cni_hostport") && !ruleset().contains("podwire"), "{}", ruleset());
+        fs::write(second, entry("othernet", "eth1", Some("10.88.0.3/32"))).unwrap();
+        fs::write("/var/lib/cni/results/podnet-pod2-eth0", entry("podnet", "eth0", Some("10.88.0.2/32"))).unwrap();
+        let (code, stdout, _) = by_hand("adopt");
+        assert_eq!(code, 0, "{stdout}");
+        assert!(!ruleset().contains("cni_hostport"), "{}", ruleset());
+        assert_eq!(lan.tcp(NODE_V4[0], 8080), from("pod2", NEIGHBOUR_V4));
+        assert_eq!(lan.tcp(NODE_V4[0], 8081), from("pod3", NEIGHBOUR_V4));
+        let snat = |name: &str| {
+            let text = fs::read_to_string(format!("/run/podwire/portmap/{name}")).unwrap();
+            let record: Value = serde_json::from_str(&text).unwrap();
+            record["config"]["snat"].as_bool().unwrap()
+        };
+        assert!(snat("podnet:pod2:eth0"));
     });
 }
 

@@ -2,33 +2,13 @@
 //! tells at its socket, are made here.
 
 use std::fmt::{Display, Write as _};
-use std::fs;
-use std::path::Path;
 
 use super::contract::Count;
-use super::networks::Configured;
-use super::pools::{Usage, usages};
-use super::view::View;
-use crate::Ledger;
-use crate::operation::Contents;
+use super::gauges::Gauges;
+use super::pools::Usage;
 
 /// Name, help and value of what there is of each pool.
 type OfPools = (&'static str, &'static str, fn(&Usage) -> Count);
-
-/// What is told of a ledger.
-#[derive(Debug)]
-pub(crate) struct Gauges {
-    pools: Vec<Usage>,
-    leases: usize,
-    tombstones: usize,
-    reservations: usize,
-    pending_releases: usize,
-    quarantined: usize,
-    generation: u64,
-    database_bytes: u64,
-    /// How long it took to read the ledger, in seconds.
-    read_seconds: f64,
-}
 
 /// What a resident owner has counted since it was started.
 #[derive(Debug, Clone, Copy)]
@@ -37,37 +17,6 @@ pub(crate) struct Requests {
     pub refused: u64,
     /// Of those who may not ask.
     pub strangers: u64,
-}
-
-impl Gauges {
-    /// Of contents that were read from the ledger; the pools are those that its ADDs have named.
-    pub(crate) fn of(ledger: &Ledger, contents: Contents, read_seconds: f64) -> Self {
-        Self::seen(ledger, &View::new(ledger, Some(contents)), &Configured::default(), read_seconds)
-    }
-
-    pub(super) fn seen(ledger: &Ledger, view: &View, configured: &Configured, read_seconds: f64) -> Self {
-        let contents = view.contents.as_ref();
-        Self {
-            pools: usages(view, configured),
-            leases: view.leases().len(),
-            tombstones: contents.map_or(0, |contents| contents.tombstones.len()),
-            reservations: view.reservations().len(),
-            pending_releases: fs::read_dir(ledger.dir().join("pending-del")).map_or(0, Iterator::count),
-            quarantined: ledger.quarantined().map_or(0, |all| all.len()),
-            generation: contents.map_or(0, |contents| contents.generation),
-            database_bytes: size(&ledger.dir().join("ledger")),
-            read_seconds,
-        }
-    }
-}
-
-/// A file, or everything below a folder, in bytes.
-pub(super) fn size(path: &Path) -> u64 {
-    let Ok(meta) = fs::symlink_metadata(path) else { return 0 };
-    if !meta.is_dir() {
-        return meta.len();
-    }
-    fs::read_dir(path).map_or(0, |entries| entries.flatten().map(|entry| size(&entry.path())).sum())
 }
 
 /// All metrics of a ledger, and of its owner if that is who tells.

@@ -19,6 +19,7 @@ mod deed;
 mod exit;
 mod finding;
 mod format;
+pub(crate) mod gauges;
 mod gc;
 mod history;
 mod list;

@@ -10,7 +10,8 @@ use serde::Serialize;
 
 use super::exit::{Exit, Stop};
 use super::format::{Column, Format, Output};
-use super::metrics::{self, Gauges, size};
+use super::gauges::{Gauges, size};
+use super::metrics;
 use super::networks::Configured;
 use super::pools::{Usage, usages};
 use super::terminal::Terminal;

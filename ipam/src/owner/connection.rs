@@ -12,7 +12,8 @@ use tokio::time::timeout;
 
 use super::worker::{Counters, Task};
 use crate::Ledger;
-use crate::cli::metrics::{self, Gauges};
+use crate::cli::gauges::Gauges;
+use crate::cli::metrics;
 use crate::clock::Moment;
 use crate::event::Cause;
 use crate::operation::{Answer, Operation, Request};

@@ -33,11 +33,12 @@ pub fn put_off() -> PutOff {
 
 impl Drop for PutOff {
     fn drop(&mut self) {
-        let late = LATE.lock().unwrap_or_else(PoisonError::into_inner).take();
-        for sockets in late.unwrap_or_default().chunks(MOST) {
-            // What cannot be sent is closed here, which takes its time.
-            let _ = make_garbage(sockets);
-        }
+        let late = LATE.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
+        // What cannot be sent is closed here, which takes its time.
+        let pairs: Vec<_> = late.chunks(MOST).map(make_garbage).collect();
+        // The last one of each has to be the collector's, which comes when the pairs are closed.
+        drop(late);
+        drop(pairs);
     }
 }
 
@@ -49,13 +50,47 @@ pub(crate) fn keep_if_put_off(socket: &impl AsFd) {
     }
 }
 
-/// Sends copies to a socket that is on its way in itself.
-fn make_garbage(sockets: &[OwnedFd]) -> nix::Result<()> {
+/// Sends copies to a socket that is on its way in itself. They are garbage once the pair is closed.
+fn make_garbage(sockets: &[OwnedFd]) -> nix::Result<(OwnedFd, OwnedFd)> {
     let (near, far): (OwnedFd, OwnedFd) =
         socketpair(AddressFamily::Unix, SockType::Datagram, None, SockFlag::SOCK_CLOEXEC)?;
     let mut fds: Vec<RawFd> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
     fds.push(far.as_raw_fd());
     let message = [IoSlice::new(b"\0")];
     let rights = [ControlMessage::ScmRights(&fds)];
-    sendmsg::<UnixAddr>(near.as_raw_fd(), &message, &rights, MsgFlags::MSG_DONTWAIT, None).map(drop)
+    sendmsg::<UnixAddr>(near.as_raw_fd(), &message, &rights, MsgFlags::MSG_DONTWAIT, None)?;
+    Ok((near, far))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Read};
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::{keep_if_put_off, put_off};
+
+    #[test]
+    fn what_was_put_off_is_closed_in_the_end() {
+        // More than one message takes.
+        let pipes: Vec<_> = (0..300).map(|_| io::pipe().unwrap()).collect();
+        let (readers, writers): (Vec<_>, Vec<_>) = pipes.into_iter().unzip();
+        let closing = put_off();
+        writers.iter().for_each(|writer| keep_if_put_off(writer));
+        drop(writers);
+        let (sender, ended) = mpsc::channel();
+        thread::spawn(move || {
+            for mut reader in readers {
+                // Nobody writes: it ends when all that could are closed.
+                let end = reader.read(&mut [0]);
+                sender.send(end.unwrap()).unwrap();
+            }
+        });
+        assert_eq!(ended.recv_timeout(Duration::from_millis(20)), Err(mpsc::RecvTimeoutError::Timeout));
+        drop(closing);
+        for _ in 0..300 {
+            assert_eq!(ended.recv_timeout(Duration::from_secs(60)), Ok(0));
+        }
+    }
 }

@@ -173,13 +173,24 @@ pub fn restore(
 }
 
 /// Claims what is not there. Unlike an ADD it gives nothing back when something fails: what the pod had before, and what
-/// could be made, is better than nothing.
+/// could be made, is better than nothing. But a port that is somebody else's by now is given back, with all others: of a
+/// pod that had nothing any more.
 fn make(config: &Config, forwards: &[Forward], is_shared: bool) -> Result<Vec<Error>, Error> {
     let mut firewall = Firewall::of(&config.settings)?;
     if is_shared {
         firewall.repair(config)?;
     }
+    let had = add::knows(&config.owner)?;
     let (mut claimed, dead) = add::claim(&mut firewall, config)?;
+    // Whoever claimed at the same instant in another backend may not have seen this.
+    let is_held = |error: &Error| matches!(error, Error::Held { .. });
+    if let Some(held) = claimed.errors.iter().position(is_held).filter(|_| !had) {
+        let mark = config.owner.comment();
+        let failure = claimed.errors.swap_remove(held);
+        let undo = remove::mappings(&|other| other == mark);
+        add::bury(dead);
+        return Err(if undo.is_empty() { failure } else { Error::Undo { failure: Box::new(failure), undo } });
+    }
     let mut remarks: Vec<Error> = localhost::withdraw(&claimed.lost, &|_| false).err().into_iter().collect();
     remarks.extend(localhost::allow(config).err());
     remarks.extend(std::mem::take(&mut claimed.errors));

@@ -3,7 +3,7 @@
 use std::thread;
 
 use crate::common::backend::Backend;
-use crate::common::plugin::{Answer, Attachment, HELD, ruleset};
+use crate::common::plugin::{Answer, Attachment, HELD, by_hand, ruleset};
 use nft_model::Family;
 use portmap::Error;
 use portmap::config::Config;
@@ -225,6 +225,7 @@ fn of_two_claimants_in_two_backends_never_both_win() {
             let ports = json!([{ "hostPort": 8080, "containerPort": 80 }]);
             Attachment::on_paper(id, &[&format!("10.88.0.{number}/32")], &ports).on(backend)
         };
+        let mut rounds_with_a_winner = 0;
         for backend in [Backend::IptablesNft, Backend::Nftables, Backend::IptablesNft] {
             let other = if backend == Backend::Nftables { Backend::IptablesNft } else { Backend::Nftables };
             for _ in 0..6 {
@@ -242,6 +243,7 @@ fn of_two_claimants_in_two_backends_never_both_win() {
                     }
                 }
                 assert!(winners.len() <= 1, "{} winners", winners.len());
+                rounds_with_a_winner += winners.len();
                 winners.iter().for_each(|winner| drop(winner.check().ok()));
                 all.iter().for_each(|one| drop(one.del().ok()));
                 assert_eq!(
@@ -249,6 +251,43 @@ fn of_two_claimants_in_two_backends_never_both_win() {
                     (false, "")
                 );
             }
+        }
+        // Each may see the other, and then both are refused; the next one is not.
+        assert!(rounds_with_a_winner > 0);
+    });
+}
+
+/// A flushed firewall is filled again while somebody else claims the port in the other backend.
+#[test]
+fn reconcile_and_a_claimant_in_another_backend_never_both_win() {
+    private_host(|| {
+        let claimant = |id: &str, number: u8, backend: Backend| {
+            let ports = json!([{ "hostPort": 8080, "containerPort": 80 }]);
+            Attachment::on_paper(id, &[&format!("10.88.0.{number}/32")], &ports).on(backend)
+        };
+        let holds = |id: &str| by_hand("list -o json").1.contains(&format!("\"{id}\""));
+        for (one, other) in
+            [(Backend::Nftables, Backend::IptablesNft), (Backend::IptablesNft, Backend::Nftables)].repeat(6)
+        {
+            let (old, new) = (claimant("c1", 2, one), claimant("c2", 3, other));
+            old.add().ok();
+            one.flush();
+            let (_, answer) = thread::scope(|scope| {
+                let reconciled = scope.spawn(|| by_hand("reconcile"));
+                let answer = new.add();
+                (reconciled.join().unwrap(), answer)
+            });
+            let added = match answer {
+                Answer::Ok { .. } => true,
+                Answer::Failed { code, msg, .. } => {
+                    assert_eq!(code, HELD, "{msg}");
+                    false
+                }
+            };
+            assert_eq!(holds("c2"), added);
+            assert!(!(added && holds("c1")), "{}", ruleset());
+            [&old, &new].into_iter().for_each(|one| drop(one.del().ok()));
+            assert!(!holds("c1") && !holds("c2"), "{}", ruleset());
         }
     });
 }

@@ -77,7 +77,7 @@ mod tests {
         let pipes: Vec<_> = (0..300).map(|_| io::pipe().unwrap()).collect();
         let (readers, writers): (Vec<_>, Vec<_>) = pipes.into_iter().unzip();
         let closing = put_off();
-        writers.iter().for_each(|writer| keep_if_put_off(writer));
+        writers.iter().for_each(keep_if_put_off);
         drop(writers);
         let (sender, ended) = mpsc::channel();
         thread::spawn(move || {

@@ -85,8 +85,9 @@ fn lock(path: &Path, mut file: File, patience: Duration) -> Result<Turn> {
 fn create(path: &Path) -> io::Result<File> {
     let mut attempts = 0;
     loop {
-        DirBuilder::new().recursive(true).mode(0o700).create(path.parent().unwrap_or(path))?;
-        match File::options().create(true).append(true).mode(0o600).open(path) {
+        // Also between two folders that are made.
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(path.parent().unwrap_or(path));
+        match made.and_then(|()| File::options().create(true).append(true).mode(0o600).open(path)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && attempts < OPENINGS => attempts += 1,
             result => return result,
         }

@@ -63,10 +63,10 @@ impl Records {
     fn write_to(&self, path: &Path, record: &Record) -> io::Result<()> {
         let text = format!("{}\n", serde_json::json!(record));
         for _ in 0..ATTEMPTS {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder);
             let unfinished = unfinished(path);
-            let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished);
-            let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
+            let open = |()| OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished);
+            let written = made.and_then(open).and_then(|mut file| file.write_all(text.as_bytes()));
             match written.and_then(|()| fs::rename(&unfinished, path)) {
                 // Whoever removed the last record took the folder along.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -77,6 +77,9 @@ fn add_and_del_run_at_most_one_program_for_each_family(backend: Backend) {
         let ended = programs("DEL", &attachment, &config);
         assert_eq!(ended, (at_del.clone(), at_del.len()), "DEL, others: {others}");
         assert!(!backend.rules().contains("pod2"));
+        // A pod without host ports has nothing to do with any.
+        let without = Attachment::new(&pod, &json!([])).on(backend);
+        assert_eq!(programs("ADD", &without, &without.config), (BTreeMap::new(), 0));
         // What is gone is looked for without any program.
         assert_eq!(programs("DEL", &attachment, &config), (BTreeMap::new(), 0));
     }

@@ -18,6 +18,8 @@ on_each_backend!(
     a_dead_holder_is_taken_over_from_whole,
     a_holder_that_was_begun_anew_is_no_dead_one,
     a_lease_is_missed_only_where_an_add_saw_it,
+    one_sign_of_death_is_not_enough,
+    nobody_is_taken_over_from_where_the_operator_says_so,
 );
 
 on_iptables!(rules_behind_a_flushed_chain_hold_their_port,);
@@ -111,22 +113,19 @@ fn a_dead_holder_is_taken_over_from_whole(backend: Backend) {
     assert_eq!(lan.tcp(NODE_V4[0], 8080), from("pod3", NEIGHBOUR_V4));
 }
 
-#[test]
-fn one_sign_of_death_is_not_enough() {
-    private_host(|| {
-        let (holder, newcomer) = (pod(2), pod(3));
-        Attachment::new(&holder, &json!([port(8080)])).add().ok();
-        // As after somebody pulled the cable: the pod is still there.
-        let ip = sandbox::command("ip").args(["link", "del", "to-pod2"]).status().unwrap();
-        assert!(ip.success());
-        let attachment = Attachment::new(&newcomer, &json!([port(8080)]));
-        let (code, _, details) = attachment.add().failed();
-        assert_eq!(code, HELD);
-        assert!(
-            details.starts_with("its interface to-pod2 is gone, its network namespace /run/netns/pod2 is there"),
-            "{details}"
-        );
-    });
+fn one_sign_of_death_is_not_enough(backend: Backend) {
+    let (holder, newcomer) = (pod(2), pod(3));
+    Attachment::new(&holder, &json!([port(8080)])).on(backend).add().ok();
+    // As after somebody pulled the cable: the pod is still there.
+    let ip = sandbox::command("ip").args(["link", "del", "to-pod2"]).status().unwrap();
+    assert!(ip.success());
+    let attachment = Attachment::new(&newcomer, &json!([port(8080)])).on(backend);
+    let (code, _, details) = attachment.add().failed();
+    assert_eq!(code, HELD);
+    assert!(
+        details.starts_with("its interface to-pod2 is gone, its network namespace /run/netns/pod2 is there"),
+        "{details}"
+    );
 }
 
 /// As where a pod has its interface from somewhere else, and its namespace cannot be seen from here: what speaks against it
@@ -158,19 +157,16 @@ fn a_lease_is_missed_only_where_an_add_saw_it(backend: Backend) {
     next.add().ok();
 }
 
-#[test]
-fn nobody_is_taken_over_from_where_the_operator_says_so() {
-    private_host(|| {
-        let (holder, newcomer) = (pod(2), pod(3));
-        Attachment::new(&holder, &json!([port(8080)])).add().ok();
-        holder.die();
-        let attachment = Attachment::new(&newcomer, &json!([port(8080)])).with("conflict", json!("refuse"));
-        let (code, _, details) = attachment.add().failed();
-        assert_eq!(code, HELD);
-        assert!(details.ends_with("\"conflict\" is \"refuse\", so DEL or GC has to end it"), "{details}");
-        gc("podnet", &[("pod3", "eth0")]).ok();
-        attachment.add().ok();
-    });
+fn nobody_is_taken_over_from_where_the_operator_says_so(backend: Backend) {
+    let (holder, newcomer) = (pod(2), pod(3));
+    Attachment::new(&holder, &json!([port(8080)])).on(backend).add().ok();
+    holder.die();
+    let attachment = Attachment::new(&newcomer, &json!([port(8080)])).on(backend).with("conflict", json!("refuse"));
+    let (code, _, details) = attachment.add().failed();
+    assert_eq!(code, HELD);
+    assert!(details.ends_with("\"conflict\" is \"refuse\", so DEL or GC has to end it"), "{details}");
+    gc("podnet", &[("pod3", "eth0")]).ok();
+    attachment.add().ok();
 }
 
 #[test]

@@ -25,9 +25,10 @@ pub(crate) struct Gauges {
 }
 
 impl Gauges {
-    /// Of contents that were read from the ledger; the pools are those that its ADDs have named.
-    pub(crate) fn of(ledger: &Ledger, contents: Contents, read_seconds: f64) -> Self {
-        Self::seen(ledger, &View::new(ledger, Some(contents)), &Configured::default(), read_seconds)
+    /// Of contents that were read from the ledger; the pools are those that its ADDs have named, and the configs in a
+    /// folder.
+    pub(crate) fn of(ledger: &Ledger, conf_dir: &Path, contents: Contents, read_seconds: f64) -> Self {
+        Self::seen(ledger, &View::new(ledger, Some(contents)), &Configured::ours(conf_dir), read_seconds)
     }
 
     pub(super) fn seen(ledger: &Ledger, view: &View, configured: &Configured, read_seconds: f64) -> Self {

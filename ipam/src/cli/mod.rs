@@ -252,7 +252,7 @@ fn run(cli: &Cli, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
         Command::Repair(repair) => repair.run(&ledger()?, terminal),
         Command::Watch(watch) => watch.run(&ledger()?, terminal),
         Command::Metrics(metrics) => metrics.run(&ledger()?, &cli.conf_dir, terminal),
-        Command::Serve(serve) => serve.run(&ledger()?, terminal),
+        Command::Serve(serve) => serve.run(&ledger()?, &cli.conf_dir, terminal),
         Command::Schema(schema) => schema.run(terminal),
         Command::Completion(completion) => completion.run(terminal),
         Command::Man(man) => man.run(Cli::command()),

@@ -21,7 +21,7 @@ pub(super) struct Serve {}
 
 impl Serve {
     #[expect(clippy::unused_self, reason = "like the other commands")]
-    pub fn run(&self, ledger: &Ledger, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
+    pub fn run(&self, ledger: &Ledger, conf_dir: &Path, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
         let inherited = ListenFd::from_env().take_unix_listener(0);
         let inherited = inherited.map_err(|error| {
             Stop::new(Exit::Failed, format!("LISTEN_FDS names no Unix socket that listens: {error}"))
@@ -31,7 +31,7 @@ impl Serve {
             // Nobody may be there to read it.
             let _ = writeln!(terminal.err, "serving the ledger in {} at {}", ledger.dir().display(), socket.display());
         };
-        owner::serve(ledger, place, tell)?;
+        owner::serve(ledger, conf_dir, place, tell)?;
         Ok(Exit::Done)
     }
 }

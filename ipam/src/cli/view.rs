@@ -7,13 +7,11 @@ use jiff::{SignedDuration, Timestamp};
 use super::contract::{Cooling, Reserved};
 use super::exit::{Exit, Stop};
 use super::terminal::Terminal;
+use crate::config::COOLDOWN;
 use crate::event::Cause;
 use crate::operation::{Contents, KnownPool, Rest};
 use crate::reservations::{self, Reservation};
 use crate::{Error, Ledger, Record};
-
-/// How long an address rests whose pool is not known any more, in milliseconds: the config's default.
-const COOLDOWN: u64 = 30_000;
 
 /// The contents of a ledger and of the files beside it.
 pub(super) struct View {

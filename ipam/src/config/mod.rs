@@ -29,7 +29,7 @@ pub(crate) use subnet_file::may_come;
 
 /// How long a released address rests before it is given again, unless there is no other, in
 /// milliseconds.
-const COOLDOWN: u64 = 30_000;
+pub(crate) const COOLDOWN: u64 = 30_000;
 
 /// Everything about a network that an ADD needs.
 #[derive(Debug, Clone)]

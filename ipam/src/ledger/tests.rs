@@ -77,6 +77,24 @@ fn an_add_that_has_waited_takes_no_newer_lease_away() {
     assert_eq!(ledger.leases("test").unwrap().unwrap(), [*replaced], "a younger one does");
 }
 
+/// As by `ipam release`, whose user was asked while the container came back.
+#[test]
+fn what_is_ended_by_name_is_no_later_lease() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::at(dir.path());
+    let now = Moment::now().unwrap().boottime;
+    let add = |netns, began| ledger.ask(Cause::of_this_process("ADD"), wish_in(netns, began));
+    let Ok(Answer::Leased(before)) = add("/before", now - 1) else { panic!() };
+    let Ok(Answer::Leased(again)) = add("/again", now) else { panic!() };
+    let end = |lease_id| {
+        let ending = Ending { attachment: &container(), lease_id, rests: true, why: EventKind::Released };
+        ledger.end(Cause::of_this_process("ipam release"), &ending).unwrap()
+    };
+    assert_eq!(end(&before.lease_id), Released::Nothing);
+    assert_eq!(ledger.leases("test").unwrap().unwrap(), [(*again).clone()]);
+    assert!(matches!(end(&again.lease_id), Released::Lease(_)));
+}
+
 /// An ADD and its DEL wait; the ADD is the first to get the ledger, and the DEL writes its wish down.
 #[test]
 fn a_release_that_was_written_down_means_the_lease_whose_add_is_older_than_itself() {

@@ -1,6 +1,7 @@
 //! One visitor: a request and its answer, or an HTTP request for the metrics.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,8 @@ pub(super) struct Host {
     pub queue: mpsc::Sender<Task>,
     pub counters: Arc<Counters>,
     pub ledger: Arc<Ledger>,
+    /// The folder of network configs.
+    pub conf_dir: Arc<Path>,
 }
 
 /// Answers one line, and the next, until the visitor goes.
@@ -101,7 +104,7 @@ async fn respond(line: &[u8], host: &Host) -> Vec<u8> {
     let (status, body) = match path {
         b"/metrics" => match look(host).await {
             Some((Answer::Contents(contents), seconds)) => {
-                let gauges = Gauges::of(&host.ledger, *contents, seconds);
+                let gauges = Gauges::of(&host.ledger, &host.conf_dir, *contents, seconds);
                 ("200 OK", metrics::print(&gauges, Some(host.counters.read())))
             }
             _ => ("503 Service Unavailable", "the ledger cannot be read\n".to_owned()),

@@ -38,11 +38,11 @@ pub(crate) enum Place {
     Inherited(UnixListener),
 }
 
-/// Serves a ledger until SIGTERM or SIGINT. `ready` is called when the ledger is open and the socket is there.
+/// Serves a ledger until SIGTERM or SIGINT; its metrics tell of the networks in a folder of configs, too. `ready` is called when the ledger is open and the socket is there.
 ///
 /// # Errors
 /// The ledger could not be had, the socket not be made, or plugins do not find it any more.
-pub(crate) fn serve(ledger: &Ledger, place: Place, ready: impl FnOnce(&Path)) -> Result<(), Error> {
+pub(crate) fn serve(ledger: &Ledger, conf_dir: &Path, place: Place, ready: impl FnOnce(&Path)) -> Result<(), Error> {
     let resident = Resident::open(ledger)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Serve)?;
     // Before there is a socket: whoever sees it may tell the owner to stop.
@@ -52,7 +52,7 @@ pub(crate) fn serve(ledger: &Ledger, place: Place, ready: impl FnOnce(&Path)) ->
     };
     let path = socket_in(ledger.dir()).ok_or_else(|| Error::SocketPath { path: ledger.dir().to_owned() })?;
     let (door, listener) = Door::open(path, place)?;
-    let worker = Worker::start(resident).map_err(Error::Serve)?;
+    let worker = Worker::start(resident, conf_dir).map_err(Error::Serve)?;
     ready(door.path());
     runtime.block_on(listen((listener, door), worker, stops))
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -70,7 +71,7 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub fn start(mut resident: Resident) -> io::Result<Self> {
+    pub fn start(mut resident: Resident, conf_dir: &Path) -> io::Result<Self> {
         let (queue, mut tasks) = mpsc::channel::<Task>(WAITING);
         let ledger = Arc::new(resident.ledger().clone());
         let (counters, lost) = (Arc::<Counters>::default(), Arc::<Notify>::default());
@@ -101,7 +102,7 @@ impl Worker {
             None
         };
         let thread = thread::Builder::new().name("ledger".to_owned()).spawn(work)?;
-        Ok(Self { host: Host { queue, counters, ledger }, lost, thread })
+        Ok(Self { host: Host { queue, counters, ledger, conf_dir: conf_dir.into() }, lost, thread })
     }
 
     /// For a visitor.

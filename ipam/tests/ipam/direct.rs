@@ -1,6 +1,11 @@
 //! What only concerns whoever opens the database by himself: that it is not there, damaged, or open elsewhere.
 
-use crate::support::{Place, attachment, damage, holders, ip, ips};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+
+use crate::support::{Answer, Place, attachment, damage, holders, ip, ips};
 use cni_spec::{CniError, ErrorCode};
 use ipam::{Error, Lease, Origin, Released, code};
 use serde_json::{Value, json};
@@ -32,7 +37,7 @@ fn a_delete_is_remembered_while_there_is_no_database() {
         std::thread::yield_now();
     }
     // As while the first ADD makes the database, or after a damaged one was put aside.
-    std::fs::create_dir(place.data_dir()).unwrap();
+    fs::create_dir(place.data_dir()).unwrap();
     assert_eq!(place.ledger().release(&attachment("n", "c1")).unwrap(), Released::Nothing);
     let error = waiting.lease(&place.request("n", "c1")).unwrap_err();
     assert_eq!(error.code(), code::DELETED, "{error}");
@@ -58,7 +63,7 @@ fn a_damaged_ledger_is_put_aside_and_pods_go_on() {
     }
     let aside = place.ledger().quarantined().unwrap();
     assert_eq!(aside.len(), 3, "the last three are kept");
-    let reason = std::fs::read_to_string(aside[0].join("reason.txt")).unwrap();
+    let reason = fs::read_to_string(aside[0].join("reason.txt")).unwrap();
     assert!(reason.starts_with("sled "), "{reason}");
 }
 
@@ -70,13 +75,13 @@ fn a_pending_release_is_carried_out_by_the_next_opener() {
         ipam.lease(&place.request("n", container)).unwrap();
     }
     // The database is open without our lock: the engine's own lock keeps the release out.
-    let held = std::fs::File::open(place.data_dir().join("ledger/db")).unwrap();
+    let held = fs::File::open(place.data_dir().join("ledger/db")).unwrap();
     held.lock().unwrap();
     assert_eq!(ipam.release(&attachment("n", "c1")).unwrap(), Released::Spooled);
     let error = CniError::from(ipam.lease(&place.request("n", "c3")).unwrap_err());
     assert_eq!((error.code, error.details.as_str()), (ErrorCode::TryAgainLater, "the database is open elsewhere"));
     drop(held);
-    let left = || std::fs::read_dir(place.data_dir().join("pending-del")).unwrap().count();
+    let left = || fs::read_dir(place.data_dir().join("pending-del")).unwrap().count();
     assert_eq!(holders(&place.leases()).into_values().collect::<Vec<_>>(), ["c2"], "it is as good as released");
     assert_eq!(left(), 1, "looking carries nothing out");
     let again = place.ipam("n", &small()).lease(&place.request("n", "c1")).unwrap();
@@ -91,7 +96,7 @@ fn a_pending_undo_ends_its_own_lease_only() {
     let place = Place::new();
     let ipam = place.ipam("n", &small());
     let lease = ipam.lease(&place.request("n", "c1")).unwrap();
-    let held = std::fs::File::open(place.data_dir().join("ledger/db")).unwrap();
+    let held = fs::File::open(place.data_dir().join("ledger/db")).unwrap();
     held.lock().unwrap();
     ipam.undo(&lease).unwrap();
     ipam.undo(&Lease { lease_id: "another".parse().unwrap(), ..lease.clone() }).unwrap();
@@ -113,10 +118,48 @@ fn a_pending_release_keeps_a_late_add_from_leasing() {
     while began.elapsed() < std::time::Duration::from_millis(3) {
         std::thread::yield_now();
     }
-    let held = std::fs::File::open(place.data_dir().join("ledger/db")).unwrap();
+    let held = fs::File::open(place.data_dir().join("ledger/db")).unwrap();
     held.lock().unwrap();
     assert_eq!(ipam.release(&attachment("n", "c2")).unwrap(), Released::Spooled);
     drop(held);
     assert_eq!(given_up.lease(&place.request("n", "c2")).unwrap_err().code(), code::DELETED);
     assert!(place.ipam("n", &small()).lease(&place.request("n", "c2")).unwrap().fresh);
+}
+
+/// A file that the plugin may not open: root too may be refused, by a security module or a network file system.
+#[test]
+fn a_ledger_that_the_plugin_may_not_read_is_named_and_left_alone() {
+    let place = Place::new();
+    let conf = place.json("n", &small());
+    place.run("ADD", "c1", &conf).addresses();
+    let program = place.data_dir().with_file_name("podwire-ipam");
+    fs::copy(env!("CARGO_BIN_EXE_podwire-ipam"), &program).unwrap();
+    let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    mode(program.parent().unwrap(), 0o755);
+    mode(&program, 0o755);
+    // Root may read everything, so root asks as somebody else; an ordinary user takes his own right away.
+    let is_root = nix::unistd::geteuid().is_root();
+    let asked = |command: &str, container: &str| {
+        let mut process = sandbox::command(&program);
+        if is_root {
+            process.uid(65534).gid(65534);
+        }
+        Answer::of(&place.feed(process, command, container, &conf).wait_with_output().unwrap())
+    };
+    for (path, closed, open) in [("", 0o700, 0o700), ("lock", 0o600, 0o600)] {
+        let path = place.data_dir().join(path);
+        // The folder itself, or a file in one that may be entered.
+        mode(&place.data_dir(), 0o755);
+        mode(&path, if is_root { closed } else { 0 });
+        let (added, deleted, status) = (asked("ADD", "c2"), asked("DEL", "c1"), asked("STATUS", "c1"));
+        mode(&path, open);
+        mode(&place.data_dir(), 0o700);
+        assert!(added.error().0 == 5 && added.error().1.contains("ledger"), "{added:?}");
+        assert!(added.json["details"].as_str().unwrap().contains("Permission denied"), "{added:?}");
+        assert_eq!(deleted.error().0, 11, "neither carried out nor written down: {deleted:?}");
+        assert_eq!(status.error().0, 50, "{status:?}");
+        assert_eq!(place.leases().len(), 1, "{}", path.display());
+    }
+    assert!(place.run("DEL", "c1", &conf).success);
+    assert!(place.leases().is_empty());
 }

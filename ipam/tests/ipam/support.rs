@@ -26,8 +26,14 @@ impl Owner {
     /// Returns when the owner serves.
     pub fn of(data_dir: &Path) -> Self {
         let mut process = sandbox::command(env!("CARGO_BIN_EXE_ipam"));
-        process.arg("serve").arg("--dir").arg(data_dir).stdin(Stdio::null());
+        process.arg("serve").arg("--dir").arg(data_dir).arg("--conf-dir").arg(Self::conf_dir(data_dir));
+        process.stdin(Stdio::null());
         Self::started(process)
+    }
+
+    /// Where it looks for network configs, and nobody else does.
+    pub fn conf_dir(data_dir: &Path) -> PathBuf {
+        data_dir.with_file_name("owners-net.d")
     }
 
     /// Returns when the owner serves that a process is to become.

@@ -340,3 +340,41 @@ fn what_is_deleted_while_the_config_is_read_is_not_leased() {
     assert_eq!(place.leases().len(), 1);
     assert!(place.run("ADD", "c1", &conf).success, "a later one");
 }
+
+/// Names that would be paths, other columns, or no name at all.
+#[test]
+fn hostile_container_ids_reach_no_file() {
+    let place = Place::new();
+    let conf = place.json("n", &json!({ "podCIDR": "10.1.2.0/24" }));
+    assert!(place.run("ADD", "c1", &conf).success);
+    let files = || {
+        let beside = fs::read_dir(place.data_dir().parent().unwrap()).unwrap();
+        let copies = fs::read_dir(place.data_dir().join("leases")).unwrap();
+        let names = beside.chain(copies).map(|entry| entry.unwrap().file_name());
+        names.collect::<std::collections::BTreeSet<_>>()
+    };
+    let before = files();
+    let long = "a".repeat(5000);
+    for id in ["", "../../c1", "/etc/passwd", "a/b", "a b", "a\nb", "-rf", ".", "a\u{1b}[2J", "ä", &long] {
+        for command in ["ADD", "DEL", "CHECK"] {
+            let mut process = sandbox::command(env!("CARGO_BIN_EXE_podwire-ipam"));
+            process.envs([
+                ("CNI_COMMAND", command),
+                ("CNI_CONTAINERID", id),
+                ("CNI_IFNAME", "eth0"),
+                ("CNI_PATH", "/"),
+            ]);
+            process.env("CNI_NETNS", place.netns("c1"));
+            process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let mut child = process.spawn().unwrap();
+            child.stdin.take().unwrap().write_all(conf.to_string().as_bytes()).unwrap();
+            let answer = Answer::of(&child.wait_with_output().unwrap());
+            if id != long {
+                let (code, message) = answer.error();
+                assert!(code == 4 && message.contains("CNI_CONTAINERID"), "{command} {id:?}: {answer:?}");
+            }
+        }
+    }
+    assert_eq!(place.leases().len(), 1);
+    assert_eq!(files(), before);
+}

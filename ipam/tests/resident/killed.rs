@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::support::{Place, holders};
+use crate::support::{Answer, Place, holders};
 
 /// An owner under strace(1), which kills it at the `nth` such call of a thread. Returns when it serves, or is dead.
 fn serving(place: &Place, call: &str, nth: usize) -> Child {
@@ -46,11 +46,21 @@ fn survive(call: &str) {
         for nth in 1.. {
             let context = format!("{call} {nth}");
             let owner = serving(&place, call, nth);
-            let (container, before) = (format!("c{nth}"), format!("c{}", nth - 1));
-            let added = place.run("ADD", &container, &conf).addresses();
-            assert_eq!(held.insert(added[0], container), None, "{context}: lent twice");
-            assert!(place.run("DEL", &before, &conf).success, "{context}");
-            held.retain(|_, holder| *holder != before);
+            // Two at a time: whoever waits behind the other loses the owner, too.
+            let both = ["c", "d"].map(|name| {
+                let container = format!("{name}{nth}");
+                (place.spawn("ADD", &container, &conf), container)
+            });
+            for (adding, container) in both {
+                let added = Answer::of(&adding.wait_with_output().unwrap()).addresses();
+                assert_eq!(held.insert(added[0], container), None, "{context}: lent twice");
+            }
+            let before = ["c", "d"].map(|name| format!("{name}{}", nth - 1));
+            let deleting = before.each_ref().map(|container| place.spawn("DEL", container, &conf));
+            for deleted in deleting {
+                assert!(Answer::of(&deleted.wait_with_output().unwrap()).success, "{context}");
+            }
+            held.retain(|_, holder| !before.contains(holder));
             assert_eq!(holders(&place.leases()), held, "{context}");
             let killed = ended(&place, owner);
             assert_eq!(holders(&place.leases()), held, "{context}: after its end");

@@ -235,10 +235,16 @@ fn its_metrics_are_those_of_the_command() {
         ipam.lease(&place.request("n", container)).unwrap();
     }
     ipam.release(&attachment("n", "c1")).unwrap();
+    // Of a network that has had no ADD, the configs alone know.
+    let conf_dir = Owner::conf_dir(&place.data_dir());
+    fs::create_dir(&conf_dir).unwrap();
+    let waits = place.json("waits", &json!({ "podCIDR": "10.7.0.0/24" }));
+    fs::write(conf_dir.join("10-waits.conf"), waits.to_string()).unwrap();
     let mut command = sandbox::command(env!("CARGO_BIN_EXE_ipam"));
-    command.args(["metrics", "--conf-dir", "/nowhere", "--dir"]).arg(place.data_dir());
+    command.arg("metrics").arg("--conf-dir").arg(conf_dir).arg("--dir").arg(place.data_dir());
     let printed = String::from_utf8(command.output().unwrap().stdout).unwrap();
     assert_eq!(families(&metrics_at(&place.data_dir().join("ipam.sock"))), families(&printed));
+    assert!(printed.contains("cni_ipam_pool_leased{network=\"waits\",family=\"ipv4\""), "{printed}");
     assert!(printed.contains("cni_ipam_pool_leased{network=\"n\",family=\"ipv6\",pool=\"fd00::1-"), "{printed}");
 }
 

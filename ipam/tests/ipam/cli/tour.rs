@@ -83,6 +83,25 @@ impl Node {
             .collect();
         let routes: Vec<&str> = routes.iter().map(String::as_str).collect();
         link(&format!("pw{number}"), "podnet", &container(pod), &routes);
+        if pod == LOST {
+            Self::grow_old(&container(pod));
+        }
+    }
+
+    /// Makes a container's lease an hour older, as it is to be when `gc` may end it. The database is made anew from the
+    /// copies of the leases; the next ADD names the pools in it.
+    fn grow_old(container: &str) {
+        let dir = Path::new(Ledger::DEFAULT_DIR);
+        for entry in fs::read_dir(dir.join("leases")).unwrap() {
+            let path = entry.unwrap().path();
+            let mut record: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+            if record["attachment"]["containerId"] == container {
+                let hour = jiff::SignedDuration::from_hours(1);
+                record["created"] = json!(Timestamp::now().checked_sub(hour).unwrap());
+                fs::write(&path, record.to_string()).unwrap();
+            }
+        }
+        fs::remove_dir_all(dir.join("ledger")).unwrap();
     }
 
     fn netns(pod: &str) -> PathBuf {

@@ -22,13 +22,15 @@ pub struct Node {
     pub rtnl: Rtnl,
 }
 
-/// What a DEL may be told of a pod's end, besides what its name implies.
-#[derive(Debug, Default)]
+/// What a DEL may know of a pod's end, besides what its name implies.
+#[derive(Debug)]
 pub struct Told {
     /// The hardware address that somebody wished for.
     pub mac: Option<MacAddr6>,
     /// The addresses of this interface in `prevResult`.
     pub addresses: Vec<IpAddr>,
+    /// The node's ends of other attachments: two may be told the same hardware address.
+    pub others: Vec<Link>,
 }
 
 /// A pod's namespace.
@@ -168,6 +170,10 @@ impl Pod {
         let link = self.rtnl.link(ifname).map_err(unreadable)?;
         let Some(link) = link.filter(|link| link.kind.as_deref() == Some("veth")) else { return Ok(()) };
         let has_mac = link.mac == Some(names.pod_mac) || link.mac.is_some() && link.mac == told.mac;
+        let is_peer = |other: &Link| link.link_index == Some(other.index) && other.link_index == Some(link.index);
+        if told.others.iter().any(is_peer) {
+            return Ok(());
+        }
         let is_ours = has_mac || {
             let addresses = self.rtnl.addresses(link.index).map_err(unreadable)?;
             let neighbours = self.rtnl.neighbours(link.index).map_err(unreadable)?;

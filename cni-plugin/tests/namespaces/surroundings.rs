@@ -101,6 +101,9 @@ fn a_link_that_was_moved_is_found_by_what_was_told() {
             let config = with(dual_stack(), &changes);
             let result = pod.add(&config).ok().json();
             let host = host_link(&result);
+            // Another attachment that is told the same is not taken for it.
+            pod.del(&with(config.clone(), &json!({ "name": "another", "prevResult": result }))).ok();
+            assert!(text("ip", &["-n", "one", "link"]).contains("eth0"), "{changes}");
             if rewritten {
                 text("ip", &["-n", "one", "link", "set", "eth0", "address", "02:00:00:00:00:08"]);
             }

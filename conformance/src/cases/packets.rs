@@ -351,8 +351,11 @@ fn full_packets(host: &Host) -> Verdict {
 }
 
 fn first_packet(host: &Host) -> Verdict {
-    for _ in 0..4 {
-        let (pod, result) = attached_busy(host)?;
+    connecting(host)?;
+    for number in 0..4 {
+        // All four live at once, so each has host ports of its own.
+        let pod = super::busy(host, host.pod()?, number);
+        let result = host.attach(&pod)?;
         for address in parsed(&result) {
             let bound =
                 crate::host::net::inside(Some(&pod.path), || Ok(std::net::UdpSocket::bind((address, 0)).is_ok()))?;

@@ -173,18 +173,20 @@ impl Firewall {
         }
     }
 
-    /// Looks here for what is to be claimed in the other backend. Says in which families there is something of the
+    /// Looks here for what is to be claimed in the other backend, under whatever conditions: of two backends it is chance
+    /// which one packets meet first. Says in which families there is something of the
     /// attachment's own, or of `dead` under one of its keys.
     fn heed(&mut self, config: &Config, dead: &[Dead]) -> Result<Vec<Family>, Error> {
         let mut stale = Vec::new();
         for family in Family::ALL.into_iter().filter(|family| config.maps(*family)) {
             for entry in ruleset::entries(config, family).iter().filter(|entry| claim::is_claim(entry.set)) {
-                let Some(there) = self.element(family, entry.set, &entry.element.key)? else { continue };
-                let mark = there.comment.as_deref().unwrap_or_default();
-                if mark != config.owner.comment() && !is_dead(dead, mark) {
-                    return Err(claim::held(family, &there));
+                for there in self.at_key(family, entry.set, &entry.element.key)? {
+                    let mark = there.comment.as_deref().unwrap_or_default();
+                    if mark != config.owner.comment() && !is_dead(dead, mark) {
+                        return Err(claim::held(family, &there));
+                    }
+                    stale.push(family);
                 }
-                stale.push(family);
             }
         }
         for family in Family::ALL {
@@ -195,6 +197,18 @@ impl Firewall {
         stale.sort_unstable();
         stale.dedup();
         Ok(stale)
+    }
+
+    fn at_key(&mut self, family: Family, set: &'static str, key: &[Value]) -> Result<Vec<Element>, Error> {
+        match self {
+            Self::Nftables(nftables) => {
+                let found = nftables.candidates(family, &[(set, key.to_vec())])?;
+                Ok(found.into_iter().map(|(entry, _)| entry.element).collect())
+            }
+            Self::Iptables(iptables) => {
+                Ok(iptables.elements(family, set)?.into_iter().filter(|element| element.key == key).collect())
+            }
+        }
     }
 
     /// Whether an ADD would find all that its rules need.

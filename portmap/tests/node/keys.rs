@@ -19,6 +19,7 @@ on_each_backend!(
     several_host_ips_protocols_and_ports_lead_to_several_pods,
     what_another_backend_left_is_removed,
     a_port_that_is_held_in_another_backend_is_held,
+    conditions_share_no_port_across_backends,
 );
 
 const REFUSED: net::Answer = Err(ErrorKind::ConnectionRefused);
@@ -257,6 +258,21 @@ fn a_port_that_is_held_in_another_backend_is_held(backend: Backend) {
     first.del().ok();
     second.add().ok();
     assert_eq!(lan.tcp(NODE_V4[0], 8080), from("pod3", NEIGHBOUR_V4));
+}
+
+/// Of two backends it is chance which one packets meet first, so conditions do not tell mappings apart there.
+fn conditions_share_no_port_across_backends(backend: Backend) {
+    let other = if backend == Backend::Nftables { Backend::IptablesNft } else { Backend::Nftables };
+    let own = Attachment::new(&pod(2), &mapping(8080)).on(other);
+    own.add().ok();
+    let limited = Attachment::new(&pod(3), &mapping(8080)).with("name", json!("limited"));
+    let limited = limited.with("conditionsV4", json!(["-s", "192.0.2.0/24"]));
+    let limited = limited.with("conditionsV6", json!(["-s", "2001:db8::/64"])).on(other);
+    limited.add().ok();
+    let (code, msg, _) = own.on(backend).add().failed();
+    assert_eq!(code, crate::common::plugin::HELD);
+    assert!(msg.contains("container pod3 (eth0) of network limited"), "{msg}");
+    limited.check().ok();
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! Mappings that nothing is on file of: saved and put back by somebody, or left by an ADD that could write no record.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use crate::common::backend::Backend;
 use crate::common::net::{NEIGHBOUR_V4, NODE_V4, forward, from, lan, pod};
 use crate::common::plugin::{Attachment, HELD, by_hand, feed, nft};
+use sandbox::private_host;
 use serde_json::{Value, json};
 
 on_each_backend!(
@@ -96,4 +98,31 @@ fn a_living_pod_without_a_record_keeps_its_port(backend: Backend) {
     let (code, _, details) = Attachment::new(&newcomer, &ports(8080)).on(backend).add().failed();
     assert_eq!((code, details.as_str()), (HELD, "nothing is on file of it; it keeps the port until it is deleted"));
     assert_eq!(lan.tcp(NODE_V4[0], 8080), from("pod2", NEIGHBOUR_V4));
+}
+
+/// Its claim in IPv6 failed, and so did giving back the one in IPv4: its pod was refused, so nobody waits for it to end.
+#[test]
+fn what_an_add_could_not_give_back_keeps_no_port() {
+    const FOLDER: &str = "/usr/local/sbin";
+    private_host(|| {
+        let backend = Backend::IptablesNft.prepared();
+        let (refused, next) = (pod(2), pod(3));
+        assert!(sandbox::command("mount").args(["-t", "tmpfs", "none", FOLDER]).status().unwrap().success());
+        let script = "#!/bin/sh\n[ \"$1\" = --version ] && echo 'v1.8.9 (nf_tables)' && exit\n\
+                      [ -e /run/asked ] && echo 'out of order' >&2 && exit 1\n\
+                      : > /run/asked\nexec /usr/sbin/iptables-nft-restore \"$@\"\n";
+        let names = ["iptables-restore", "iptables-nft-restore", "ip6tables-restore", "ip6tables-nft-restore"];
+        for path in names.map(|name| format!("{FOLDER}/{name}")) {
+            fs::write(&path, script).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let (_, msg, _) = Attachment::new(&refused, &ports(8080)).on(backend).add().failed();
+        assert!(msg.contains("undoing it failed too"), "{msg}");
+        assert!(backend.rules().contains("podnet pod2 eth0"), "{}", backend.rules());
+        names.iter().for_each(|name| fs::remove_file(format!("{FOLDER}/{name}")).unwrap());
+        let newcomer = Attachment::new(&next, &ports(8080)).on(backend);
+        newcomer.add().ok();
+        newcomer.check().ok();
+        assert!(!backend.rules().contains("pod2"), "{}", backend.rules());
+    });
 }

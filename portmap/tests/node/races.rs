@@ -1,9 +1,13 @@
 //! Many at once: no mapping is ever lost, and none is left.
 
+use std::path::Path;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::common::backend::Backend;
-use crate::common::plugin::{Answer, Attachment, HELD, by_hand, ruleset};
+use crate::common::net::PATIENCE;
+use crate::common::plugin::{Answer, Attachment, HELD, by_hand, feed, nft, ruleset};
+use kernel::iptables::Turn;
 use nft_model::Family;
 use portmap::Error;
 use portmap::config::Config;
@@ -289,5 +293,42 @@ fn reconcile_and_a_claimant_in_another_backend_never_both_win() {
             [&old, &new].into_iter().for_each(|one| drop(one.del().ok()));
             assert!(!holds("c1") && !holds("c2"), "{}", ruleset());
         }
+    });
+}
+
+/// The moment between the claim of `reconcile` and its second look, made long by its turn, which it waits for.
+#[test]
+fn reconcile_gives_a_port_back_that_was_claimed_elsewhere_meanwhile() {
+    private_host(|| {
+        let claimant = |number: u8, port: u16, backend: Backend| {
+            let ports = json!([{ "hostPort": port, "containerPort": 80 }]);
+            Attachment::on_paper(&format!("c{number}"), &[&format!("10.88.0.{number}/32")], &ports).on(backend)
+        };
+        let (other, beside) = (claimant(2, 8080, Backend::IptablesNft), claimant(3, 9090, Backend::IptablesNft));
+        beside.add().ok();
+        other.add().ok();
+        let saved = sandbox::command("iptables-nft-save").output().unwrap();
+        other.del().ok();
+        let own = claimant(4, 8080, Backend::Nftables);
+        own.add().ok();
+        nft(&["delete", "table", "ip", "podwire-hostport"]);
+        let claimed = || Backend::Nftables.rules().contains("comment \"podnet c4 eth0\"");
+        let turn = Turn::take(Path::new("/run/podwire/iptables.lock")).unwrap();
+        let (code, shown, _) = thread::scope(|scope| {
+            let reconciled = scope.spawn(|| by_hand("reconcile"));
+            let end = Instant::now() + PATIENCE;
+            while !claimed() {
+                assert!(Instant::now() < end);
+                thread::sleep(Duration::from_millis(2));
+            }
+            feed("iptables-nft-restore", &[], std::str::from_utf8(&saved.stdout).unwrap());
+            drop(turn);
+            reconciled.join().unwrap()
+        });
+        assert_eq!(code, 1, "{shown}");
+        let told = "podnet c4 eth0: failed: host port 8080/tcp on every IPv4 address is held by container c2 (eth0)";
+        assert!(shown.contains(told), "{shown}");
+        assert!(!claimed(), "{}", Backend::Nftables.rules());
+        beside.check().ok();
     });
 }

@@ -27,8 +27,10 @@ pub fn clear(wiring: &Wiring, network: &NetworkName) -> Result<(), Error> {
         true => Firewall::open_if_any(network)?,
         false => Some(Firewall::open(network)?),
     };
+    // And elements of the same set replace each other.
+    let others = if wiring.masquerade_table.is_some() { &[] } else { addresses.as_slice() };
     if let Some(mut firewall) = firewall {
-        firewall.clear(&wiring.names, &addresses, wiring.guard != Guard::Off)?;
+        firewall.clear(&wiring.names, others, wiring.guard != Guard::Off)?;
     }
     Ok(())
 }

@@ -37,10 +37,10 @@ pub struct BenchArgs {
     #[arg(long, value_name = "DIR")]
     plugin_dir: Vec<PathBuf>,
     /// How often each operation is measured.
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = at_least_one)]
     rounds: usize,
     /// How many pods come at the same time in a burst.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
     burst: u16,
     /// How many pods of each target are there already while it is measured; may be repeated, to see how cost grows.
     #[arg(long, value_name = "PODS", default_value = "0")]
@@ -60,10 +60,18 @@ enum Format {
 struct Work {
     targets: [Target; 2],
     profiles: [Profile; 2],
-    dirs: Vec<PathBuf>,
+    dirs: [Vec<PathBuf>; 2],
     rounds: usize,
     burst: u16,
     present: u16,
+}
+
+/// A number of which none makes no sense.
+pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|error: std::num::ParseIntError| error.to_string()).and_then(|number| match number {
+        0 => Err("it must be at least 1".to_owned()),
+        number => Ok(number),
+    })
 }
 
 /// Durations of one operation, in milliseconds, round by round.
@@ -81,6 +89,16 @@ struct Series {
 /// If a target cannot be run.
 pub fn run(args: &BenchArgs) -> Result<String, Error> {
     let targets = [Target::read(&args.base)?, Target::read(&args.other)?];
+    if targets[0].kind != targets[1].kind {
+        let why = format!(
+            "{} is {} and {} is {}: they do not do the same work",
+            targets[0].name,
+            targets[0].kind.word(),
+            targets[1].name,
+            targets[1].kind.word()
+        );
+        return Err(Error::Invalid { what: "bench".to_owned(), why });
+    }
     let absolute = |dir: &PathBuf| dir.canonicalize().map_err(|source| Error::Read { path: dir.clone(), source });
     let options = Options {
         dirs: args.plugin_dir.iter().map(absolute).collect::<Result<_, _>>()?,
@@ -90,7 +108,8 @@ pub fn run(args: &BenchArgs) -> Result<String, Error> {
         program: std::env::current_exe().map_err(Error::OwnPath)?,
     };
     let profiles = [runner::profile(&targets[0], &options)?, runner::profile(&targets[1], &options)?];
-    let dirs = options.dirs.iter().chain(&targets[0].dirs).chain(&targets[1].dirs).cloned().collect();
+    // Each has its own folders, so that two releases of one plugin can be compared.
+    let dirs = targets.each_ref().map(|target| options.dirs.iter().chain(&target.dirs).cloned().collect());
     let names = targets.each_ref().map(|target| target.name.clone());
     let mut work = Work { targets, profiles, dirs, rounds: args.rounds, burst: args.burst, present: 0 };
     let mut runs = Vec::new();
@@ -162,8 +181,9 @@ pub fn inside() -> Result<String, Error> {
     sandbox::enter()?;
     let [base, other] = work.targets;
     let [of_base, of_other] = work.profiles;
-    let base = Host::new(base, work.dirs.clone(), of_base, 0);
-    let other = Host::new(other, work.dirs, of_other, 0).beside(&base);
+    let [dirs_of_base, dirs_of_other] = work.dirs;
+    let base = Host::new(base, dirs_of_base, of_base, 0);
+    let other = Host::new(other, dirs_of_other, of_other, 0).beside(&base);
     let outcome = measure(&base, &other, work.rounds, work.burst, work.present);
     for host in [&base, &other] {
         host.clean_up();

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::cases::{self, Case};
 use crate::error::Error;
+use crate::host::shape::VERSIONS;
 use crate::report;
 use crate::runner::{self, Options, Report, Row};
 use crate::target::{Kind, Target};
@@ -53,7 +55,7 @@ enum Command {
     },
     /// Show the cases with the sentences that they hold to.
     List {
-        /// Only cases of this topic, id or title; may be repeated.
+        /// Only cases of this topic, id or title, or of what begins so; may be repeated.
         #[arg(long)]
         filter: Vec<String>,
         /// As JSON.
@@ -84,22 +86,22 @@ struct RunArgs {
     #[arg(long, conflicts_with = "targets")]
     conflist: Option<PathBuf>,
     /// What the plugin of --conflist is for.
-    #[arg(long, value_enum, default_value = "main")]
+    #[arg(long, value_enum, default_value = "main", requires = "conflist")]
     kind: Kind,
     /// Folder with plugin executables; may be repeated; comes before a target's own folders.
     #[arg(long, value_name = "DIR")]
     plugin_dir: Vec<PathBuf>,
     /// Use only this spec version; may be repeated.
-    #[arg(long = "spec-version", value_name = "VERSION")]
+    #[arg(long = "spec-version", value_name = "VERSION", value_parser = PossibleValuesParser::new(VERSIONS))]
     versions: Vec<String>,
-    /// Only cases of this topic, id or title; may be repeated.
+    /// Only cases of this topic, id or title, or of what begins so; may be repeated. `list` shows the topics.
     #[arg(long)]
     filter: Vec<String>,
     /// How many cases at a time.
-    #[arg(long, default_value_t = default_jobs())]
+    #[arg(long, default_value_t = default_jobs(), value_parser = bench::at_least_one)]
     jobs: usize,
     /// How long one case may take, in seconds. Nothing is judged by its speed: this ends what hangs.
-    #[arg(long, default_value_t = 300)]
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
     /// Before how many system calls, at most, a plugin is killed; spread over all those that change something.
     #[arg(long, default_value_t = 96, value_name = "NUMBER")]

@@ -69,7 +69,7 @@ pub enum Error {
         dirs: Vec<String>,
     },
     /// No case has this id, or none matches the filter.
-    #[error("no case matches {0}: `cni-conformance list` shows them all")]
+    #[error("no case matches {0}: `cni-conformance list` shows them all; topics: {topics}", topics = crate::cases::topics().join(", "))]
     NoCase(String),
     /// This executable's own path is unknown.
     #[error("cannot find this program's own file")]

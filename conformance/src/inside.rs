@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cases;
 use crate::error::Error;
-use crate::host::{Host, Profile, residue, shape};
+use crate::host::{Host, Profile, shape};
 use crate::target::Target;
 use crate::verdict::{Finding, Outcome, Verdict};
 
@@ -97,6 +97,7 @@ fn get_to_know(mut host: Host) -> Result<Told, Error> {
     let wanted = host.target.versions.clone();
     let mut profile = Profile { versions: wanted.clone(), ..Profile::default() };
     let verdict = supported(&host).map(|said| {
+        profile.supported.clone_from(&said);
         profile.versions = shape::VERSIONS
             .iter()
             .map(|version| (*version).to_owned())
@@ -111,7 +112,7 @@ fn get_to_know(mut host: Host) -> Result<Told, Error> {
         profile.trouble = Some(why.clone());
     }
     let mentions = verdict.as_ref().cloned().unwrap_or_default();
-    let seen = host.settle().and_then(|()| residue::observe());
+    let seen = host.settle().and_then(|()| host.observe());
     let lines = seen.map_err(|finding| Error::Host(format!("{finding:?}")))?;
     profile.frame = lines.into_iter().filter(|(line, _)| !mentions.iter().any(|word| line.contains(word))).collect();
     host.stop();
@@ -136,6 +137,8 @@ fn attach_once(host: &Host) -> Verdict<Vec<String>> {
     let result = host.attach(&pod)?;
     host.detach(&pod, Some(&result))?;
     let mut words = vec![pod.id.clone()];
+    // The interface that the suite made for the trial is gone with it, and so must be what names it.
+    words.extend(pod.scaffold.as_ref().map(|made| shape::text(&made["interfaces"][0], "name").to_owned()));
     words.extend(shape::bare_addresses(&result));
     let own = shape::list(&result, "interfaces").iter().filter(|link| shape::text(link, "sandbox").is_empty());
     let links: Vec<String> = own.map(|link| shape::text(link, "name").to_owned()).collect();

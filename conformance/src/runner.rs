@@ -11,7 +11,7 @@ use crate::cases::Case;
 use crate::error::Error;
 use crate::host::{Profile, exec};
 use crate::inside::{Task, Told};
-use crate::target::Target;
+use crate::target::{Kind, Target};
 use crate::verdict::{Finding, Outcome, left_behind};
 
 /// How to run.
@@ -119,13 +119,24 @@ pub fn profile(target: &Target, options: &Options) -> Result<Profile, Error> {
 /// As [`profile`].
 pub fn profile_by(target: &Target, options: &Options, ifname: &str) -> Result<Profile, Error> {
     let task = Task { ifname: ifname.to_owned(), ..task(target, Profile::default(), options)? };
-    Ok(tell(&task, options)?.profile.unwrap_or_default())
+    let profile = tell(&task, options)?.profile.unwrap_or_default();
+    let missing: Vec<_> =
+        target.versions.iter().filter(|version| !profile.supported.contains(version)).map(String::as_str).collect();
+    // Of a plugin whose VERSION does not work, the cases tell.
+    if profile.supported.is_empty() || missing.is_empty() {
+        return Ok(profile);
+    }
+    let why = format!("the plugin supports spec versions {}, not {}", profile.supported.join(" "), missing.join(" "));
+    Err(Error::Invalid { what: target.name.clone(), why })
 }
 
 fn task(target: &Target, profile: Profile, options: &Options) -> Result<Task, Error> {
     let dirs: Vec<_> = options.dirs.iter().chain(&target.dirs).cloned().collect();
     for index in 0..target.plugins.len() {
         executable(target.plugin_type(index), &dirs)?;
+    }
+    if let Some(ipam) = target.ipam_type().filter(|ipam| target.kind == Kind::Main && !ipam.is_empty()) {
+        executable(ipam, &dirs)?;
     }
     Ok(Task { target: target.clone(), dirs, profile, case: None, ifname: String::new(), points: options.points })
 }

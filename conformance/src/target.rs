@@ -7,7 +7,9 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::cases;
 use crate::error::Error;
+use crate::host::shape;
 
 /// A JSON object.
 pub type Object = Map<String, Value>;
@@ -71,6 +73,13 @@ pub struct Target {
     /// `ip(8)` lines that make what the plugin's config takes for granted on the host, such as a master interface.
     #[serde(default)]
     pub prepare: Vec<String>,
+    /// Folders of databases that number their files: a run of 12 or more hexadecimal digits in a name is such a number, and how
+    /// many such files there are is the database's business.
+    #[serde(default)]
+    pub numbered: Vec<PathBuf>,
+    /// Keys that give the first plugin another network, where two must not share what the config names, such as a bridge.
+    #[serde(default)]
+    pub second_network: Option<Object>,
     /// Programs of the target that run beside the plugin, each with its arguments.
     #[serde(default)]
     pub daemons: Vec<Daemon>,
@@ -143,7 +152,7 @@ impl Target {
     /// Reads a target file.
     ///
     /// # Errors
-    /// If it cannot be read, is not TOML, has unknown keys, or no plugin.
+    /// If it cannot be read, is not TOML, has unknown keys, no plugin, or deviations of cases that do not exist.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let text = fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
         let target: Self = toml::from_str(&text).map_err(|source| Error::Target { path: path.to_owned(), source })?;
@@ -158,10 +167,14 @@ impl Target {
         let text = fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
         let list: Value =
             serde_json::from_str(&text).map_err(|source| Error::Conflist { path: path.to_owned(), source })?;
-        let plugins: Vec<Object> = match list.get("plugins").and_then(Value::as_array) {
-            Some(plugins) => plugins.iter().filter_map(Value::as_object).cloned().collect(),
-            None => list.as_object().cloned().into_iter().collect(),
+        let plugins: Option<Vec<Object>> = match list.get("plugins").and_then(Value::as_array) {
+            Some(plugins) => plugins.iter().map(|plugin| plugin.as_object().cloned()).collect(),
+            None => list.as_object().cloned().map(|plugin| vec![plugin]),
         };
+        let plugins = plugins.ok_or_else(|| Error::Invalid {
+            what: path.display().to_string(),
+            why: "every plugin of it must be a JSON object".to_owned(),
+        })?;
         let name = list.get("name").and_then(Value::as_str).unwrap_or("conflist").to_owned();
         let text = plugins_text(&plugins);
         let target = Self {
@@ -177,6 +190,8 @@ impl Target {
             unsupported: None,
             invalid: None,
             prepare: Vec::new(),
+            numbered: Vec::new(),
+            second_network: None,
             daemons: Vec::new(),
             deviations: Vec::new(),
         };
@@ -192,6 +207,20 @@ impl Target {
             let kind = plugin.get("type").and_then(Value::as_str).unwrap_or_default();
             if kind.is_empty() || kind.contains('/') {
                 return Err(invalid("every plugin needs a type, which is the name of a file"));
+            }
+        }
+        if let Some(version) = self.versions.iter().find(|version| !shape::VERSIONS.contains(&version.as_str())) {
+            return Err(invalid(&format!("{version} is no spec version: they are {}", shape::VERSIONS.join(" "))));
+        }
+        for deviation in &self.deviations {
+            if deviation.cases.is_empty() && deviation.residue.is_empty() {
+                return Err(invalid(&format!("the deviation {:?} names neither cases nor residue", deviation.why)));
+            }
+            // Ids that differ by case only are no ids either: the lists that are compared with them are exact.
+            if let Some(id) = deviation.cases.iter().find(|id| cases::all().all(|case| case.id != id.as_str())) {
+                return Err(invalid(&format!(
+                    "a deviation names {id}, and no case is called so: see `cni-conformance list`"
+                )));
             }
         }
         Ok(self)

@@ -419,6 +419,7 @@ fn two_networks(host: &Host) -> Verdict {
     crate::spy::script("ADD", &crate::spy::Script { stdout: address_only(host.version()), ..Default::default() })?;
     let call = |command| {
         let call = host.call_for(command, &other).key("name", json!(crate::host::OTHER_NETWORK));
+        let call = call.merge(&host.target.second_network.clone().unwrap_or_default());
         call.key("ipam", ipam.clone()).env("CNI_PATH", path.clone())
     };
     call("ADD").run()?.success()?;

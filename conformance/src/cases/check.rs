@@ -289,9 +289,9 @@ fn older_config(host: &Host) -> Verdict {
 fn changes_nothing(host: &Host) -> Verdict {
     let pod = super::named_pod(host)?;
     let result = host.attach(&pod)?;
-    let before = (residue::observe()?, inside_lines(&pod)?);
+    let before = (host.observe()?, inside_lines(&pod)?);
     host.check(&pod, &result)?;
-    let after = (residue::observe()?, inside_lines(&pod)?);
+    let after = (host.observe()?, inside_lines(&pod)?);
     let (more, less) = (residue::beyond(&after.0, &before.0), residue::beyond(&before.0, &after.0));
     ensure!(more.is_empty() && less.is_empty(), "new: {more:?}; gone: {less:?}");
     ensure!(before.1 == after.1, "the container had {:?} and has {:?}", before.1, after.1);

@@ -229,18 +229,16 @@ fn empty_netns_and_addresses_come_back(host: &Host) -> Verdict {
 fn other_container_stays(host: &Host) -> Verdict {
     let one = super::busy(host, host.pod_called(|_| "suite-a".to_owned())?, 0);
     let two = super::busy(host, host.pod_called(|_| "suite-ab".to_owned())?, 1);
-    host.attach(&two)?;
+    let stays = host.attach_with(&two, &small_if_any(host))?;
     let before = host.attached_traces()?;
-    let result = host.attach(&one)?;
-    host.detach(&one, Some(&result))?;
+    let result = host.attach_with(&one, &small_if_any(host))?;
+    host.detach_with(&one, Some(&result), |call| call.merge(&small_if_any(host)))?;
     let after = host.attached_traces()?;
     let lost: Vec<_> = before.iter().filter(|line| !after.contains(line)).collect();
     ensure!(lost.is_empty(), "the DEL of suite-a took from suite-ab: {lost:?}");
     if host.target.kind == crate::target::Kind::Ipam {
         // An IPAM plugin's state is its own business; what it gives out is not.
-        let three = host.pod()?;
-        let again = host.call_for("ADD", &two).run()?;
-        ensure!(!again.succeeded() || host.attach(&three).is_ok(), "suite-ab lost its lease");
+        nobody_else_gets(host, &stays)?;
     }
     Ok(())
 }

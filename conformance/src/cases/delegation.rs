@@ -27,7 +27,7 @@ cases! { "delegation":
     "IPAM-1d" since "0.1.0" in "4, Delegated Plugin protocol" for MAIN => complete_config,
         "The IPAM plugin gets the complete config",
         "Delegated plugins are provided the complete network configuration passed to the upper plugin. In other words, in the IPAM case, not just the ipam section.",
-        "ADD with unknown keys in the config; what the IPAM plugin read must be the same JSON.";
+        "ADD with args of another project in the config; what the IPAM plugin read must be the same JSON.";
     "IPAM-2" since "1.0.0" in "4, Delegated plugin execution procedure" for MAIN => stderr_is_passed_on,
         "The IPAM plugin's stderr comes out",
         "Ensure that the delegated plugin's stderr is output to the calling plugin's stderr.",
@@ -189,7 +189,7 @@ fn same_environment(host: &Host, command: &str) -> Verdict {
 
 fn complete_config(host: &Host) -> Verdict {
     let pod = host.pod()?;
-    let call = call(host, "ADD", &pod)?.key("org.example/own", json!({ "a": [1, 2.5, null, "ü"] }));
+    let call = call(host, "ADD", &pod)?.key("args", json!({ "org.example/own": { "a": [1, 2.5, null, "ü"] } }));
     let config = Value::Object(call.config().clone());
     call.run()?.success()?;
     let records = spy::records()?;

@@ -78,13 +78,18 @@ impl Case {
         None
     }
 
-    /// Whether a filter means it: its id, the beginning of its id, its topic, or a part of its title.
+    /// Whether a filter means it: a topic such as `packets`, what begins topics or ids, such as `packet` and `DEL-5`; only if there
+    /// is none of that, a part of titles. The whole name of a topic does not mean others that begin so.
     #[must_use]
     pub fn matches(&self, filter: &str) -> bool {
         let filter = filter.to_lowercase();
-        self.id.to_lowercase().starts_with(&filter)
-            || self.topic == filter
-            || self.title.to_lowercase().contains(&filter)
+        let is_topic = all().any(|case| case.topic == filter);
+        let of_topic = |case: &Self| if is_topic { case.topic == filter } else { case.topic.starts_with(&filter) };
+        let of_id = |case: &Self| case.id.to_lowercase().starts_with(&filter);
+        if all().any(|case| of_topic(case) || of_id(case)) {
+            return of_topic(self) || of_id(self);
+        }
+        self.title.to_lowercase().contains(&filter)
     }
 }
 
@@ -135,6 +140,11 @@ const TABLES: &[&[Case]] = &[
     ports::CASES,
     capabilities::CASES,
 ];
+
+/// The topics, in the order of the questions.
+pub fn topics() -> Vec<&'static str> {
+    TABLES.iter().filter_map(|table| Some(table.first()?.topic)).collect()
+}
 
 /// Every question.
 pub fn all() -> impl Iterator<Item = &'static Case> {

@@ -80,9 +80,9 @@ fn few_variables(host: &Host) -> Verdict {
 fn changes_nothing(host: &Host) -> Verdict {
     let pod = super::busy_pod(host)?;
     host.attach(&pod)?;
-    let before = residue::observe()?;
+    let before = host.observe()?;
     host.call("STATUS").run()?.success()?;
-    let after = residue::observe()?;
+    let after = host.observe()?;
     let (more, less) = (residue::beyond(&after, &before), residue::beyond(&before, &after));
     ensure!(more.is_empty() && less.is_empty(), "new: {more:?}; gone: {less:?}");
     Ok(())

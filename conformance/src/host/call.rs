@@ -344,12 +344,26 @@ impl Answer {
     }
 }
 
-/// Long outputs are cut, so that tables stay readable.
+/// Long outputs are cut, so that tables stay readable, and control characters shown, so that a plugin cannot command a terminal.
 #[must_use]
 pub fn shorten(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let shown = |character: char| {
+        if character.is_control() { character.escape_default().to_string() } else { character.to_string() }
+    };
+    let line: String = line.chars().map(shown).collect();
     match line.char_indices().nth(300) {
         Some((end, _)) => format!("{}...", line.get(..end).unwrap_or_default()),
         None => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plugin_does_not_command_the_terminal() {
+        assert_eq!(shorten("\u{1b}[31mred\u{1b}[0m\n and  more \u{7}"), r"\u{1b}[31mred\u{1b}[0m and more \u{7}");
     }
 }

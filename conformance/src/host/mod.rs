@@ -38,6 +38,9 @@ pub const OWN_FOLDER: &str = "/run/cni-conformance";
 pub struct Profile {
     /// The spec versions to use, oldest first.
     pub versions: Vec<String>,
+    /// The spec versions that VERSION names.
+    #[serde(default)]
+    pub supported: Vec<String>,
     /// What one ADD with its DEL leaves that belongs to the plugin and not to the attachment.
     pub frame: residue::Lines,
     /// Why the plugin could not be tried, if so.
@@ -326,10 +329,30 @@ impl Host {
     /// Trouble if a tool fails.
     pub fn attached_traces(&self) -> Verdict<Vec<String>> {
         self.settle()?;
-        let mut extra = residue::beyond(&residue::observe()?, &self.profile.frame);
-        // The interfaces that the suite itself makes are called so.
-        extra.retain(|line| !line.contains("scaf"));
+        let mut extra = residue::beyond(&self.observe()?, &self.frame());
+        extra.retain(|line| !residue::is_of_suite(line));
         Ok(extra)
+    }
+
+    /// What the plugin keeps, and may keep likewise for the second network that the target file describes.
+    fn frame(&self) -> residue::Lines {
+        let mut frame = self.profile.frame.clone();
+        for (key, other) in self.target.second_network.iter().flatten() {
+            let own = self.target.plugins.first().and_then(|plugin| plugin.get(key));
+            if let (Some(Value::String(own)), Value::String(other)) = (own, other) {
+                let lines = self.profile.frame.iter().filter(|(line, _)| line.contains(own.as_str()));
+                frame.extend(lines.map(|(line, count)| (line.replace(own.as_str(), other), *count)));
+            }
+        }
+        frame
+    }
+
+    /// All that the host has.
+    ///
+    /// # Errors
+    /// Trouble if a tool fails.
+    pub fn observe(&self) -> Verdict<residue::Lines> {
+        residue::observe(&self.target.numbered)
     }
 
     /// Undoes what the case left attached, as a runtime would, and ignores what goes wrong with that.

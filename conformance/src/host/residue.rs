@@ -1,7 +1,7 @@
 //! What is on a host, line by line, and what of it was left behind.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -12,11 +12,11 @@ use crate::verdict::Verdict;
 /// Lines with their number of occurrences.
 pub type Lines = BTreeMap<String, usize>;
 
-/// Everything of the host that attachments leave traces in.
+/// Everything of the host that attachments leave traces in. Files below `numbered` are shown without their numbers.
 ///
 /// # Errors
 /// Trouble if a tool fails.
-pub fn observe() -> Verdict<Lines> {
+pub fn observe(numbered: &[PathBuf]) -> Verdict<Lines> {
     let mut all = Vec::new();
     links(&mut all)?;
     for family in ["-4", "-6"] {
@@ -31,7 +31,9 @@ pub fn observe() -> Verdict<Lines> {
     for folder in ["/run", "/var/lib"] {
         observe::files(Path::new(folder), &mut files);
     }
-    all.extend(files.into_iter().map(|path| format!("file {}", without_numbers(&path))));
+    let is_numbered = |path: &str| numbered.iter().any(|folder| Path::new(path).starts_with(folder));
+    let shown = |path: String| if is_numbered(&path) { without_numbers(&path) } else { path };
+    all.extend(files.into_iter().map(|path| format!("file {}", shown(path))));
     let mut lines = Lines::new();
     for line in all {
         *lines.entry(line).or_default() += 1;
@@ -111,6 +113,13 @@ fn on_kept_link(line: &str, frame: &Lines) -> bool {
     name.is_some_and(|name| frame.contains_key(&format!("link {name}")))
 }
 
+/// Whether it is an interface that the suite itself has made, or an address of one. What only names it is the plugin's.
+#[must_use]
+pub fn is_of_suite(line: &str) -> bool {
+    let address = || line.strip_prefix("address ").and_then(|rest| rest.split_once(" on ")).map(|(_, name)| name);
+    line.strip_prefix("link ").or_else(address).is_some_and(|name| name.starts_with("scaf"))
+}
+
 /// What is in `after` beyond `frame`.
 #[must_use]
 pub fn beyond(after: &Lines, frame: &Lines) -> Vec<String> {
@@ -132,6 +141,21 @@ pub fn beyond(after: &Lines, frame: &Lines) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_names_an_interface_of_the_suite_is_not_the_suites() {
+        for line in ["link scaf3", "address 10.250.3.1 on scaf3"] {
+            assert!(is_of_suite(line), "{line}");
+        }
+        for line in [
+            r#"nft rule {"left":{"meta":{"key":"iifname"}},"right":"scaf3"}"#,
+            "route 10.9.0.0/24 via \"\" dev scaf3 link",
+            "file /run/a/scaf3",
+            "link ifb-scaf3",
+        ] {
+            assert!(!is_of_suite(line), "{line}");
+        }
+    }
 
     #[test]
     fn only_long_numbers_are_hidden() {

@@ -176,6 +176,11 @@ fn del(request: &Request, store: &Store) -> Answer {
         if !keeps {
             records.remove(&request.key());
         }
+        // A container whose id begins with this one's.
+        let begins = |key: &str| key.starts_with(&request.id) && !key.starts_with(&format!("{} ", request.id));
+        if records.keys().any(|key| begins(key)) && request.has_in("del", "DEL-8a") {
+            records.retain(|key, _| !begins(key));
+        }
         if used(records) >= Pool::of(request).size && request.has("STA-2b") {
             records.insert("was-full".to_owned(), json!(0));
         }

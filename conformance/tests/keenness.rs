@@ -1,0 +1,169 @@
+//! What plugins leave behind or may refuse, in ways that the fakes do not know: a shell script that is right but for a line.
+
+#![expect(clippy::expect_used, reason = "tests fail by panicking, in their helpers too")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Output;
+
+const SCRIPT: &str = include_str!("../examples/quieter");
+const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/quieter.conf");
+
+/// A folder with `quieter`, changed, where everybody may look.
+fn quieter(place: &str, line: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).expect("our own folder");
+    let text = if line.is_empty() { SCRIPT.to_owned() } else { SCRIPT.replacen(place, &format!("{place}{line}\n"), 1) };
+    assert!(line.is_empty() || text != SCRIPT, "{place:?} is in the script");
+    install(folder.path(), "quieter", &text);
+    folder
+}
+
+fn install(folder: &Path, name: &str, text: &str) {
+    let path = folder.join(name);
+    fs::write(&path, text).expect("our own folder");
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("our own folder");
+}
+
+fn suite(folder: &Path, args: &[&str]) -> Output {
+    let mut command = sandbox::command(env!("CARGO_BIN_EXE_cni-conformance"));
+    command.args(args).current_dir(folder).output().expect("it starts")
+}
+
+fn ask(folder: &Path, case: &str) -> (Option<i32>, String) {
+    let args = ["run", "--plugin-dir", ".", "--conflist", CONFIG, "--kind", "chained", "--filter", case];
+    let output = suite(folder, &args);
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+}
+
+/// Where ADD begins to work.
+const ADD: &str = "    ADD)\n";
+/// The interface's other end, which the suite has made.
+const HOST_END: &str = "end=$(printf %s \"$config\" | jq -r '.prevResult.interfaces[0].name');";
+
+#[test]
+fn what_add_leaves_is_found_whatever_it_is() {
+    let leaks = [
+        format!(
+            "{HOST_END} nft \"add table inet q; add chain inet q c; add rule inet q c iifname $end counter accept\""
+        ),
+        "mkdir -p /run/q; : > \"/run/q/$(printf %s \"$CNI_CONTAINERID\" | sha1sum | cut -c 1-40)\"".to_owned(),
+    ];
+    for leak in leaks {
+        let folder = quieter(ADD, &leak);
+        let (status, text) = ask(folder.path(), "DEL-1b");
+        assert_eq!(status, Some(1), "{leak}: {text}");
+        assert!(text.contains("left behind: "), "{leak}: {text}");
+    }
+}
+
+#[test]
+fn files_that_a_database_numbers_are_no_leak_where_the_target_says_so() {
+    let leak = "mkdir -p /run/q; : > \"/run/q/snap.$(printf %s \"$CNI_CONTAINERID\" | sha1sum | cut -c 1-16)\"";
+    let folder = quieter(ADD, leak);
+    let target = "name = 'q'\nkind = 'chained'\nnumbered = ['/run/q']\nplugins = [{ type = 'quieter' }]\n";
+    fs::write(folder.path().join("q.toml"), target).expect("our own folder");
+    let output = suite(folder.path(), &["run", "--plugin-dir", ".", "q.toml", "--filter", "DEL-1b"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+/// SPEC.md, 1, "Plugin configuration objects": plugins "may generate an error if called with unknown fields".
+#[test]
+fn a_plugin_that_refuses_unknown_keys_is_right() {
+    let known = r#"["args","capabilities","cniVersion","name","prevResult","runtimeConfig","txqueuelen","type"]"#;
+    let place = "missing=''\n";
+    let line = format!("printf %s \"$config\" | jq -e 'keys - {known} == []' >/dev/null || fail 2 'an unknown key'");
+    let folder = quieter(place, &line);
+    for case in ["ROB-1", "ROB-5"] {
+        let (status, text) = ask(folder.path(), case);
+        assert_eq!(status, Some(0), "{text}");
+        assert!(text.contains("1 passed"), "{text}");
+    }
+}
+
+#[test]
+fn versions_that_the_plugin_lacks_are_refused() {
+    let folder = quieter("", "");
+    for (version, complaint) in [
+        ("9.9.9", "invalid value '9.9.9'"),
+        ("0.3.0", "the plugin supports spec versions 0.4.0 1.0.0 1.1.0, not 0.3.0"),
+    ] {
+        let args = ["run", "--plugin-dir", ".", "--conflist", CONFIG, "--kind", "chained", "--spec-version", version];
+        let output = suite(folder.path(), &args);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains(complaint), "{text}");
+    }
+}
+
+/// Each release logs its calls in a file of its own beside the executable.
+#[test]
+fn bench_compares_two_releases_of_one_plugin() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).expect("our own folder");
+    for (name, kind) in [("a", "chained"), ("b", "chained"), ("c", "main")] {
+        let own = folder.path().join(name);
+        fs::create_dir(&own).expect("our own folder");
+        let log = own.join("calls");
+        let line = format!("printf '%s\\n' \"${{CNI_COMMAND-}}\" >> {}", log.display());
+        install(&own, "quieter", &SCRIPT.replacen("set -u\n", &format!("set -u\n{line}\n"), 1));
+        let target = format!(
+            "name = '{name}'\nkind = '{kind}'\ndirs = ['{}']\nplugins = [{{ type = 'quieter' }}]\n",
+            own.display()
+        );
+        fs::write(folder.path().join(format!("{name}.toml")), target).expect("our own folder");
+    }
+    let output = suite(folder.path(), &["bench", "a.toml", "b.toml", "--rounds", "3", "--burst", "1"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let adds = |name: &str| {
+        let calls = fs::read_to_string(folder.path().join(name).join("calls")).expect("it was called");
+        calls.lines().filter(|call| *call == "ADD").count()
+    };
+    // Once to try it, and in each round alone and in a burst of one.
+    assert_eq!((adds("a"), adds("b")), (7, 7));
+    let complaints: [(&[&str], &str); 3] = [
+        (&["bench", "a.toml", "c.toml"], "a is chained and c is main"),
+        (&["bench", "a.toml", "b.toml", "--rounds", "0"], "it must be at least 1"),
+        (&["bench", "a.toml", "b.toml", "--burst", "0"], "0 is not in 1..=65535"),
+    ];
+    for (args, complaint) in complaints {
+        let output = suite(folder.path(), args);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains(complaint), "{text}");
+    }
+}
+
+#[test]
+fn a_deviation_of_no_case_is_refused() {
+    let folder = quieter("", "");
+    for id in ["NO-SUCH", "ver-1a"] {
+        let target = format!(
+            "name = 'q'\nkind = 'chained'\nplugins = [{{ type = 'quieter' }}]\n[[deviations]]\ncases = ['{id}']\nwhy = 'w'\nsource = 's'\n"
+        );
+        fs::write(folder.path().join("q.toml"), target).expect("our own folder");
+        let output = suite(folder.path(), &["run", "--plugin-dir", ".", "q.toml", "--filter", "VER-1a"]);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains(&format!("a deviation names {id}")), "{text}");
+    }
+}
+
+#[test]
+fn a_filter_that_begins_a_topic_means_the_topic() {
+    let count = |filter: &str| {
+        let output = suite(Path::new("/"), &["list", "--json", "--filter", filter]);
+        let list: serde_json::Value = serde_json::from_slice(&output.stdout).expect("it prints JSON");
+        list.as_array().map_or(0, Vec::len)
+    };
+    for (part, topic) in [("packet", "packets"), ("port", "ports"), ("robust", "robustness")] {
+        assert_eq!(count(part), count(topic), "{part}");
+        assert!(count(topic) > 10, "{topic}");
+    }
+    assert_eq!(count("comes in pieces"), 1, "a part of one title");
+    let output = suite(Path::new("/"), &["list", "--filter", "no-such-thing"]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("topics: protocol, parameters, version"), "{text}");
+}

@@ -46,6 +46,9 @@ const HOST_END: &str = "end=$(printf %s \"$config\" | jq -r '.prevResult.interfa
 #[test]
 fn what_add_leaves_is_found_whatever_it_is() {
     let leaks = [
+        format!("{HOST_END} tc qdisc add dev \"$end\" root tbf rate 1mbit burst 10kb latency 50ms"),
+        format!("{HOST_END} ip neighbour add 10.9.8.7 lladdr 02:00:00:00:00:07 nud permanent dev \"$end\""),
+        "case $CNI_CONTAINERID in *trial) ;; *) echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet ;; esac".to_owned(),
         format!(
             "{HOST_END} nft \"add table inet q; add chain inet q c; add rule inet q c iifname $end counter accept\""
         ),

@@ -9,6 +9,7 @@ pub mod pod;
 mod processes;
 pub mod residue;
 pub mod sctp;
+pub mod settings;
 pub mod shape;
 pub mod strace;
 
@@ -61,6 +62,7 @@ pub struct Host {
     pub points: usize,
     /// CNI_IFNAME of the pods.
     pub ifname: String,
+    settings: settings::Settings,
     pods: Mutex<Vec<Pod>>,
     number: AtomicUsize,
     calls: Mutex<Vec<String>>,
@@ -86,6 +88,7 @@ impl Host {
             environment: environment.into(),
             points,
             ifname: "eth0".to_owned(),
+            settings: settings::read(),
             pods: Mutex::default(),
             number: AtomicUsize::new(1),
             calls: Mutex::default(),
@@ -315,7 +318,9 @@ impl Host {
             let extra = self.attached_traces()?;
             // The kernel takes namespaces down in the background, and with them what was paired with their interfaces.
             // Rules and files do not go by themselves.
-            let may_go = |line: &String| ["link ", "address ", "route "].iter().any(|kind| line.starts_with(kind));
+            let may_go = |line: &String| {
+                ["link ", "address ", "route ", "qdisc ", "neighbour "].iter().any(|kind| line.starts_with(kind))
+            };
             if !extra.iter().any(may_go) || Instant::now() > deadline {
                 return Ok(extra);
             }
@@ -347,12 +352,12 @@ impl Host {
         frame
     }
 
-    /// All that the host has.
+    /// All that the host has, of kernel settings what has changed since it was new.
     ///
     /// # Errors
     /// Trouble if a tool fails.
     pub fn observe(&self) -> Verdict<residue::Lines> {
-        residue::observe(&self.target.numbered)
+        residue::observe(&self.target.numbered, &self.settings)
     }
 
     /// Undoes what the case left attached, as a runtime would, and ignores what goes wrong with that.

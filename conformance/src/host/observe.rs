@@ -14,11 +14,23 @@ use crate::verdict::{Finding, Verdict};
 /// # Errors
 /// Trouble if ip(8) fails.
 pub fn ip(args: &[&str]) -> Verdict<Value> {
-    let output = tool("ip", &[&["-j"], args].concat())?;
+    in_json("ip", args)
+}
+
+/// What `tc -j ARGS` prints; an empty list if it prints nothing.
+///
+/// # Errors
+/// Trouble if tc(8) fails.
+pub fn tc(args: &[&str]) -> Verdict<Value> {
+    in_json("tc", args)
+}
+
+fn in_json(program: &str, args: &[&str]) -> Verdict<Value> {
+    let output = tool(program, &[&["-j"], args].concat())?;
     if output.iter().all(u8::is_ascii_whitespace) {
         return Ok(Value::Array(Vec::new()));
     }
-    serde_json::from_slice(&output).map_err(|error| Finding::Trouble(format!("ip -j {args:?}: {error}")))
+    serde_json::from_slice(&output).map_err(|error| Finding::Trouble(format!("{program} -j {args:?}: {error}")))
 }
 
 /// The whole rule set by `nft -j`.

@@ -6,19 +6,30 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::observe;
+use super::settings::{self, Settings};
 use super::shape::{list, text};
 use crate::verdict::Verdict;
 
 /// Lines with their number of occurrences.
 pub type Lines = BTreeMap<String, usize>;
 
-/// Everything of the host that attachments leave traces in. Files below `numbered` are shown without their numbers.
+/// Everything of the host that attachments leave traces in. Files below `numbered` are shown without their numbers, kernel
+/// settings only where they differ from `settings`.
 ///
 /// # Errors
 /// Trouble if a tool fails.
-pub fn observe(numbered: &[PathBuf]) -> Verdict<Lines> {
+pub fn observe(numbered: &[PathBuf], settings: &Settings) -> Verdict<Lines> {
     let mut all = Vec::new();
     links(&mut all)?;
+    all.extend(observe::tc(&["qdisc", "show"])?.as_array().into_iter().flatten().filter_map(qdisc));
+    for which in ["permanent", "proxy"] {
+        let arguments: &[&str] = if which == "proxy" { &["proxy"] } else { &["nud", which] };
+        let neighbours = observe::ip(&[&["neighbour", "show"], arguments].concat())?;
+        all.extend(neighbours.as_array().into_iter().flatten().map(|one| {
+            format!("neighbour {} dev {} {which} {}", text(one, "dst"), text(one, "dev"), text(one, "lladdr"))
+        }));
+    }
+    all.extend(settings::changed(settings));
     for family in ["-4", "-6"] {
         let routes = observe::ip(&[family, "route", "show", "table", "all"])?;
         all.extend(routes.as_array().into_iter().flatten().filter_map(route));
@@ -69,12 +80,20 @@ fn links(all: &mut Vec<String>) -> Verdict {
     Ok(())
 }
 
-/// The kernel makes local, multicast and link-local routes by itself, together with addresses.
+/// The kernel makes local, multicast and link-local routes by itself, together with addresses; that of `::1` is shown without
+/// its protocol, and for a moment at an interface that comes or goes.
 fn route(route: &Value) -> Option<String> {
     let (dst, dev) = (text(route, "dst"), text(route, "dev"));
-    let of_kernel = text(route, "protocol") == "kernel" || matches!(text(route, "type"), "multicast" | "anycast");
+    let of_kernel =
+        text(route, "protocol") == "kernel" || dst == "::1" || matches!(text(route, "type"), "multicast" | "anycast");
     let scope = if of_kernel { return None } else { text(route, "scope") };
     Some(format!("route {dst} via {:?} dev {dev} {scope}", text(route, "gateway")))
+}
+
+/// The kernel's own queueing disciplines have no handle.
+fn qdisc(qdisc: &Value) -> Option<String> {
+    let (kind, handle) = (text(qdisc, "kind"), text(qdisc, "handle"));
+    (handle != "0:").then(|| format!("qdisc {kind} {handle} dev {}", text(qdisc, "dev")))
 }
 
 /// Handles and counters differ from run to run.

@@ -39,10 +39,22 @@ pub struct Told {
     pub residue: Vec<String>,
     /// The plugin calls that the case made.
     pub calls: Vec<String>,
+    /// What else was worth telling.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// From the first call to the last look, in milliseconds.
     pub milliseconds: u64,
     /// The filled profile, when the plugin was only tried.
     pub profile: Option<Profile>,
+}
+
+impl Told {
+    /// An outcome about which there is nothing more to tell.
+    #[must_use]
+    pub fn only(outcome: Outcome) -> Self {
+        let (residue, calls, notes) = (Vec::new(), Vec::new(), Vec::new());
+        Self { outcome, residue, calls, notes, milliseconds: 0, profile: None }
+    }
 }
 
 /// Does what stdin says, inside.
@@ -88,7 +100,7 @@ fn ask(host: &Host, id: &str) -> Result<Told, Error> {
         Outcome::Passed if !residue.is_empty() => Outcome::Residue(residue.clone()),
         outcome => outcome,
     };
-    Ok(Told { outcome, residue, calls, milliseconds, profile: None })
+    Ok(Told { outcome, residue, calls, notes: host.notes(), milliseconds, profile: None })
 }
 
 /// Asks for the versions, and attaches and detaches once to see what the plugin keeps for itself.
@@ -118,7 +130,7 @@ fn get_to_know(mut host: Host) -> Result<Told, Error> {
     host.stop();
     let milliseconds = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     let outcome = Outcome::from(verdict.map(drop));
-    Ok(Told { outcome, residue: Vec::new(), calls, milliseconds, profile: Some(profile) })
+    Ok(Told { outcome, residue: Vec::new(), calls, notes: Vec::new(), milliseconds, profile: Some(profile) })
 }
 
 fn supported(host: &Host) -> Verdict<Vec<String>> {

@@ -46,6 +46,9 @@ pub struct Row {
     /// The plugin calls, when it failed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub calls: Vec<String>,
+    /// What else was worth telling, such as at how many places the plugin was killed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// What the target says about this case, if it is a known deviation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub known: Option<String>,
@@ -197,12 +200,11 @@ pub fn executable(plugin: &str, dirs: &[PathBuf]) -> Result<PathBuf, Error> {
 fn row(task: &Task, case: &'static Case, options: &Options) -> Row {
     let start = Instant::now();
     let target = &task.target;
-    let empty = |outcome| Told { outcome, residue: Vec::new(), calls: Vec::new(), milliseconds: 0, profile: None };
     let told = if let Some(reason) = case.not_for(target, &task.profile) {
-        empty(Outcome::Skipped(reason))
+        Told::only(Outcome::Skipped(reason))
     } else {
         let task = Task { case: Some(case.id.to_owned()), ifname: case.ifname(), ..task.clone() };
-        tell(&task, options).unwrap_or_else(|error| empty(Outcome::Trouble(error.chain())))
+        tell(&task, options).unwrap_or_else(|error| Told::only(Outcome::Trouble(error.chain())))
     };
     let known = target.deviation(case.id).or_else(|| match &told.outcome {
         Outcome::Residue(lines) => target.known_residue(lines),
@@ -216,7 +218,7 @@ fn row(task: &Task, case: &'static Case, options: &Options) -> Row {
     };
     let calls = if outcome.is_failure() { told.calls } else { Vec::new() };
     let milliseconds = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-    Row { id: case.id, title: case.title, topic: case.topic, outcome, milliseconds, calls, known }
+    Row { id: case.id, title: case.title, topic: case.topic, outcome, milliseconds, calls, notes: told.notes, known }
 }
 
 /// A known deviation is expected to be seen: a list that has become wrong must not stay.
@@ -239,7 +241,7 @@ fn tell(task: &Task, options: &Options) -> Result<Told, Error> {
         Err(Finding::Failed(_)) => {
             let why = format!("the case had not ended after {} s", options.limit.as_secs());
             let outcome = Outcome::Failed(why);
-            return Ok(Told { outcome, residue: Vec::new(), calls: Vec::new(), milliseconds: 0, profile: None });
+            return Ok(Told::only(outcome));
         }
         Err(Finding::Skipped(why) | Finding::Trouble(why)) => return Err(Error::Host(why)),
     };

@@ -22,6 +22,7 @@ fn report() -> Report {
         title: case.title,
         topic: case.topic,
         calls: if outcome.is_failure() { vec![HOSTILE.to_owned()] } else { Vec::new() },
+        notes: vec![HOSTILE.to_owned()],
         known: matches!(outcome, Outcome::Deviates(_)).then(|| HOSTILE.to_owned()),
         outcome,
         milliseconds: 1234,

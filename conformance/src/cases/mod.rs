@@ -10,6 +10,7 @@ mod del;
 mod delegation;
 mod gc;
 mod ipam;
+mod killed;
 mod packets;
 mod parameters;
 mod ports;
@@ -134,6 +135,7 @@ const TABLES: &[&[Case]] = &[
     delegation::CASES,
     ipam::CASES,
     concurrency::CASES,
+    killed::CASES,
     robust::CASES,
     wire::CASES,
     packets::CASES,

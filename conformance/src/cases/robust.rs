@@ -1,4 +1,4 @@
-//! Plugins that are killed, or called under poor conditions.
+//! Plugins that are called under poor conditions.
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -7,30 +7,13 @@ use std::process::Stdio;
 use serde_json::json;
 
 use super::protocol::coded;
-use super::{ADDRESSING, ANY, cases, nothing_is_left};
+use super::{ANY, cases, nothing_is_left};
 use crate::host::Host;
 use crate::host::call::Call;
 use crate::host::exec;
-use crate::host::strace::{self, Point};
-use crate::verdict::{Finding, Verdict, ensure, skip};
+use crate::verdict::{Finding, Verdict, ensure};
 
 cases! { "robustness":
-    "KILL-1" since "0.1.0" in "3, Lifecycle & Ordering" for ANY => killed_add,
-        "An ADD that is killed anywhere is cleared by DEL",
-        "A delete must still be executed even if the add fails. (libcni kills by SIGKILL when its caller's time is up.)",
-        "ADD is run under strace and killed before each system call that changes something (of those, at most as many as --points says); each time DEL must succeed, and the host be as before.";
-    "KILL-2" since "0.1.0" in "3, Lifecycle & Ordering" for ANY => killed_del,
-        "A DEL that is killed anywhere is finished by the next",
-        "delete may be followed by additional deletes.",
-        "DEL is run under strace and killed before each system call that changes something (of those, at most as many as --points says); each time the next DEL must succeed, and the host be as before.";
-    "KILL-3" since "0.1.0" in "3, Lifecycle & Ordering" for ANY => add_after_killed_add,
-        "After an ADD that is killed anywhere, DEL and ADD work",
-        "A runtime should not call ADD twice (without an intervening DEL).",
-        "ADD is killed before an eighth of those system calls; each time DEL and ADD of another container must succeed.";
-    "KILL-4" since "0.1.0" in "3, Lifecycle & Ordering" for ADDRESSING => no_address_is_lost,
-        "No address is lost to ADDs that are killed",
-        "A plugin should release an IP allocation.",
-        "ADD from a small pool is killed before an eighth of those system calls, each time followed by DEL; then the pool must still have all its addresses.";
     "ROB-1" since "0.1.0" in "practice: big annotations" for ANY => big_config,
         "A config of half a megabyte is taken",
         "args: optional metadata which a plugin may ignore.",
@@ -67,92 +50,6 @@ cases! { "robustness":
         "An ADD whose stdout nobody reads is cleared by DEL",
         "A delete must still be executed even if the add fails.",
         "ADD with a stdout that is closed at the other end, DEL; the host must be as before.";
-}
-
-/// Where this call can be killed. It is made once for that. The order spreads the points, so that however few of them are
-/// tried, they were taken from everywhere.
-fn points(call: &Call<'_>) -> Verdict<Vec<Point>> {
-    let found = strace::points(call)?;
-    ensure!(!found.is_empty(), "strace saw no system call that changes something");
-    Ok(spread(found))
-}
-
-/// First every 16th, then those half-way between, and so on.
-fn spread(points: Vec<Point>) -> Vec<Point> {
-    let mut numbered: Vec<_> = points.into_iter().enumerate().collect();
-    numbered.sort_by_key(|(index, _)| (std::cmp::Reverse((index | 16).trailing_zeros()), *index));
-    numbered.into_iter().map(|(_, point)| point).collect()
-}
-
-/// Kills at each point, or at as many as were asked for.
-fn each_point(points: &[Point], most: usize, mut attempt: impl FnMut(&Point) -> Verdict) -> Verdict {
-    for point in points.iter().take(most.max(1)) {
-        attempt(point).map_err(|finding| finding.during(&format!("killed at {} {}", point.name, point.number)))?;
-    }
-    Ok(())
-}
-
-fn killed_add(host: &Host) -> Verdict {
-    let pod = super::busy_pod(host)?;
-    let points = points(&host.call_for("ADD", &pod))?;
-    host.detach(&pod, pod.scaffold.as_ref())?;
-    each_point(&points, host.points, |point| {
-        let pod = super::busy_pod(host)?;
-        strace::kill_at(&host.call_for("ADD", &pod), point)?;
-        host.detach(&pod, pod.scaffold.as_ref())?;
-        nothing_is_left(host)?;
-        pod.remove_namespace()
-    })
-}
-
-fn killed_del(host: &Host) -> Verdict {
-    let pod = super::busy_pod(host)?;
-    let result = host.attach(&pod)?;
-    let points = points(&host.call_for("DEL", &pod).prev(&result))?;
-    host.detach(&pod, Some(&result))?;
-    each_point(&points, host.points, |point| {
-        let pod = super::busy_pod(host)?;
-        let result = host.attach(&pod)?;
-        strace::kill_at(&host.call_for("DEL", &pod).prev(&result), point)?;
-        host.detach(&pod, Some(&result))?;
-        nothing_is_left(host)?;
-        pod.remove_namespace()
-    })
-}
-
-fn add_after_killed_add(host: &Host) -> Verdict {
-    let pod = super::busy_pod(host)?;
-    let points = points(&host.call_for("ADD", &pod))?;
-    host.detach(&pod, pod.scaffold.as_ref())?;
-    each_point(&points, host.points / 8, |point| {
-        let (killed, other) = (super::busy_pod(host)?, super::busy_pod(host)?);
-        strace::kill_at(&host.call_for("ADD", &killed), point)?;
-        host.detach(&killed, killed.scaffold.as_ref())?;
-        let result = host.attach(&other)?;
-        host.detach(&other, Some(&result))
-    })
-}
-
-fn no_address_is_lost(host: &Host) -> Verdict {
-    let Some(patch) = &host.target.small_pool else { skip!("the target file has no small_pool") };
-    let all = super::gc::fill(host, patch)?;
-    for pod in &all {
-        host.call_for("DEL", pod).merge(patch).run()?.success()?;
-    }
-    host.settle()?;
-    let pod = host.pod()?;
-    let points = points(&host.call_for("ADD", &pod).merge(patch))?;
-    host.call_for("DEL", &pod).merge(patch).run()?.success()?;
-    each_point(&points, host.points / 8, |point| {
-        let pod = host.pod()?;
-        strace::kill_at(&host.call_for("ADD", &pod).merge(patch), point)?;
-        host.call_for("DEL", &pod).merge(patch).run()?.success()?;
-        host.settle()?;
-        pod.remove_namespace()
-    })?;
-    let left = super::gc::fill(host, patch)?;
-    ensure!(left.len() == all.len(), "the pool had {} addresses for containers and has {}", all.len(), left.len());
-    Ok(())
 }
 
 /// ADD and DEL, both changed alike.
@@ -251,19 +148,4 @@ fn nobody_reads(host: &Host) -> Verdict {
     child.wait().map_err(|error| Finding::Trouble(format!("cannot wait: {error}")))?;
     host.detach(&pod, None)?;
     nothing_is_left(host)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn points_are_spread_and_none_is_lost() {
-        let points: Vec<_> = (0..40).map(|number| Point { name: "write".to_owned(), number }).collect();
-        let order: Vec<_> = spread(points).into_iter().map(|point| point.number).collect();
-        assert_eq!(order[..4], [0, 16, 32, 8]);
-        let mut all = order;
-        all.sort_unstable();
-        assert_eq!(all, (0..40).collect::<Vec<_>>());
-    }
 }

@@ -39,6 +39,23 @@ impl Host {
         Ok(())
     }
 
+    /// Leaves for another private host, on which nothing has ever been attached. Namespaces of pods stay behind.
+    ///
+    /// # Errors
+    /// Trouble if it cannot be entered, or made ready as by [`start`](Self::start).
+    pub fn anew(&self) -> Verdict {
+        self.stop();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        // The threads that read a program's streams end a moment after it.
+        while let Err(error) = sandbox::enter() {
+            if !matches!(error, sandbox::SandboxError::Threads { .. }) || Instant::now() > deadline {
+                return Err(Finding::Trouble(format!("cannot enter another private host: {error}")));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.start()
+    }
+
     /// Ends the daemons and everything that plugins left.
     pub fn stop(&self) {
         let daemons = self.daemons.lock().map(|mut all| std::mem::take(&mut *all)).unwrap_or_default();

@@ -66,6 +66,7 @@ pub struct Host {
     pods: Mutex<Vec<Pod>>,
     number: AtomicUsize,
     calls: Mutex<Vec<String>>,
+    notes: Mutex<Vec<String>>,
     daemons: Arc<Mutex<Vec<std::process::Child>>>,
     results: Mutex<BTreeMap<String, Value>>,
 }
@@ -92,6 +93,7 @@ impl Host {
             pods: Mutex::default(),
             number: AtomicUsize::new(1),
             calls: Mutex::default(),
+            notes: Mutex::default(),
             daemons: Arc::default(),
             results: Mutex::default(),
         }
@@ -389,6 +391,19 @@ impl Host {
         if let Ok(mut calls) = self.calls.lock() {
             calls.push(format!("{} ({milliseconds} ms): {}", answer.command, answer.summary()));
         }
+    }
+
+    /// Keeps what is worth telling of a case, whatever its outcome.
+    pub(crate) fn note(&self, text: String) {
+        if let Ok(mut notes) = self.notes.lock() {
+            notes.push(text);
+        }
+    }
+
+    /// What was worth telling so far.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        self.notes.lock().map(|notes| notes.clone()).unwrap_or_default()
     }
 
     /// The calls so far.

@@ -30,6 +30,8 @@ struct SavedRow {
     milliseconds: u64,
     #[serde(default)]
     calls: Vec<String>,
+    #[serde(default)]
+    notes: Vec<String>,
     known: Option<String>,
 }
 
@@ -58,6 +60,6 @@ fn report(saved: SavedReport) -> Report {
 
 fn row(saved: SavedRow) -> Option<Row> {
     let case = cases::find(&saved.id)?;
-    let SavedRow { outcome, milliseconds, calls, known, .. } = saved;
-    Some(Row { id: case.id, title: case.title, topic: case.topic, outcome, milliseconds, calls, known })
+    let SavedRow { outcome, milliseconds, calls, notes, known, .. } = saved;
+    Some(Row { id: case.id, title: case.title, topic: case.topic, outcome, milliseconds, calls, notes, known })
 }

@@ -51,6 +51,9 @@ fn line(text: &mut String, row: &Row, width: usize, verbose: bool) {
     if let Some(known) = row.known.as_ref().filter(|_| matches!(row.outcome, Outcome::Deviates(_))) {
         let _ = writeln!(text, "           known: {known}");
     }
+    for note in row.notes.iter().filter(|_| verbose) {
+        let _ = writeln!(text, "           {note}");
+    }
     for call in row.calls.iter().filter(|_| verbose) {
         let _ = writeln!(text, "             {call}");
     }

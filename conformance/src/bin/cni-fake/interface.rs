@@ -110,6 +110,7 @@ fn add(request: &Request) -> Result<Value, Failure> {
         return Err(Failure::new(11, "somebody else is at work"));
     }
     let _adding = if is_crowded() && request.has_in("concurrency", "IO-13d") { announce("adding") } else { None };
+    make_halves(request);
     // What is noted first can be found again, whatever happens then.
     let late = is_traced() && request.has_in("robustness", "KILL-1");
     if !late {
@@ -147,6 +148,20 @@ fn add(request: &Request) -> Result<Value, Failure> {
 /// Whether a debugger looks on, such as strace(1): only then is there somebody who kills.
 fn is_traced() -> bool {
     std::fs::read_to_string("/proc/self/status").is_ok_and(|text| !text.contains("TracerPid:\t0"))
+}
+
+/// Two files of an attachment, the second of which says that there are two.
+fn halves(request: &Request) -> [String; 2] {
+    ["first", "second"].map(|half| format!("/run/cni-fake.{}.{half}", request.id))
+}
+
+/// What happens to either program does no harm by itself: only who is stopped between them leaves one file without the other.
+fn make_halves(request: &Request) {
+    if is_traced() && request.has_in("robustness", "KILL-6") {
+        for path in halves(request) {
+            let _ = run("touch", &[&path], "");
+        }
+    }
 }
 
 /// A lock that outlives its holder, where the suite does not look.
@@ -246,6 +261,10 @@ fn del(request: &Request) -> Answer {
     if half && there && request.has_in("concurrency", "IO-14") {
         let raced = format!("raced {}", request.id);
         return store.change(|records| Ok(records.insert(raced, json!(true)))).map(|_| None);
+    }
+    let [first, second] = halves(request);
+    if Path::new(&second).exists() && request.has_in("robustness", "KILL-6") {
+        std::fs::remove_file(first).and_then(|()| std::fs::remove_file(second)).ok();
     }
     if is_traced() && request.has_in("robustness", "KILL-2") {
         store.forget(&request.key())?;

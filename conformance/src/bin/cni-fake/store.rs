@@ -15,6 +15,8 @@ pub type Records = Map<String, Value>;
 /// The file of one role in one network.
 pub struct Store {
     path: PathBuf,
+    /// Whether it is refused for ever if its first user came to nothing.
+    is_marked: bool,
 }
 
 impl Store {
@@ -26,14 +28,19 @@ impl Store {
         } else {
             &request.name
         };
-        Self { path: PathBuf::from(format!("/run/cni-fake/{network}.{role}")) }
+        let path = PathBuf::from(format!("/run/cni-fake/{network}.{role}"));
+        Self { path, is_marked: role == "main" && request.has_in("robustness", "KILL-5") }
     }
 
     /// Reads, changes, writes.
     pub fn change<T>(&self, change: impl FnOnce(&mut Records) -> Result<T, Failure>) -> Result<T, Failure> {
         let broken = |error: std::io::Error| Failure::new(102, &format!("{}: {error}", self.path.display()));
         if let Some(folder) = self.path.parent() {
+            let is_first = !folder.exists();
             fs::create_dir_all(folder).map_err(broken)?;
+            if self.is_marked {
+                marked(is_first)?;
+            }
         }
         let lock =
             OpenOptions::new().create(true).append(true).open(self.path.with_extension("lock")).map_err(broken)?;
@@ -59,6 +66,19 @@ impl Store {
     pub fn records(&self) -> Records {
         fs::read(&self.path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
     }
+}
+
+/// Where the suite does not look.
+const MARK: &str = "/run/netns/.cni-fake-mark";
+
+/// Marks a new store, and refuses an old one without the mark.
+fn marked(is_new: bool) -> Result<(), Failure> {
+    let refuse = |why: String| Failure::new(102, &format!("{MARK}: {why}"));
+    if is_new {
+        fs::write(MARK, "ok").map_err(|error| refuse(error.to_string()))?;
+    }
+    let text = fs::read_to_string(MARK).unwrap_or_default();
+    if text == "ok" { Ok(()) } else { Err(refuse("not a store of ours".to_owned())) }
 }
 
 /// Waits for the lock, which ends with what is returned.

@@ -1,6 +1,7 @@
 //! What is judged: a plugin or a chain, its config, and what is known of it.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
@@ -183,7 +184,7 @@ impl Target {
             kind,
             dirs: Vec::new(),
             versions: Vec::new(),
-            traits: Traits { ipv6: mentions_ipv6(&plugins), ..Traits::default() },
+            traits: learnt(&plugins),
             plugins,
             small_pool: None,
             changing_mac: None,
@@ -272,14 +273,51 @@ fn plugins_text(plugins: &[Object]) -> String {
     types.join(", ")
 }
 
-fn mentions_ipv6(plugins: &[Object]) -> bool {
-    fn any(value: &Value) -> bool {
-        match value {
-            Value::String(text) => text.contains("::") && text.contains('/') && !text.starts_with("::/"),
-            Value::Array(items) => items.iter().any(any),
-            Value::Object(object) => object.values().any(any),
-            Value::Null | Value::Bool(_) | Value::Number(_) => false,
-        }
+/// What the config says of the families of its addresses, and of masquerading.
+fn learnt(plugins: &[Object]) -> Traits {
+    let ipam = || plugins.iter().filter_map(|plugin| plugin.get("ipam"));
+    let has = |ipv6: bool| ipam().any(|ipam| mentions(ipam, ipv6));
+    let masquerades = plugins.iter().any(|plugin| plugin.get("ipMasq").and_then(Value::as_bool) == Some(true));
+    Traits { ipv4: has(false) || !has(true), ipv6: has(true), masquerades, ..Traits::default() }
+}
+
+/// Whether a network of this family is in it; the destination of a default route is none.
+fn mentions(value: &Value, ipv6: bool) -> bool {
+    match value {
+        Value::String(text) => text.split_once('/').is_some_and(|(address, length)| {
+            length != "0" && address.parse::<IpAddr>().is_ok_and(|address| address.is_ipv6() == ipv6)
+        }),
+        Value::Array(items) => items.iter().any(|item| mentions(item, ipv6)),
+        Value::Object(object) => object.iter().any(|(key, item)| key != "routes" && mentions(item, ipv6)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
-    plugins.iter().filter_map(|plugin| plugin.get("ipam")).any(any)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guides_target_file_is_one() -> Result<(), toml::de::Error> {
+        let lines = include_str!("../README.md").lines().skip_while(|line| !line.contains("name = \"mine\""));
+        let text: Vec<_> = lines.take_while(|line| line.starts_with("    ")).map(str::trim).collect();
+        let target: Target = toml::from_str(&text.join("\n"))?;
+        assert_eq!((target.plugins.len(), target.small_pool.is_some(), target.unsupported.is_some()), (1, true, true));
+        Ok(())
+    }
+
+    #[test]
+    fn a_conflist_says_which_families_it_has_and_whether_it_masquerades() {
+        let traits = |config: Value| {
+            let traits = learnt(&[config.as_object().cloned().unwrap_or_default()]);
+            (traits.ipv4, traits.ipv6, traits.masquerades)
+        };
+        let ipam =
+            |ranges: Value| serde_json::json!({ "ipam": { "ranges": ranges, "routes": [{ "dst": "0.0.0.0/0" }] } });
+        assert_eq!(traits(serde_json::json!({ "ipMasq": true })), (true, false, true));
+        assert_eq!(traits(ipam(serde_json::json!([[{ "subnet": "10.1.0.0/24" }]]))), (true, false, false));
+        assert_eq!(traits(ipam(serde_json::json!([[{ "subnet": "fd00:77::/112" }]]))), (false, true, false));
+        let both = serde_json::json!([[{ "subnet": "10.1.0.0/24" }], [{ "subnet": "fd00:1:2:3:0:0:0:0/112" }]]);
+        assert_eq!(traits(ipam(both)), (true, true, false));
+    }
 }

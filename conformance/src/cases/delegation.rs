@@ -51,7 +51,7 @@ cases! { "delegation":
     "IPAM-6a" since "0.1.0" in "5, ADD Success" for MAIN => dns_is_handed_on,
         "The IPAM plugin's dns is handed on",
         "dns: a dictionary consisting of DNS configuration information.",
-        "ADD with an IPAM plugin that answers with dns; the result must have the same nameservers and search.";
+        "ADD with an IPAM plugin that answers with dns; the result must have the same nameservers, search and domain.";
     "IPAM-6b" since "0.3.0" in "1, Plugin configuration objects" for MAIN => own_dns_wins,
         "The config's dns is respected",
         "Plugins that consume any of these configuration keys should respect their intended semantics. dns: nameservers.",

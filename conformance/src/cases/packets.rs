@@ -115,7 +115,7 @@ pub(super) fn attached(host: &Host) -> Verdict<(Pod, Value)> {
 fn address(host: &Host, result: &Value, wanted: &str) -> Verdict<IpAddr> {
     let promised = if wanted == "4" { host.target.traits.ipv4 } else { host.target.traits.ipv6 };
     if !promised {
-        skip!("the target file does not promise IPv{wanted}");
+        skip!("neither the target file nor the conflist promises IPv{wanted}");
     }
     let found = bare_addresses(result).into_iter().find(|address| family(address) == wanted);
     match found.and_then(|address| address.parse().ok()) {
@@ -248,7 +248,7 @@ fn pod_to_node(host: &Host) -> Verdict {
 
 fn pod_to_outside(host: &Host, wanted: &str) -> Verdict {
     if !host.target.traits.masquerades {
-        skip!("the target file does not promise masquerading");
+        skip!("neither the target file nor the conflist promises masquerading");
     }
     let (pod, result) = attached(host)?;
     address(host, &result, wanted)?;

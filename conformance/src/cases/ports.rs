@@ -38,7 +38,7 @@ cases! { "ports":
         "A pod reaches its own mapped port at the node's address",
         "portMappings: Pass mapping from ports on the host to ports in the container network namespace.",
         "The pod asks the host's address at hostPort; its own server must answer.";
-    "PM-1g" since "0.3.0" in "CONVENTIONS, portMappings" for CALLED => source_is_kept,
+    "PM-1g" since "0.3.0" in "practice: policies and logs go by the client's address" for CALLED => source_is_kept,
         "The pod sees the outside client's own address",
         "portMappings: Pass mapping from ports on the host to ports in the container network namespace.",
         "A client beyond the host asks; the server must have seen its address, not the host's.";

@@ -9,6 +9,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::libc;
+use nix::sys::statvfs::statvfs;
+
 use crate::Error;
 use crate::store::StoreError;
 
@@ -26,12 +29,24 @@ pub(super) fn lay(dir: &Path) -> Result<(), Error> {
         return Ok(());
     }
     let building = path.with_extension("new");
-    let written = write(&building).and_then(|()| fs::rename(&building, &path));
+    // What somebody left who was killed at it.
+    let _ = fs::remove_file(&building);
+    let written = has_space(dir).and_then(|()| write(&building)).and_then(|()| fs::rename(&building, &path));
     written.map_err(|source| {
         // What there is of it takes up space for nothing.
         let _ = fs::remove_file(&building);
         Error::Ballast { path, source }
     })
+}
+
+/// Not the last space is taken for it, not even for a moment: somebody else may have a release to write down.
+fn has_space(dir: &Path) -> io::Result<()> {
+    const MARGIN: u64 = 128 << 10;
+    let found = statvfs(dir)?;
+    if found.blocks_available().saturating_mul(found.fragment_size()) < SIZE as u64 + MARGIN {
+        return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+    }
+    Ok(())
 }
 
 /// The bytes are written, and not only counted: a hole would take up no space.
@@ -44,9 +59,11 @@ fn write(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives the space back. False if there was none to give.
+/// Gives the space back, also what somebody had of it who was killed while it was laid. False if there was none to give.
 pub(super) fn give_up(dir: &Path) -> bool {
-    fs::remove_file(file(dir)).is_ok()
+    let path = file(dir);
+    let unfinished = fs::remove_file(path.with_extension("new")).is_ok();
+    fs::remove_file(path).is_ok() || unfinished
 }
 
 /// Whether more space would help.

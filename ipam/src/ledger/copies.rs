@@ -91,6 +91,9 @@ impl Copies {
             self.copy_all(store)?;
         }
         let Some(noted) = self.noted()? else { return Ok(()) };
+        // What the copies tell is never ahead of the disk: an earlier request may have changed the database that is
+        // open, and have failed before it was flushed.
+        store.flush()?;
         let mut standing = Vec::new();
         for attachment in noted.keys() {
             let path = copy_in(&self.folder, attachment);

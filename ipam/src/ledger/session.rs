@@ -348,7 +348,7 @@ impl Opened {
         if let (Err(_), Ok(Answer::Leased(record)), Operation::Lease(wish)) = (&settled, &answer, &request.operation)
             && record.lease_id == wish.lease_id
         {
-            self.take_back(&session, record);
+            self.take_back(&session, record)?;
             ledger.tell(&session.events.take());
             return settled.map(|()| Answer::Done);
         }
@@ -356,12 +356,16 @@ impl Opened {
         settled.map(|()| answer)
     }
 
-    /// Ends a lease that will not be answered. If not even that is possible, the DEL does it that follows a failed ADD.
-    fn take_back(&self, session: &Session<'_>, record: &Record) {
+    /// Ends a lease that will not be answered. If not even that is possible, the DEL does it that follows a failed ADD,
+    /// in a database that is opened anew.
+    fn take_back(&self, session: &Session<'_>, record: &Record) -> Result<(), Failure> {
         let ended = vec![Ended { record: record.clone(), released_at: 0 }];
         let change = Change { ended, ..Change::default() };
-        let _ = session.commit(&change, EventKind::Undone).and_then(|()| Ok(self.store.flush()?));
-        let _ = settle(&self.copies, &self.store, Care::Later);
+        let done = session.commit(&change, EventKind::Undone).and_then(|()| Ok(self.store.flush()?));
+        match done.and_then(|()| settle(&self.copies, &self.store, Care::Later)) {
+            Err(Failure::Refusal(_)) => Ok(()),
+            result => result,
+        }
     }
 
     /// The contents as the next visit will find them: leases whose release is written down but not carried out are

@@ -133,7 +133,9 @@ fn a_ledger_that_the_plugin_may_not_read_is_named_and_left_alone() {
     let conf = place.json("n", &small());
     place.run("ADD", "c1", &conf).addresses();
     let program = place.data_dir().with_file_name("podwire-ipam");
-    fs::copy(env!("CARGO_BIN_EXE_podwire-ipam"), &program).unwrap();
+    // Not by this process: whoever forks meanwhile would have it open for writing, and what is open so cannot be run.
+    let copied = sandbox::command("cp").arg(env!("CARGO_BIN_EXE_podwire-ipam")).arg(&program).status().unwrap();
+    assert!(copied.success());
     let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     mode(program.parent().unwrap(), 0o755);
     mode(&program, 0o755);

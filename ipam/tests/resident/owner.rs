@@ -182,7 +182,9 @@ fn another_user_is_not_answered() {
     let dir = place.data_dir();
     let socket = dir.join("ipam.sock");
     let program = dir.with_file_name("ipam");
-    fs::copy(env!("CARGO_BIN_EXE_ipam"), &program).unwrap();
+    // Not by this process: whoever forks meanwhile would have it open for writing, and what is open so cannot be run.
+    let copied = sandbox::command("cp").arg(env!("CARGO_BIN_EXE_ipam")).arg(&program).status().unwrap();
+    assert!(copied.success());
     for (path, mode) in [(dir.parent().unwrap(), 0o755), (&dir, 0o755), (&socket, 0o666), (&program, 0o755)] {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     }

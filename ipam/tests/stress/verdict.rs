@@ -1,6 +1,7 @@
 //! What must hold in the end.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -59,6 +60,8 @@ pub fn judge(scene: &Scene) -> String {
     let left: BTreeMap<String, Vec<IpAddr>> =
         left.iter().map(|lease| (lease.attachment.to_string(), lease.ips().collect())).collect();
     assert_eq!(left, living, "GC leaves the living and nobody else");
-    assert_eq!(ledger.quarantined().unwrap(), Vec::<PathBuf>::new(), "the ledger was damaged");
+    let reason = |folder: &PathBuf| fs::read_to_string(folder.join("reason.txt")).unwrap_or_default();
+    let damaged: Vec<_> = ledger.quarantined().unwrap().iter().map(reason).collect();
+    assert_eq!(damaged, Vec::<String>::new(), "the ledger was damaged");
     format!("{} leases stand, {doubtful} containers in doubt", living.len())
 }

@@ -1,4 +1,6 @@
-//! Kernel settings that plugins touch and that outlive interfaces.
+//! Kernel settings that plugins touch and that outlive interfaces. Not forwarding: it is the node's, every plugin that
+//! routes needs it on, and whoever switches it off with the last pod takes it from others. (A first pod of the other
+//! family switches it on for that one.)
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,13 +10,13 @@ pub type Settings = BTreeMap<String, String>;
 
 /// Of the folders `all`, `default` and `lo` of each family; those of other interfaces go with them.
 const OF_INTERFACES: [(&str, &[&str]); 2] = [
-    ("ipv4", &["arp_ignore", "arp_announce", "arp_notify", "forwarding", "proxy_arp", "route_localnet", "rp_filter"]),
-    ("ipv6", &["accept_dad", "accept_ra", "disable_ipv6", "forwarding", "proxy_ndp"]),
+    ("ipv4", &["arp_ignore", "arp_announce", "arp_notify", "proxy_arp", "route_localnet", "rp_filter"]),
+    ("ipv6", &["accept_dad", "accept_ra", "disable_ipv6", "proxy_ndp"]),
 ];
 
 /// Of the whole host.
-const OF_HOST: [&str; 4] =
-    ["bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables", "ipv4/ip_forward", "ipv4/ip_nonlocal_bind"];
+const OF_HOST: [&str; 3] =
+    ["bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables", "ipv4/ip_nonlocal_bind"];
 
 /// What they are now; what the kernel does not have is left out.
 #[must_use]

@@ -4,7 +4,7 @@
 //! on 127.0.0.1, so the guard chain of [`crate::ruleset`] keeps them out while it is set. The guard goes with the last
 //! rules, so the sysctl goes before any of a pod's rules do: [`crate::remove`] has no other order.
 //!
-//! To the kernel every value but 0 is the same. Ours is [`PROTOCOL`], so that what an administrator, or somebody else's
+//! To the kernel every value but 0 is the same. Ours is `PROTOCOL`, so that what an administrator, or somebody else's
 //! plugin, has set to 1 is left at that, whatever became of the files and processes that might have remembered it.
 //!
 //! In IPv6 a local route does it: `ip route add local ::1 dev INTERFACE table local`. Nobody else comes in by it, because

@@ -10,6 +10,7 @@ use std::str::FromStr;
 
 use cni_spec::{Attachment, CniArgs, CniResult, Dns, IpConfig, Route};
 use ipnetwork::IpNetwork;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Namespaces;
@@ -26,7 +27,7 @@ pub struct LeaseRequest {
 }
 
 /// A network namespace as a path and, where the path leads to something, as the kernel knows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Netns {
     /// `CNI_NETNS`.
@@ -67,7 +68,7 @@ impl Netns {
 
 /// Device and inode of a namespace file: together the same as long as the namespace lives (namespaces(7)).
 /// Whoever cannot see the file, or a process in it, from elsewhere than where it was seen, knows nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NetnsId {
     /// `st_dev`.
     pub device: u64,
@@ -90,7 +91,7 @@ impl NetnsId {
 
 /// The name of one lease, never used twice. Whoever gives a lease back by this name cannot free an address
 /// that has moved on to somebody else.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct LeaseId(pub(crate) String);
 

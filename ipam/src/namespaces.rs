@@ -4,13 +4,14 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
 /// The inodes of the namespaces (namespaces(7)) that decide which links, paths and processes are seen. No two of one
 /// machine have the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Namespaces {
     /// Which links there are.
     pub net: u64,

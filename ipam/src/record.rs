@@ -6,18 +6,20 @@ use std::net::IpAddr;
 use cni_spec::{Attachment, CniArgs};
 use ipnetwork::IpNetwork;
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::lease::{LeaseId, Netns};
 
 /// One lease with all its addresses: one record, so it is there whole or not at all.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
     /// The lease's name.
     pub lease_id: LeaseId,
     /// Who holds it.
     #[serde(with = "attachment")]
+    #[schemars(with = "attachment::Names<'static>")]
     pub attachment: Attachment,
     /// What is held.
     pub addresses: Vec<RecordedAddress>,
@@ -42,9 +44,10 @@ pub struct Record {
 }
 
 /// One address of a lease.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RecordedAddress {
     /// With its pool's prefix length, or a full one if the pool was not known.
+    #[schemars(with = "String")]
     pub address: IpNetwork,
     /// The pool's gateway at the time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -55,7 +58,7 @@ pub struct RecordedAddress {
 }
 
 /// How a record came to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
     /// An ADD was answered.
@@ -67,7 +70,7 @@ pub enum Origin {
 }
 
 /// A pod's names, from `K8S_POD_NAMESPACE`, `K8S_POD_NAME` and `K8S_POD_UID` in `CNI_ARGS`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Pod {
     /// The pod's namespace in the API, not the kernel's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -120,14 +123,20 @@ impl Record {
 /// An attachment as an object of its three names.
 mod attachment {
     use cni_spec::Attachment;
+    use schemars::JsonSchema;
     use serde::de::Error as _;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    #[derive(Serialize, Deserialize)]
+    /// Who holds a lease: an interface of a container in a network.
+    #[derive(Serialize, Deserialize, JsonSchema)]
     #[serde(rename_all = "camelCase")]
-    struct Names<'a> {
+    #[schemars(rename = "Attachment")]
+    pub(super) struct Names<'a> {
+        /// `name` of the network config.
         network: std::borrow::Cow<'a, str>,
+        /// `CNI_CONTAINERID`.
         container_id: std::borrow::Cow<'a, str>,
+        /// `CNI_IFNAME`.
         ifname: std::borrow::Cow<'a, str>,
     }
 

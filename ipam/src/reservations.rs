@@ -11,15 +11,17 @@ use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
 /// Addresses that are not leased, or not to others.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Reservation {
     /// What is reserved.
+    #[schemars(with = "String")]
     pub cidr: IpNetwork,
     /// Why, for people.
     pub reason: String,

@@ -23,7 +23,7 @@ pub(super) struct Schemas {
     kind: Option<Kind>,
 }
 
-/// The kinds of documents, as `kind` says them, and the lines of an export.
+/// The kinds of documents, as `kind` says them, and of lines: those of `watch` and of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "PascalCase")]
 enum Kind {
@@ -39,6 +39,7 @@ enum Kind {
     Status,
     Map,
     Event,
+    Export,
 }
 
 impl Schemas {
@@ -77,6 +78,7 @@ impl Kind {
             Self::Status => "ipam status -o json",
             Self::Map => "ipam map -o json",
             Self::Event => "ipam watch -o jsonl, each line",
+            Self::Export => "ipam export, each line",
         }
     }
 
@@ -94,6 +96,7 @@ impl Kind {
             Self::Status => self.list_of::<super::status::State>(),
             Self::Map => self.list_of::<super::map::Drawn>(),
             Self::Event => generator().into_root_schema_for::<super::watch::Happened>(),
+            Self::Export => generator().into_root_schema_for::<super::transfer::Line>(),
         }
     }
 

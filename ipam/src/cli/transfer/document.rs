@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use data_encoding::HEXLOWER;
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -18,26 +19,34 @@ pub(super) struct Document {
     pub reservations: Vec<Reservation>,
 }
 
-/// One line.
-#[derive(Debug, Serialize, Deserialize)]
+/// One line of an export: an `Export`, then a `Lease` or a `Reservation` for each, then an `End`.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind")]
-enum Line {
+#[schemars(rename = "Export")]
+pub(in crate::cli) enum Line {
+    /// The first line.
     #[serde(rename_all = "camelCase")]
     Export {
+        /// The version of all lines.
+        #[schemars(extend("const" = API_VERSION))]
         api_version: String,
+        /// When it was exported.
         created: Timestamp,
+        /// The boot in which it was.
         boot_id: String,
+        /// How many changes of leases there had been.
         generation: u64,
     },
-    Lease {
-        lease: Box<Record>,
-    },
-    Reservation {
-        reservation: Reservation,
-    },
-    /// `lines` counts those before this one; `sha256` is of their bytes, line breaks included.
+    /// A lease, as it stands in the ledger.
+    Lease { lease: Box<Record> },
+    /// Addresses that a person has set aside.
+    Reservation { reservation: Reservation },
+    /// The last line: one that is missing was cut off.
     End {
+        /// How many lines there are before this one.
         lines: usize,
+        /// Of their bytes, line breaks included, in hexadecimal.
+        #[schemars(regex(pattern = "^[0-9a-f]{64}$"))]
         sha256: String,
     },
 }

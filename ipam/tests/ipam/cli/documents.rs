@@ -79,6 +79,50 @@ fn every_document_fits_its_schema() {
     });
 }
 
+/// The same schema, which refuses every key that it does not describe.
+fn closed(schema: &Value) -> Value {
+    match schema {
+        Value::Array(items) => items.iter().map(closed).collect(),
+        Value::Object(keys) => {
+            let mut keys: serde_json::Map<_, _> =
+                keys.iter().map(|(key, value)| (key.clone(), closed(value))).collect();
+            if keys.get("properties").is_some_and(Value::is_object) {
+                keys.insert("additionalProperties".to_owned(), false.into());
+            }
+            Value::Object(keys)
+        }
+        other => other.clone(),
+    }
+}
+
+/// An export has the records as they are: the schema must say all that is in them.
+#[test]
+fn every_line_of_an_export_fits_its_schema() {
+    sandbox::private_host(|| {
+        let place = populated();
+        assert_eq!(place.cli(&["reserve", "10.1.2.128/25", "--reason", "test", "--for", "1d", "--yes"]).code, 0);
+        let validator = jsonschema::validator_for(&closed(&schema("Export"))).unwrap();
+        let exported = place.cli(&["export"]).stdout;
+        let lines: Vec<Value> = exported.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let kinds: Vec<&str> = lines.iter().map(|line| line["kind"].as_str().unwrap()).collect();
+        assert_eq!(kinds, ["Export", "Lease", "Lease", "Lease", "Reservation", "End"]);
+        for line in &lines {
+            let problems: Vec<String> =
+                validator.iter_errors(line).map(|error| format!("{}: {error}", error.instance_path())).collect();
+            assert!(problems.is_empty(), "{problems:#?} in {line:#}");
+            let keys: Vec<&String> = line.as_object().unwrap().keys().collect();
+            for key in keys {
+                let mut without = line.clone();
+                without.as_object_mut().unwrap().remove(key);
+                assert!(!validator.is_valid(&without), "{key} may be missing: {line:#}");
+            }
+        }
+        let mut other = lines[0].clone();
+        other["apiVersion"] = "ipam.podwire/v2".into();
+        assert!(!validator.is_valid(&other), "another version");
+    });
+}
+
 #[test]
 fn pools_count_every_address_once() {
     sandbox::private_host(|| {

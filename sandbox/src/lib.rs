@@ -11,6 +11,7 @@
 //! What this crate does not do: it limits neither processes nor resources and is no security boundary.
 //! `/tmp` and the rest of the file system are the machine's.
 
+mod bounded;
 mod command;
 mod error;
 mod isolate;

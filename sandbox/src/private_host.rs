@@ -8,12 +8,13 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::unistd::{getppid, pipe2, write};
 
+use crate::bounded::{self, Ended};
 use crate::error::{SandboxError, Step};
 use crate::isolate::Identity;
 
@@ -31,8 +32,10 @@ static INSIDE: AtomicBool = AtomicBool::new(false);
 /// `--exact NAME --nocapture --test-threads=1`, NAME being the closure's path, and in that
 /// process the closure runs. Its output is passed on, so it shows when the test fails.
 ///
+/// What the body started and left running is killed after it, unless it made a process group of its own.
+///
 /// # Panics
-/// If the child fails, if no test has the closure's name, or if the sandbox cannot be made: the text then
+/// If the child fails, or has not ended after 20 minutes, if no test has the closure's name, or if the sandbox cannot be made: the text then
 /// says which step was refused, and which settings to look at.
 pub fn private_host<F: FnOnce()>(body: F) {
     if let Some(report) = inherited_report() {
@@ -50,17 +53,21 @@ pub fn private_host<F: FnOnce()>(body: F) {
 
 /// How the child ended, and whether it got as far as the body.
 struct Child {
-    output: Output,
+    ended: Ended,
     reached: bool,
 }
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "the child's output is the test's output")]
 fn judge(name: &str, child: &Child) {
     // Printed with the macros, so that the test harness captures it like any test's output.
-    print!("{}", String::from_utf8_lossy(&child.output.stdout));
-    eprint!("{}", String::from_utf8_lossy(&child.output.stderr));
-    if !child.output.status.success() {
-        fail(&format!("the sandboxed test {name} failed: {}", child.output.status));
+    let Ended { output, overdue } = &child.ended;
+    print!("{}", String::from_utf8_lossy(&output.stdout));
+    eprint!("{}", String::from_utf8_lossy(&output.stderr));
+    if *overdue {
+        fail(&format!("the sandboxed test {name} did not end within 20 minutes, and was killed"));
+    }
+    if !output.status.success() {
+        fail(&format!("the sandboxed test {name} failed: {}", output.status));
     }
     if !child.reached {
         fail(&format!("no test is called {name}: private_host must be called by the test itself, with a closure"));
@@ -91,13 +98,13 @@ fn run_child(name: &str) -> Result<Child, SandboxError> {
     command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(MARK, mark);
     command.stdin(Stdio::null());
     isolate_before_exec(&mut command, Identity::of_caller(), writer);
-    let output = command.output();
+    let ended = bounded::run(&mut command);
     // The command owns the pipe's writing end; the read below ends only when that is closed.
     drop(command);
     let mut report = Vec::new();
     File::from(reader).read_to_end(&mut report).map_err(SandboxError::Pipe)?;
-    match (output, report.first()) {
-        (Ok(output), first) => Ok(Child { output, reached: first == Some(&REACHED) }),
+    match (ended, report.first()) {
+        (Ok(ended), first) => Ok(Child { ended, reached: first == Some(&REACHED) }),
         (Err(source), first) => Err(refusal(program, first.copied(), source)),
     }
 }

@@ -204,3 +204,24 @@ fn a_machine_has_network_and_files_of_its_own() {
         assert_eq!(fs::read_link("/proc/thread-self/ns/net").unwrap(), here);
     });
 }
+
+/// With our standard output still open: nobody waits for its end.
+#[test]
+#[expect(clippy::zombie_processes, reason = "it is what this test is about")]
+fn what_a_test_leaves_running_is_ended() {
+    let whose = |pid: u32| std::env::temp_dir().join(format!("sandbox-left-running-{pid}"));
+    let file = whose(std::process::id());
+    private_host(|| {
+        let left = command("sleep").arg("1000").spawn().expect("coreutils are installed");
+        let parent = u32::try_from(nix::unistd::getppid().as_raw()).expect("positive");
+        fs::write(whose(parent), left.id().to_string()).expect("writable");
+    });
+    // Inside, nothing was written for this process.
+    let Ok(pid) = fs::read_to_string(&file) else { return };
+    fs::remove_file(&file).expect("it was just read");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"sleep")) {
+        assert!(std::time::Instant::now() < deadline, "process {pid} outlived its test");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}

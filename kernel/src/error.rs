@@ -486,11 +486,11 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// The kernel did not give a table of iptables.
-    #[error("cannot read table {table} of iptables")]
+    /// The kernel did not tell what there is of iptables.
+    #[error("cannot read {what} of iptables")]
     IptablesRead {
-        /// Its name.
-        table: String,
+        /// What was asked for, as "table nat".
+        what: String,
         /// Why.
         #[source]
         source: io::Error,

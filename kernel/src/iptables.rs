@@ -5,8 +5,8 @@
 //! else. The text goes in by standard input; nothing of it is ever a command line, and there is no shell.
 //!
 //! [`marks`] reads the comments of rules from the kernel itself, in either flavour, which takes a process nothing: a
-//! change that is planned from them needs one child. [`Tool::list`] and [`Tool::check`] ask the program instead, by way
-//! of the `iptables` crate.
+//! change that is planned from them needs one child. [`extension`] asks the kernel, too, for what rules may have.
+//! [`Tool::list`] asks the program instead, by way of the `iptables` crate.
 //!
 //! # Time
 //!
@@ -14,6 +14,7 @@
 //! [`LOCK_SECONDS`]. A program that is still there at the deadline is killed with its children.
 
 mod blob;
+mod extension;
 mod legacy;
 mod marks;
 mod run;
@@ -23,6 +24,7 @@ mod turn;
 use std::fmt;
 use std::time::Duration;
 
+pub use self::extension::{Extension, Known, extension};
 pub use self::marks::{Marks, marks};
 pub use self::run::DEADLINE;
 pub use self::tool::Tool;
@@ -31,7 +33,7 @@ pub use self::turn::Turn;
 /// How long a run waits for the lock of the legacy flavour, in seconds.
 pub const LOCK_SECONDS: u32 = 5;
 
-/// How long the questions of [`Tool::list`], [`Tool::check`] and [`Tool::version`] may take.
+/// How long the questions of [`Tool::list`] and [`Tool::version`] may take.
 const QUESTION: Duration = Duration::from_secs(10);
 
 /// What an iptables writes to. Rules of one flavour are invisible to the programs of the other one, but packets meet

@@ -146,6 +146,16 @@ pub enum Error {
         #[source]
         source: kernel::Error,
     },
+    /// The kernel has no match or target that our rules of iptables have.
+    #[error("the kernel has no {piece}, which host ports need in {family} rules of iptables ({flavour})")]
+    MissingExtension {
+        /// The module, and the setting of the kernel's build.
+        piece: &'static str,
+        /// IPv4 or IPv6.
+        family: Family,
+        /// Whose rules.
+        flavour: kernel::iptables::Flavour,
+    },
     /// Rules of the reference portmap name a container, and nothing tells its network.
     #[error("nothing tells which network container {0} is on: /var/lib/cni/results has no entry for it")]
     UnknownNetwork(String),
@@ -327,6 +337,7 @@ impl From<Error> for CniError {
             | Error::Listeners(_)
             | Error::Flows(_)
             | Error::MissingPiece { .. }
+            | Error::MissingExtension { .. }
             | Error::UnknownNetwork(_)
             | Error::Limited(_)
             | Error::Record { .. }

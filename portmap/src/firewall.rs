@@ -211,14 +211,14 @@ impl Firewall {
         }
     }
 
-    /// Whether an ADD would find all that its rules need.
+    /// Whether an ADD with these settings would find all that its rules need.
     ///
     /// # Errors
-    /// [`Error::MissingPiece`]; with iptables, a program that is missing.
-    pub fn probe(&mut self, family: Family) -> Result<(), Error> {
+    /// [`Error::MissingPiece`]; with iptables, [`Error::MissingExtension`] too, and a program that is missing.
+    pub fn probe(&mut self, settings: &Settings, family: Family) -> Result<(), Error> {
         match self {
             Self::Nftables(nftables) => nftables.probe(family),
-            Self::Iptables(_) => kernel::iptables::Tool::find(family, None).map(drop).map_err(Error::Iptables),
+            Self::Iptables(iptables) => iptables.probe(settings, family),
         }
     }
 

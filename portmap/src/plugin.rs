@@ -101,9 +101,11 @@ impl Plugin for Portmap {
             if let Presence::Foreign(comment) = firewall.presence(family).map_err(unavailable)? {
                 return Err(unavailable(Error::ForeignTable { family, table: TABLE.to_owned(), comment }));
             }
-            match firewall.probe(family) {
+            match firewall.probe(&settings, family) {
                 // A node may do without IPv6, and its pods with it.
-                Err(error @ Error::MissingPiece { .. }) if family == Family::Ip6 => go_on("STATUS", vec![error]),
+                Err(error @ (Error::MissingPiece { .. } | Error::MissingExtension { .. })) if family == Family::Ip6 => {
+                    go_on("STATUS", vec![error]);
+                }
                 result => result.map_err(unavailable)?,
             }
         }

@@ -1,5 +1,7 @@
-//! Which piece of the kernel's nf_tables is missing, from the part of our rules that the kernel does not take. Nothing
-//! here does any I/O.
+//! Which piece of the kernel is missing: of nf_tables, from the part of our rules that the kernel does not take, and what
+//! all extensions of iptables are part of. Nothing here does any I/O.
+
+use nft_model::Family;
 
 /// What stands in a refused part, and the module (and setting of the kernel's build) that is missing then. The first one
 /// that fits counts.
@@ -19,6 +21,18 @@ const PIECES: [(&str, &str); 8] = [
 pub fn missing(change: &str) -> &'static str {
     let fits = PIECES.iter().find(|(words, _)| change.contains(words));
     fits.map_or("nf_tables (CONFIG_NF_TABLES)", |(_, piece)| piece)
+}
+
+/// What matches and targets of iptables are part of, in nf_tables or without.
+#[must_use]
+pub fn extensions(family: Family, in_nftables: bool) -> &'static str {
+    match (in_nftables, family) {
+        (true, _) => "nft_compat (CONFIG_NFT_COMPAT)",
+        (false, Family::Ip) => "ip_tables (CONFIG_IP_NF_IPTABLES_LEGACY, or CONFIG_IP_NF_IPTABLES in older kernels)",
+        (false, Family::Ip6) => {
+            "ip6_tables (CONFIG_IP6_NF_IPTABLES_LEGACY, or CONFIG_IP6_NF_IPTABLES in older kernels)"
+        }
+    }
 }
 
 #[cfg(test)]

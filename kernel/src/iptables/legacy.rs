@@ -1,5 +1,5 @@
-//! A table of ip_tables or ip6_tables as the kernel gives it: `IPT_SO_GET_INFO` and `IPT_SO_GET_ENTRIES` of
-//! linux/netfilter_ipv4/ip_tables.h.
+//! What ip_tables and ip6_tables tell by getsockopt(2): a table (`IPT_SO_GET_INFO`, `IPT_SO_GET_ENTRIES`), and which
+//! extensions there are (`IPT_SO_GET_REVISION_MATCH`, `IPT_SO_GET_REVISION_TARGET` of linux/netfilter_ipv4/ip_tables.h).
 
 use std::fs;
 use std::io;
@@ -10,9 +10,15 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 
+use super::{Extension, Known};
+
 /// `IPT_SO_GET_INFO` and `IP6T_SO_GET_INFO`, `IPT_SO_GET_ENTRIES` and `IP6T_SO_GET_ENTRIES`.
 const GET_INFO: i32 = 64;
 const GET_ENTRIES: i32 = 65;
+/// `IPT_SO_GET_REVISION_MATCH` and `IP6T_SO_GET_REVISION_MATCH`; that of targets is the next one.
+const GET_REVISION: [i32; 2] = [66, 68];
+/// `struct xt_get_revision`: `XT_EXTENSION_MAXNAMELEN` bytes of name, and the revision.
+const REVISION_LEN: usize = 30;
 /// `struct ipt_getinfo`.
 const INFO_LEN: usize = 84;
 /// `struct ipt_get_entries` up to its entries, which begin at a multiple of 8.
@@ -46,15 +52,7 @@ pub(super) fn table(family: Family, name: &str) -> io::Result<Option<Blob>> {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
         Err(error) => return Err(error),
     }
-    let (domain, level) = match family {
-        Family::Ip => (AddressFamily::Inet, libc::SOL_IP),
-        Family::Ip6 => (AddressFamily::Inet6, libc::SOL_IPV6),
-    };
-    let socket = match socket(domain, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Raw) {
-        // A kernel that was booted without IPv6 has no rules of it.
-        Err(Errno::EAFNOSUPPORT) => return Ok(None),
-        opened => opened?,
-    };
+    let Some((socket, level)) = open(family)? else { return Ok(None) };
     for _ in 0..ATTEMPTS {
         match read(&socket, level, name) {
             // Its size was another one when it was to be copied.
@@ -65,6 +63,39 @@ pub(super) fn table(family: Family, name: &str) -> io::Result<Option<Blob>> {
         }
     }
     Err(Errno::EAGAIN.into())
+}
+
+/// Whether rules can have an extension, as iptables-legacy asks. It changes no rule and makes no table; the kernel loads
+/// the module if there is one.
+pub(super) fn extension(family: Family, extension: Extension<'_>) -> io::Result<Known> {
+    let Some((socket, level)) = open(family)? else { return Ok(Known::NoneAtAll) };
+    let mut question = vec![0; REVISION_LEN];
+    // The kernel ends the name before the last byte, which is the revision.
+    let place = question.get_mut(..extension.name().len()).filter(|place| place.len() < REVISION_LEN - 1);
+    place.ok_or(Errno::ENAMETOOLONG)?.copy_from_slice(extension.name().as_bytes());
+    let of_matches = GET_REVISION[usize::from(family == Family::Ip6)];
+    let option = if matches!(extension, Extension::Match(_)) { of_matches } else { of_matches + 1 };
+    match get(&socket, level, option, &mut question) {
+        // EPROTONOSUPPORT: there is one of another revision.
+        Ok(()) | Err(Errno::EPROTONOSUPPORT) => Ok(Known::Yes),
+        Err(Errno::ENOENT) => Ok(Known::No),
+        // Nobody has registered these options.
+        Err(Errno::ENOPROTOOPT) => Ok(Known::NoneAtAll),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// A socket to ask with, and the level of its options; `None` on a kernel that was booted without IPv6, which has no rules
+/// of it.
+fn open(family: Family) -> io::Result<Option<(OwnedFd, i32)>> {
+    let (domain, level) = match family {
+        Family::Ip => (AddressFamily::Inet, libc::SOL_IP),
+        Family::Ip6 => (AddressFamily::Inet6, libc::SOL_IPV6),
+    };
+    match socket(domain, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Raw) {
+        Err(Errno::EAFNOSUPPORT) => Ok(None),
+        opened => Ok(Some((opened?, level))),
+    }
 }
 
 fn read(socket: &OwnedFd, level: i32, name: &str) -> Result<Blob, Errno> {

@@ -24,9 +24,9 @@ pub fn marks(family: Family, flavour: Flavour, table: &str, chains: &[&str]) -> 
             Ok(None) => Marks::new(),
             Ok(Some(found)) => blob::marks(family, &found).ok_or_else(|| {
                 let source = io::Error::new(io::ErrorKind::InvalidData, "it looks like no table");
-                Error::IptablesRead { table: table.to_owned(), source }
+                Error::IptablesRead { what: format!("table {table}"), source }
             })?,
-            Err(source) => return Err(Error::IptablesRead { table: table.to_owned(), source }),
+            Err(source) => return Err(Error::IptablesRead { what: format!("table {table}"), source }),
         },
     };
     marks.retain(|chain, rules| chains.contains(&chain.as_str()) && !rules.is_empty());

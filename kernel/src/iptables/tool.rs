@@ -96,7 +96,8 @@ impl Tool {
         run::version(&self.program)
     }
 
-    /// All rules of a table, as commands of iptables(8).
+    /// All rules of a table, as commands of iptables(8). Whoever looks for a rule compares with these: the program's own
+    /// `-C` finds rules that are not there, in `ip6tables-legacy` 1.8.9 (a test shows it).
     ///
     /// # Errors
     /// Those of a run.
@@ -104,16 +105,6 @@ impl Tool {
         let output = self.ask(table, "-S")?;
         run::judge(&self.program, output.status, &output.stderr, "")?;
         Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
-    }
-
-    /// Whether a chain has a rule, given as [`Tool::list`] has it. The program's own `-C` is not asked: that of
-    /// `ip6tables-legacy` 1.8.9 finds rules that are not there (a test shows it).
-    ///
-    /// # Errors
-    /// Those of a run.
-    pub fn check(&self, table: &str, chain: &str, rule: &str) -> Result<bool> {
-        let line = format!("-A {chain} {rule}");
-        Ok(self.list(table)?.contains(&line))
     }
 
     /// Runs the program by way of the `iptables` crate, whose runs have no deadline: so it is given up, not waited for.

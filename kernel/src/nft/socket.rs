@@ -8,7 +8,7 @@ use std::io;
 use std::ops::Range;
 
 use netlink_packet_core::NetlinkBuffer;
-use netlink_packet_netfilter::nftables::NfTablesMessage;
+use netlink_packet_netfilter::NetfilterMessageInner;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use nft_model::Family;
 use nix::errno::Errno;
@@ -132,7 +132,7 @@ impl NfSocket {
         &mut self,
         what: &str,
         family: Option<Family>,
-        request: NfTablesMessage,
+        request: impl Into<NetfilterMessageInner>,
     ) -> Result<Option<Content>, Error> {
         let sequence = self.ask(family, request, 0)?;
         loop {
@@ -148,7 +148,12 @@ impl NfSocket {
         }
     }
 
-    fn ask(&mut self, family: Option<Family>, request: NfTablesMessage, flags: u16) -> Result<u32, Error> {
+    fn ask(
+        &mut self,
+        family: Option<Family>,
+        request: impl Into<NetfilterMessageInner>,
+        flags: u16,
+    ) -> Result<u32, Error> {
         let sequence = self.sequence(1);
         let mut bytes = Vec::new();
         append(&mut bytes, family, 0, request, flags, sequence);

@@ -1,15 +1,25 @@
-//! Rules that iptables-nft wrote: matches of x_tables inside nf_tables.
+//! Matches and targets of x_tables inside nf_tables: which the kernel has, and rules that iptables-nft wrote with them.
 
 use netlink_packet_core::{DefaultNla, Nla};
 use netlink_packet_netfilter::nftables::{
     ExpressionAttribute, Expressions, ListAttribute, NfTablesMessage, RuleAttribute, RuleMessage,
 };
+use netlink_packet_netfilter::{NetfilterMessageInner, NetfilterSubsystem};
 use nft_model::Family;
+use nix::errno::Errno;
 
-use super::Nft;
 use super::message::Content;
-use super::value;
+use super::{Nft, Refusal, value};
 use crate::Error;
+use crate::iptables::{Extension, Known};
+
+/// `NFNL_SUBSYS_NFT_COMPAT` of linux/netfilter/nfnetlink.h, and `NFNL_MSG_COMPAT_GET` of nf_tables_compat.h.
+const NFT_COMPAT: u8 = 11;
+const COMPAT_GET: u8 = 0;
+/// `NFTA_COMPAT_NAME`, `NFTA_COMPAT_REV` and `NFTA_COMPAT_TYPE`.
+const COMPAT_NAME: u16 = 1;
+const COMPAT_REV: u16 = 2;
+const COMPAT_TYPE: u16 = 3;
 
 /// `NFTA_MATCH_NAME` and `NFTA_MATCH_INFO` of linux/netfilter/nf_tables_compat.h.
 const NAME: u16 = 1;
@@ -31,6 +41,28 @@ impl Nft {
             _ => None,
         });
         Ok(comments.collect())
+    }
+
+    /// Whether rules can have an extension, as iptables-nft asks (`nfnl_compat_get_rcu` of net/netfilter/nft_compat.c). It
+    /// changes no rule; the kernel loads the module if there is one.
+    pub(crate) fn extension(&mut self, family: Family, extension: Extension<'_>) -> Result<Known, Error> {
+        let number = |number: u32| number.to_be_bytes().to_vec();
+        let name = [extension.name().as_bytes(), b"\0"].concat();
+        let attributes = vec![
+            DefaultNla::new(COMPAT_NAME, name),
+            DefaultNla::new(COMPAT_REV, number(0)),
+            DefaultNla::new(COMPAT_TYPE, number(extension.kind())),
+        ];
+        let subsys = NetfilterSubsystem::Other(NFT_COMPAT);
+        let request = NetfilterMessageInner::Other { subsys, message_type: COMPAT_GET, attributes };
+        match self.socket.get(&extension.to_string(), Some(family), request) {
+            // EPROTONOSUPPORT: there is one of another revision.
+            Ok(Some(_)) | Err(Error::NftRead { source: Refusal::NotSupported, .. }) => Ok(Known::Yes),
+            Ok(None) => Ok(Known::No),
+            // What nfnetlink says of a part that is not there.
+            Err(Error::NftRead { source: Refusal::Errno(Errno::EINVAL), .. }) => Ok(Known::NoneAtAll),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 
 use kernel::Error;
-use kernel::iptables::{Flavour, Tool, marks};
+use kernel::iptables::{Extension, Flavour, Known, Tool, extension, marks};
 use nft_model::Family;
 use nix::fcntl::{Flock, FlockArg};
 use sandbox::private_host;
@@ -61,8 +61,6 @@ fn what_is_restored_is_there_and_its_comments_are_read() {
             assert_eq!(found["POSTROUTING"], [["one"]]);
             assert_eq!(found.len(), 3);
             assert_eq!(tool.list("nat").unwrap().join("\n"), text.trim_end());
-            assert!(tool.check("nat", "POD-PORTS", "-p udp -m udp --dport 80 -j RETURN").unwrap());
-            assert!(!tool.check("nat", "POD-PORTS", "-p udp -m udp --dport 81 -j RETURN").unwrap());
             tool.restore("*nat\n-D POD-PORTS 1\n-D POSTROUTING 1\nCOMMIT\n").unwrap();
             let left = marks(family, flavour, "nat", &CHAINS).unwrap();
             assert_eq!((&left["POD-PORTS"], left.len()), (&rules[1..].to_vec(), 2));
@@ -70,13 +68,35 @@ fn what_is_restored_is_there_and_its_comments_are_read() {
     });
 }
 
-/// Why [`Tool::check`] lists. Once this fails, the program is mended.
+/// Why whoever looks for a rule lists all. Once this fails, the program is mended.
 #[test]
 fn the_check_of_ip6tables_legacy_ignores_the_port() {
     private_host(|| {
         Tool::of_flavour(Family::Ip6, Flavour::Legacy, None).unwrap().restore(RULES).unwrap();
         let rule = ["-t", "nat", "-C", "POD-PORTS", "-p", "udp", "-m", "udp", "--dport", "81", "-j", "RETURN"];
         assert!(sandbox::command("ip6tables-legacy").args(rule).status().unwrap().success());
+    });
+}
+
+#[test]
+fn the_kernel_says_which_extensions_it_has() {
+    private_host(|| {
+        each(|family, flavour, _| {
+            for name in ["DNAT", "MASQUERADE", "MARK", "REDIRECT"] {
+                let known = extension(family, flavour, Extension::Target(name)).unwrap();
+                assert_eq!(known, Known::Yes, "{family} {flavour} {name}");
+            }
+            for name in ["comment", "addrtype", "conntrack", "iprange", "mark"] {
+                let known = extension(family, flavour, Extension::Match(name)).unwrap();
+                assert_eq!(known, Known::Yes, "{family} {flavour} {name}");
+            }
+            // A match is no target.
+            for missing in [Extension::Match("nobodys"), Extension::Match("DNAT"), Extension::Target("comment")] {
+                assert_eq!(extension(family, flavour, missing).unwrap(), Known::No, "{family} {flavour} {missing}");
+            }
+        });
+        let listed = sandbox::command("nft").args(["list", "tables"]).output().unwrap();
+        assert_eq!(String::from_utf8(listed.stdout).unwrap(), "");
     });
 }
 

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
-use kernel::iptables::{Flavour, Tool, Turn, marks};
+use kernel::iptables::{Extension, Flavour, Known, Tool, Turn, extension, marks};
 use nft_model::{Element, Family};
 
 use super::{Claimed, Close, Firewall, Nftables, Presence, Stale};
@@ -14,8 +14,10 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::liveness::Dead;
 use crate::owner::Owner;
+use crate::probe;
 use crate::ruleset::iptables::{self as rules, NAT_CHAINS, Owned, RAW_CHAINS, Seen};
 use crate::ruleset::{self, Entry, HAIRPIN, MASQ_ALL, Realm};
+use crate::settings::Settings;
 
 /// What processes of this plugin take in turn: rules are removed by number, which another one must not move. The programs
 /// that they run hold it too, so that it lasts until a change is made even if the plugin is killed before that.
@@ -72,6 +74,28 @@ impl Iptables {
             }
         }
         Ok(presence)
+    }
+
+    /// [`super::Firewall::probe`]: which matches and targets the kernel has, and with the flavour "nft" whether nf_tables has
+    /// chains that translate. Whether ip_tables has its tables is not asked: that would make them.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn probe(self, settings: &Settings, family: Family) -> Result<(), Error> {
+        let flavour = Tool::find(family, None).map_err(Error::Iptables)?.flavour();
+        for piece in rules::pieces(settings, family) {
+            let wanted = if piece.is_target { Extension::Target(piece.name) } else { Extension::Match(piece.name) };
+            let missing = match extension(family, flavour, wanted).map_err(Error::Iptables)? {
+                Known::Yes => continue,
+                Known::No => piece.module,
+                Known::NoneAtAll => probe::extensions(family, flavour == Flavour::Nft),
+            };
+            return Err(Error::MissingExtension { piece: missing, family, flavour });
+        }
+        match flavour {
+            Flavour::Nft => Nftables::open()?.probe_translation(family),
+            Flavour::Legacy => Ok(()),
+        }
     }
 
     /// [`super::Firewall::claim`]. Both families are looked at before either is changed.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use kernel::nft::{Generation, Nft, Refusal};
-use nft_model::{Change, Element, Family, Table, Value};
+use nft_model::{Base, Chain, Change, Element, Family, Table, Value};
 
 use super::{Claimed, Close, Presence, Stale};
 
@@ -19,6 +19,9 @@ use crate::ruleset::{self, Entry, HAIRPIN, LAYOUT, OWNERS, Realm, SETS};
 /// How long a change is tried again that others got in the way of. Being told that the generation moved takes 0.1 ms,
 /// any other refusal up to 34 ms.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The table in which programs of iptables keep their translations.
+const IPTABLES_NAT: &str = "nat";
 
 /// A socket to nf_tables of the calling thread's network namespace.
 pub struct Nftables {
@@ -147,16 +150,33 @@ impl Nftables {
     /// # Errors
     /// [`Error::MissingPiece`] with what it does not take.
     pub fn probe(&mut self, family: Family) -> Result<(), Error> {
-        const NO_SET: &str = "probe";
         let realm = Realm::common(family);
         if self.presence(family, &realm.table)? != Presence::Missing {
             return Ok(());
         }
-        let frame = ruleset::frame(&realm).map_err(Error::RuleSet)?;
-        let (table, set) = (realm.table.clone(), NO_SET.to_owned());
+        self.try_out(ruleset::frame(&realm).map_err(Error::RuleSet)?)
+    }
+
+    /// Whether the kernel takes what iptables-nft needs of nf_tables itself: a chain that translates.
+    ///
+    /// # Errors
+    /// [`Error::MissingPiece`] if it does not.
+    pub fn probe_translation(&mut self, family: Family) -> Result<(), Error> {
+        let is_there =
+            self.nft.table(family, IPTABLES_NAT).map_err(|source| reading(family, IPTABLES_NAT, "", source))?;
+        if is_there.is_some() {
+            return Ok(());
+        }
+        let chain = Chain::base("PREROUTING", Base::dstnat());
+        self.try_out(Table::new(family, IPTABLES_NAT, None, vec![], vec![chain]).map_err(Error::RuleSet)?)
+    }
+
+    fn try_out(&mut self, table: Table) -> Result<(), Error> {
+        const NO_SET: &str = "probe";
+        let (family, name, set) = (table.family(), table.name().to_owned(), NO_SET.to_owned());
         let elements = vec![Element::new([Value::Port(1)])];
-        let impossible = Change::AddElements { family, table, set, elements };
-        match self.nft.commit(&[Change::AddTable(frame), impossible]) {
+        let impossible = Change::AddElements { family, table: name, set, elements };
+        match self.nft.commit(&[Change::AddTable(table), impossible]) {
             Err(kernel::Error::NftRefused { change, .. }) if change.contains(&format!(" {NO_SET} {{")) => Ok(()),
             // Somebody else was quicker to make it.
             Err(kernel::Error::NftRefused { refusal: Refusal::AlreadyExists, .. }) | Ok(()) => Ok(()),

@@ -5,6 +5,7 @@
 //! two comments: its owner, as in nftables, and the element that it would be there. By these it is found again.
 
 mod listed;
+mod pieces;
 mod rules;
 mod seen;
 
@@ -14,6 +15,7 @@ use std::fmt::Write;
 use nft_model::Family;
 
 pub use self::listed::Listed;
+pub use self::pieces::{Piece, pieces};
 pub use self::rules::{Rule, condition, rules};
 use self::seen::is_static;
 pub use self::seen::{Comments, Owned, Seen};

@@ -2,7 +2,7 @@
 //! container's part of the environment (`env.json`), and what a node then holds: `ruleset.nft` on nftables,
 //! `ruleset.iptables` and `ruleset.ip6tables` on iptables. UPDATE_GOLDEN=1 rewrites the last three.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -174,6 +174,29 @@ fn rule_sets_are_as_planned() {
         for family in Family::ALL {
             assert_eq!(case.planned_rules(family), case.expected_rules(family), "{} {family}", case.name());
         }
+    }
+}
+
+/// What STATUS looks for is what rules have, neither more nor less.
+#[test]
+fn pieces_of_iptables_are_those_of_its_rules() {
+    let words = |rules: &str, before: &str| -> BTreeSet<String> {
+        let words: Vec<&str> = rules.split_whitespace().collect();
+        words.windows(2).filter(|pair| pair[0] == before).map(|pair| pair[1].to_owned()).collect()
+    };
+    for (case, family) in Case::all().iter().flat_map(|case| Family::ALL.map(|family| (case, family))) {
+        let rules = case.expected_rules(family);
+        let Some(config) = case.checked().filter(|config| config.maps(family)) else { continue };
+        let pieces = ruleset::iptables::pieces(&config.settings, family);
+        let of = |is_target: bool| -> BTreeSet<String> {
+            pieces.iter().filter(|piece| piece.is_target == is_target).map(|piece| piece.name.to_owned()).collect()
+        };
+        let mut matches = words(&rules, "-m");
+        matches.retain(|name| !["tcp", "udp", "sctp"].contains(&name.as_str()));
+        assert_eq!(of(false), matches, "{} {family}", case.name());
+        let mut targets = words(&rules, "-j");
+        targets.retain(|name| name != "DROP" && !name.contains('-'));
+        assert_eq!(of(true), targets, "{} {family}", case.name());
     }
 }
 

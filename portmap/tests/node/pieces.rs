@@ -1,26 +1,32 @@
-//! Kernels that lack a piece of nf_tables. Such a kernel cannot be had here; but this one lacks pieces of other names. So
-//! strace(1) changes one letter of a name in what STATUS sends, and the kernel itself refuses what it does not know.
+//! Kernels that lack a piece of nf_tables or of iptables. Such a kernel cannot be had here; but this one lacks pieces of
+//! other names. So strace(1) changes one letter of a name in what STATUS asks, and the kernel itself does not know it.
 
 use std::fs;
 
+use crate::common::backend::Backend;
 use crate::common::plugin::{Answer, ruleset, run};
 use data_encoding::HEXLOWER;
 use sandbox::private_host;
+use serde_json::json;
+
+on_iptables!(status_names_a_match_or_target_that_the_kernel_lacks,);
 
 const LOG: &str = "/run/strace";
-const CONFIG: &str = r#"{ "cniVersion": "1.1.0", "name": "podnet", "type": "podwire-portmap" }"#;
 
-fn traced_status(arguments: &[&str]) -> (Answer, String) {
+fn traced_status(backend: Backend, arguments: &[&str]) -> (Answer, String) {
+    let config = json!({
+        "cniVersion": "1.1.0", "name": "podnet", "type": "podwire-portmap", "backend": backend.key(),
+    });
     let mut strace = sandbox::command("strace");
-    strace.args(["--quiet=all", "--output", LOG, "--trace=sendto"]).args(arguments);
+    strace.args(["--quiet=all", "--output", LOG]).args(arguments);
     strace.arg(env!("CARGO_BIN_EXE_podwire-portmap"));
-    let answer = Answer::of(&run(strace, "STATUS", &[], CONFIG));
+    let answer = Answer::of(&run(strace, "STATUS", &[], &config.to_string()));
     (answer, fs::read_to_string(LOG).unwrap())
 }
 
 /// All that it sends, from the dumps that strace(1) makes of it: ` | 00000  14 00 ...`.
-fn messages() -> Vec<Vec<u8>> {
-    let (answer, log) = traced_status(&["--write=all"]);
+fn messages(backend: Backend) -> Vec<Vec<u8>> {
+    let (answer, log) = traced_status(backend, &["--trace=sendto", "--write=all"]);
     answer.ok();
     let mut messages: Vec<Vec<u8>> = Vec::new();
     for line in log.lines() {
@@ -35,20 +41,75 @@ fn messages() -> Vec<Vec<u8>> {
     messages
 }
 
+/// What strace(1) has to do so that a message with `wanted` has an `x` there, `skipped` bytes on. That is as far into the
+/// message as it can change it.
+fn misspelt(backend: Backend, wanted: &[u8], skipped: usize) -> String {
+    let messages = messages(backend);
+    let place = |message: &Vec<u8>| message.windows(wanted.len()).position(|part| part == wanted);
+    let (n, at) = (1..).zip(&messages).find_map(|(n, message)| Some((n, place(message)?))).unwrap();
+    let changed = [&messages[n - 1][..at + skipped], b"x"].concat();
+    format!("--inject=sendto:poke_enter=@arg2={}:when={n}", HEXLOWER.encode(&changed))
+}
+
+/// The same for a question by getsockopt(2), of which the name is the beginning.
+fn misspelt_option(backend: Backend, wanted: &str) -> String {
+    let (answer, log) = traced_status(backend, &["--trace=getsockopt"]);
+    answer.ok();
+    let questions = log.lines().filter(|line| line.starts_with("getsockopt("));
+    let n = (1..).zip(questions).find_map(|(n, line)| line.contains(&format!("\"{wanted}\\0")).then_some(n)).unwrap();
+    format!("--inject=getsockopt:poke_enter=@arg4={}:when={n}", HEXLOWER.encode(b"x"))
+}
+
+#[track_caller]
+fn refused(backend: Backend, inject: &str) -> String {
+    let (code, msg, details) = traced_status(backend, &["--trace=sendto,getsockopt", inject]).0.failed();
+    assert_eq!((code, msg.as_str()), (50, "no host port can be mapped"));
+    assert_eq!(ruleset(), "");
+    details
+}
+
 #[test]
 fn status_names_a_piece_that_the_kernel_lacks() {
     private_host(|| {
-        let messages = messages();
-        // `NFTA_CHAIN_TYPE`, as far into the message as strace(1) can change it.
-        let wanted = b"\x07\0nat\0";
-        let place = |message: &Vec<u8>| message.windows(wanted.len()).position(|part| part == wanted);
-        let (n, at) = (1..).zip(&messages).find_map(|(n, message)| Some((n, place(message)?))).unwrap();
-        let changed = [&messages[n - 1][..at + 2], b"x"].concat();
-        let inject = format!("--inject=sendto:poke_enter=@arg2={}:when={n}", HEXLOWER.encode(&changed));
-        let (code, msg, details) = traced_status(&[&inject]).0.failed();
-        assert_eq!((code, msg.as_str()), (50, "no host port can be mapped"));
-        let expected = "the kernel has no nft_chain_nat (CONFIG_NFT_NAT, CONFIG_NF_NAT), which host ports need: ";
-        assert!(details.starts_with(expected), "{details}");
-        assert_eq!(ruleset(), "");
+        for backend in [Backend::Nftables, Backend::IptablesNft] {
+            // `NFTA_CHAIN_TYPE`.
+            let details = refused(backend, &misspelt(backend, b"\x07\0nat\0", 2));
+            let expected = "the kernel has no nft_chain_nat (CONFIG_NFT_NAT, CONFIG_NF_NAT), which host ports need: ";
+            assert!(details.starts_with(expected), "{details}");
+        }
     });
+}
+
+fn status_names_a_match_or_target_that_the_kernel_lacks(backend: Backend) {
+    let flavour = backend.iptables().trim_start_matches("iptables-");
+    for (name, piece) in [
+        ("addrtype", "xt_addrtype (CONFIG_NETFILTER_XT_MATCH_ADDRTYPE)"),
+        ("MASQUERADE", "xt_MASQUERADE (CONFIG_NETFILTER_XT_TARGET_MASQUERADE)"),
+    ] {
+        let inject = match backend {
+            Backend::IptablesLegacy => misspelt_option(backend, name),
+            _ => misspelt(backend, format!("{name}\0").as_bytes(), 0),
+        };
+        let expected = format!("the kernel has no {piece}, which host ports need in ip rules of iptables ({flavour})");
+        assert_eq!(refused(backend, &inject), expected);
+    }
+    // What all of them are part of, as on a kernel without ip_tables or nft_compat.
+    let (inject, piece) = match backend {
+        Backend::IptablesLegacy => ("--inject=getsockopt:error=ENOPROTOOPT:when=1".to_owned(), "ip_tables "),
+        // The part of netfilter in the type of the message, behind its length.
+        _ => (misspelt(backend, b"\0\x0b\x01\0", 1), "nft_compat "),
+    };
+    let details = refused(backend, &inject);
+    assert!(details.starts_with(&format!("the kernel has no {piece}(CONFIG_")), "{details}");
+    // A node may do without IPv6.
+    if backend == Backend::IptablesLegacy {
+        let of_ip6 = traced_status(backend, &["--trace=getsockopt"]).1;
+        let questions = of_ip6.lines().filter(|line| line.starts_with("getsockopt("));
+        let n = questions.take_while(|line| !line.contains("SOL_IPV6")).count() + 1;
+        let inject = format!("--inject=getsockopt:error=ENOPROTOOPT:when={n}");
+        match traced_status(backend, &["--trace=getsockopt", &inject]).0 {
+            Answer::Ok { stderr, .. } => assert!(stderr.contains("the kernel has no ip6_tables "), "{stderr}"),
+            failed @ Answer::Failed { .. } => panic!("{failed:?}"),
+        }
+    }
 }

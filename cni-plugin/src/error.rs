@@ -128,13 +128,21 @@ pub enum Error {
     },
     /// A route is to reach no further than the link, and leads by a gateway.
     #[error(
-        "unsupported route: dst={dst}, scope={scope}: all routes of a pod lead by a gateway, so scopes of 253 (link) and above are impossible: leave it out, or say 0"
+        "unsupported route: dst={dst}, scope={scope}: all routes of a pod lead by a gateway, so scopes of 253 (link) and above are impossible: leave it out, or say 0 to 252"
     )]
     RouteScope {
         /// Its destination.
         dst: IpNetwork,
         /// As the config or the IPAM plugin says.
         scope: u8,
+    },
+    /// Two routes to one destination say different things of it.
+    #[error(
+        "invalid network config: routes: dst={dst}: there are two, which differ in mtu, advmss or scope: all gateways of a pod are the node, so the two would be one route: leave one out, or tell them apart by priority or table"
+    )]
+    RoutesDiffer {
+        /// Their destination.
+        dst: IpNetwork,
     },
     /// The kernel makes something else of a setting's value.
     #[error("invalid network config: sysctl {key}={value:?}: the kernel makes {found:?} of it: say that instead")]
@@ -207,9 +215,11 @@ impl From<Error> for CniError {
         match error {
             Error::Config(error) => error,
             Error::RouteScope { .. } => Self::from_source(ErrorCode::UnsupportedField, &error),
-            Error::OwnerTooLong { .. } | Error::MacTaken { .. } | Error::SysctlValue { .. } | Error::Rules { .. } => {
-                Self::from_source(ErrorCode::InvalidConfig, &error)
-            }
+            Error::OwnerTooLong { .. }
+            | Error::MacTaken { .. }
+            | Error::RoutesDiffer { .. }
+            | Error::SysctlValue { .. }
+            | Error::Rules { .. } => Self::from_source(ErrorCode::InvalidConfig, &error),
             Error::Netns { .. }
             | Error::NetnsIsHost { .. }
             | Error::IfNameTaken { .. }

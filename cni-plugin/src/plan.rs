@@ -108,14 +108,18 @@ impl Wiring {
     }
 
     /// Every route of a pod leads by a gateway, and the kernel takes none with a narrower scope than the way to that gateway
-    /// (`fib_check_nh_v4_gw`, net/ipv4/fib_semantics.c). IPv6 knows no scopes.
+    /// (`fib_check_nh_v4_gw`, net/ipv4/fib_semantics.c). IPv6 knows no scopes. Routes to one destination are one, so they must
+    /// agree.
     ///
     /// # Errors
-    /// [`Error::RouteScope`].
+    /// [`Error::RouteScope`], [`Error::RoutesDiffer`].
     pub fn refuse_impossible_routes(&self) -> Result<(), Error> {
         let narrow =
             self.routes.iter().find_map(|route| Some((route.dst, route.scope.filter(|scope| *scope >= SCOPE_LINK)?)));
-        narrow.map_or(Ok(()), |(dst, scope)| Err(Error::RouteScope { dst, scope }))
+        if let Some((dst, scope)) = narrow {
+            return Err(Error::RouteScope { dst, scope });
+        }
+        routes::contradiction(&self.routes).map_or(Ok(()), |dst| Err(Error::RoutesDiffer { dst }))
     }
 
     /// With default routes that the pod has by another network, which stay as they are.

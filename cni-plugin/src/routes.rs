@@ -34,8 +34,10 @@ pub fn gateway_for(address: IpAddr) -> IpAddr {
     if address.is_ipv4() { IpAddr::V4(GATEWAY_V4) } else { IpAddr::V6(GATEWAY_V6) }
 }
 
-/// Every next hop is the link's only neighbour, whatever gateway the IPAM plugin named; a family without routes gets a
-/// default route, and one with routes but no default at least reaches its own subnet, as on a shared segment.
+/// Every next hop is the link's only neighbour, whatever gateway the IPAM plugin named: of several addresses of a family
+/// the first one's gateway serves, and several routes to one destination, between which the traffic would be shared (ECMP),
+/// are one. A family without routes gets a default route, and one with routes but no default at least reaches its own
+/// subnet, as on a shared segment.
 ///
 /// Where another network gave the pod its default route before, that one stays (spec 0.4.0, "IP Allocation"): this
 /// network's goes to a table of its own, for packets from this network's addresses, so that answers leave by the link
@@ -50,7 +52,8 @@ pub fn of_pod(
 ) -> Vec<Route> {
     let mut routes = Vec::new();
     for address in addresses {
-        let gateway = Some(gateway_of(address));
+        let first = addresses.iter().find(|first| first.is_ipv4() == address.is_ipv4()).unwrap_or(address);
+        let gateway = Some(gateway_of(first));
         let mut asked: Vec<Route> = wanted
             .iter()
             .filter(|route| route.dst.is_ipv4() == address.is_ipv4())
@@ -63,8 +66,9 @@ pub fn of_pod(
             asked.iter_mut().filter(|route| is_main_default(route)).for_each(|route| route.table = Some(own_table));
         }
         let is_subnet = address.prefix() != max_prefix(address.ip());
-        if is_subnet && !asked.iter().any(is_main_default) {
-            push_new(&mut routes, plain_route(network_of(address), gateway));
+        let subnet = plain_route(network_of(address), gateway);
+        if is_subnet && !asked.iter().any(|route| is_main_default(route) || same_place(route, &subnet)) {
+            push_new(&mut routes, subnet);
         }
         asked.into_iter().for_each(|route| push_new(&mut routes, route));
     }
@@ -108,9 +112,30 @@ pub fn own_table(route: &Route) -> Option<u32> {
 }
 
 fn push_new(routes: &mut Vec<Route>, route: Route) {
-    if !routes.contains(&route) {
+    if !routes.iter().any(|other| same_place(other, &route)) {
         routes.push(route);
     }
+}
+
+/// Whether the kernel has room for one of them only: the later one would replace the earlier.
+fn same_place(one: &Route, other: &Route) -> bool {
+    place(one) == place(other)
+}
+
+/// Destination, table and metric, with what stands for the default: 0 for IPv4, `IP6_RT_PRIO_USER` (1024,
+/// include/uapi/linux/ipv6_route.h) for IPv6, which 0 stands for too.
+fn place(route: &Route) -> (IpNetwork, Option<u32>, u32) {
+    let default = if route.dst.is_ipv4() { 0 } else { 1024 };
+    let metric = route.priority.filter(|metric| *metric != 0).unwrap_or(default);
+    (network_of(&route.dst), own_table(route), metric)
+}
+
+/// Two routes of which the kernel takes only one, and that say different things of it: the destination of the first.
+#[must_use]
+pub fn contradiction(wanted: &[Route]) -> Option<IpNetwork> {
+    let said = |route: &Route| (route.mtu, route.advmss, route.scope.unwrap_or_default());
+    let contradicts = |one: &&Route| wanted.iter().any(|other| same_place(one, other) && said(one) != said(other));
+    wanted.iter().find(contradicts).map(|route| route.dst)
 }
 
 /// A route that says nothing but where to.
@@ -192,6 +217,46 @@ mod tests {
         // What another table is to have is not the main table's business.
         let elsewhere = [Route { table: Some(9), ..plain("0.0.0.0/0") }];
         assert_eq!(via("10.1.0.2/32", &elsewhere, &[Family::Ip]), found(&[("0.0.0.0/0", Some(9))]));
+    }
+
+    #[test]
+    fn routes_to_one_destination_are_one() {
+        let by = |dst: &str, gw: &str| plain_route(net(dst), Some(gw.parse().unwrap()));
+        let four = [by("10.8.0.0/16", "10.1.0.1"), by("10.8.0.9/16", "10.1.0.3")];
+        assert_eq!(via("10.1.0.2/32", &four, &[]), found(&[("10.8.0.0/16", None)]));
+        assert_eq!(contradiction(&four), None);
+        let six = [by("fd08::/16", "fd00::1"), Route { priority: Some(1024), ..by("fd08::/16", "fd00::3") }];
+        assert_eq!(via("fd00::2/128", &six, &[]), found(&[("fd08::/16", None)]));
+        let apart = [by("10.8.0.0/16", "10.1.0.1"), Route { priority: Some(5), ..by("10.8.0.0/16", "10.1.0.3") }];
+        assert_eq!(via("10.1.0.2/32", &apart, &[]), found(&[("10.8.0.0/16", None), ("10.8.0.0/16", None)]));
+        // What the own subnet's route is like may be said.
+        let own = [Route { mtu: Some(1300), ..plain("10.1.0.0/24") }];
+        assert_eq!(via("10.1.0.2/24", &own, &[]), found(&[("10.1.0.0/24", None)]));
+    }
+
+    #[test]
+    fn routes_that_contradict_each_other_are_found() {
+        let plain = plain("10.8.0.0/16");
+        let narrow = Route { mtu: Some(1300), ..plain.clone() };
+        let elsewhere = Route { table: Some(9), ..narrow.clone() };
+        let in_main = Route { table: Some(254), scope: Some(0), ..plain.clone() };
+        assert_eq!(contradiction(&[plain.clone(), elsewhere, in_main]), None);
+        assert_eq!(contradiction(&[plain.clone(), narrow]), Some(plain.dst));
+    }
+
+    #[test]
+    fn addresses_of_a_family_share_the_first_ones_gateway() {
+        let addresses = [net("10.1.0.2/24"), net("10.2.0.2/24")];
+        let wanted = [plain("10.9.0.0/16")];
+        let routes = of_pod(&addresses, &wanted, &[], OWN, IpNetwork::network);
+        let shown: Vec<_> = routes.iter().map(|route| (route.dst.to_string(), route.gw.unwrap().to_string())).collect();
+        let gateway = "10.1.0.0".to_owned();
+        let expected = ["10.1.0.0/24", "10.9.0.0/16", "10.2.0.0/24"].map(|dst| (dst.to_owned(), gateway.clone()));
+        assert_eq!(shown, expected);
+        // A CHECK finds the same in what the ADD answered.
+        let again = of_pod(&addresses, &routes, &[], OWN, IpNetwork::network);
+        assert_eq!(again.len(), routes.len());
+        assert!(again.iter().all(|route| routes.contains(route)), "{again:?}");
     }
 
     #[test]

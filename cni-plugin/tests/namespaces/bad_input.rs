@@ -59,6 +59,13 @@ fn bad_configs() {
                 2,
                 "unsupported route: dst=10.8.0.0/16, scope=253: ",
             ),
+            (
+                json!({ "ipam": { "type": "podwire-ipam", "podCIDR": "10.244.1.0/24", "routes": [
+                    { "dst": "10.8.0.0/16", "gw": "10.244.1.1" }, { "dst": "10.8.0.0/16", "gw": "10.244.1.2", "mtu": 1400 },
+                ] } }),
+                7,
+                "invalid network config: routes: dst=10.8.0.0/16: there are two, which differ in mtu, ",
+            ),
             (json!({ "name": "a b" }), 7, "name=\"a b\""),
             (json!({ "cniVersion": "9.9.9" }), 1, "cniVersion=\"9.9.9\" is not supported"),
         ];

@@ -135,7 +135,8 @@ fn settings_routes_and_mtu_are_those_of_the_config() {
             "ipam": { "type": "podwire-ipam", "podCIDR": ["10.244.1.0/24", "fd00:10:244:1::/64"], "routes": [
                 { "dst": "0.0.0.0/0", "mtu": 1300, "advmss": 1200, "priority": 50 },
                 { "dst": "10.9.0.0/16", "table": 77 },
-                { "dst": "fd00:9::/32", "priority": 60 },
+                { "dst": "10.7.0.0/16", "scope": 200 },
+                { "dst": "fd00:9::/32", "priority": 60, "scope": 200 },
             ] },
         }));
         let result = pod.add(&config).ok().json();
@@ -149,7 +150,12 @@ fn settings_routes_and_mtu_are_those_of_the_config() {
         let default = &of_pod(&pod, &["route", "show", "default"])[0];
         assert_eq!((&default["metric"], &default["metrics"]), (&json!(50), &json!([{ "mtu": 1300, "advmss": 1200 }])));
         assert_eq!(of_pod(&pod, &["route", "show", "table", "77"])[0]["dst"], "10.9.0.0/16");
-        assert_eq!(of_pod(&pod, &["-6", "route", "show", "fd00:9::/32"])[0]["metric"], 60);
+        // iproute2 calls 200 so. The pod's own address is wide enough for it.
+        assert_eq!(of_pod(&pod, &["route", "show", "10.7.0.0/16"])[0]["scope"], "site");
+        assert_eq!(of_pod(&pod, &["route", "get", "10.7.0.1"])[0]["prefsrc"], "10.244.1.2");
+        // IPv6 has none.
+        let six = &of_pod(&pod, &["-6", "route", "show", "fd00:9::/32"])[0];
+        assert_eq!((&six["metric"], &six["scope"]), (&json!(60), &json!("global")));
         let rules = of_pod(&pod, &["rule", "show"]);
         assert!(rules.as_array().unwrap().iter().any(|rule| rule["src"] == "10.244.1.2" && rule["table"] == "77"));
         pod.check(&config, &result).ok();
@@ -181,5 +187,57 @@ fn a_gateway_of_the_range_is_the_node() {
         exchange(&node, &pods[1].netns, "10.244.1.1".parse().unwrap()).unwrap();
         pods[1].del(&config).ok();
         before.unchanged("both are gone");
+    });
+}
+
+/// The reference appends the second (`RouteAddEcmp`). Here all gateways are the node, so the two are one way.
+#[test]
+fn routes_to_one_destination_are_one() {
+    sandbox::private_host(|| {
+        let nodes = node_addresses();
+        let node = NetNs::current().unwrap();
+        let routes = json!([
+            { "dst": "192.168.50.0/24", "gw": "10.244.1.1" }, { "dst": "192.168.50.0/24", "gw": "10.244.1.9" },
+            { "dst": "fd50::/64", "gw": "fd00:10:244:1::1" }, { "dst": "fd50::/64", "gw": "fd00:10:244:1::9" },
+        ]);
+        let ipam =
+            json!({ "type": "podwire-ipam", "podCIDR": ["10.244.1.0/24", "fd00:10:244:1::/64"], "routes": routes });
+        for (style, gateways) in
+            [("link-local", ["169.254.1.1", "fe80::1"]), ("range", ["10.244.1.1", "fd00:10:244:1::1"])]
+        {
+            let pod = TestPod::new("one");
+            let config = plain(&json!({ "gateway": style, "ipam": ipam }));
+            let result = pod.add(&config).ok().json();
+            for ((family, dst), gateway) in [("-4", "192.168.50.0/24"), ("-6", "fd50::/64")].into_iter().zip(gateways) {
+                let shown = of_pod(&pod, &[family, "route", "show", dst]);
+                assert_eq!((shown.as_array().unwrap().len(), &shown[0]["gateway"]), (1, &json!(gateway)), "{shown}");
+                let told = result["routes"].as_array().unwrap().iter().filter(|route| route["dst"] == dst).count();
+                assert_eq!(told, 1, "{result}");
+            }
+            for address in nodes {
+                exchange(&node, &pod.netns, address).unwrap();
+            }
+            pod.check(&config, &result).ok();
+            pod.del(&config).ok();
+            kernel::netns::remove_named(&pod.path).unwrap();
+        }
+    });
+}
+
+#[test]
+fn two_addresses_of_a_family_lead_by_one_gateway() {
+    sandbox::private_host(|| {
+        let [to, _] = node_addresses();
+        let node = NetNs::current().unwrap();
+        let ranges = json!([[{ "subnet": "10.244.1.0/24" }], [{ "subnet": "10.244.2.0/24" }]]);
+        let pod = TestPod::new("one");
+        let config = plain(&json!({ "gateway": "range", "ipam": { "type": "podwire-ipam", "ranges": ranges } }));
+        let result = pod.add(&config).ok().json();
+        assert_eq!(addresses(&result).len(), 2);
+        exchange(&node, &pod.netns, to).unwrap();
+        for address in addresses(&result) {
+            exchange(&pod.netns, &node, address).unwrap();
+        }
+        pod.check(&config, &result).ok();
     });
 }

@@ -54,18 +54,6 @@ fn bad_configs() {
                 7,
                 "runtimeConfig[\"io.kubernetes.cri.pod-annotations\"]=Array [String(\"podwire/mac\")]: is not an object",
             ),
-            (
-                json!({ "ipam": { "type": "podwire-ipam", "podCIDR": "10.244.1.0/24", "routes": [{ "dst": "10.8.0.0/16", "scope": 253 }] } }),
-                2,
-                "unsupported route: dst=10.8.0.0/16, scope=253: ",
-            ),
-            (
-                json!({ "ipam": { "type": "podwire-ipam", "podCIDR": "10.244.1.0/24", "routes": [
-                    { "dst": "10.8.0.0/16", "gw": "10.244.1.1" }, { "dst": "10.8.0.0/16", "gw": "10.244.1.2", "mtu": 1400 },
-                ] } }),
-                7,
-                "invalid network config: routes: dst=10.8.0.0/16: there are two, which differ in mtu, ",
-            ),
             (json!({ "name": "a b" }), 7, "name=\"a b\""),
             (json!({ "cniVersion": "9.9.9" }), 1, "cniVersion=\"9.9.9\" is not supported"),
         ];
@@ -87,6 +75,23 @@ fn bad_pools() {
                 own(json!({ "ranges": [[{ "subnet": "10.244.0.0/16" }], [{ "subnet": "10.244.1.0/24" }]] })),
                 7,
                 "ipam.ranges",
+            ),
+        ]);
+    });
+}
+
+#[test]
+fn bad_routes() {
+    sandbox::private_host(|| {
+        let routes =
+            |routes: Value| ipam(&json!({ "type": "podwire-ipam", "podCIDR": "10.244.1.0/24", "routes": routes }));
+        let by = |changes: &Value| with(json!({ "dst": "10.8.0.0/16" }), changes);
+        refused(&[
+            (routes(json!([by(&json!({ "scope": 253 }))])), 2, "unsupported route: dst=10.8.0.0/16, scope=253: "),
+            (
+                routes(json!([by(&json!({ "gw": "10.244.1.1" })), by(&json!({ "gw": "10.244.1.2", "mtu": 1400 }))])),
+                7,
+                "invalid network config: routes: dst=10.8.0.0/16: there are two, which differ in mtu, ",
             ),
         ]);
     });

@@ -176,13 +176,15 @@ pub enum Error {
     #[error("cannot make a ledger without knowing which addresses are in use")]
     Rebuild(#[source] kernel::Error),
     /// The ledger cannot be had, and the release could not even be written down.
-    #[error("cannot write the release down in {}, nor carry it out ({instead})", .path.display())]
+    #[error("cannot write the release down in {}, nor in {elsewhere}, nor carry it out ({instead})", .path.display())]
     Spool {
         /// The file.
         path: PathBuf,
         /// Why it could not be written.
         #[source]
         source: io::Error,
+        /// Where it could not be written either, and why.
+        elsewhere: String,
         /// Why the ledger could not be had.
         instead: Box<Error>,
     },

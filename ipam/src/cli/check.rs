@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use cni_spec::Attachment;
 
 use super::exit::{Exit, Stop, with_causes};
 use super::finding::{self, Finding, Kind, Severity};
@@ -115,22 +117,21 @@ fn copies(ledger: &Ledger, view: &View) -> Vec<Finding> {
     missing.chain(surplus).map(finding).collect()
 }
 
-fn pending(ledger: &Ledger) -> Vec<Finding> {
-    let entries = fs::read_dir(ledger.dir().join("pending-del")).into_iter().flatten();
-    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    paths
-        .map(|path| {
-            let is_json = fs::read(&path).is_ok_and(|text| serde_json::from_slice::<serde_json::Value>(&text).is_ok());
-            let subject = path.display().to_string();
-            if is_json {
-                Finding::new(Severity::Warning, Kind::PendingRelease, subject, "a release is still to be carried out")
+/// Releases that wait for the next opener.
+pub(super) fn pending(ledger: &Ledger) -> Vec<Finding> {
+    let finding = |(path, attachment): (PathBuf, Option<Attachment>)| {
+        let subject = path.display().to_string();
+        match attachment {
+            Some(attachment) => {
+                let problem = format!("the release of {attachment} is still to be carried out");
+                Finding::new(Severity::Warning, Kind::PendingRelease, subject, problem)
                     .fix("none needed: the next ADD or DEL carries it out")
-            } else {
-                Finding::new(Severity::Warning, Kind::Garbage, subject, "is no release that can be read")
-                    .fix("look into it, then remove it")
             }
-        })
-        .collect()
+            None => Finding::new(Severity::Warning, Kind::Garbage, subject, "is no release that can be read")
+                .fix("look into it, then remove it"),
+        }
+    };
+    ledger.pending().into_iter().map(finding).collect()
 }
 
 fn reservations(ledger: &Ledger, view: &View) -> Vec<Finding> {

@@ -38,7 +38,7 @@ impl Gauges {
             leases: view.leases().len(),
             tombstones: contents.map_or(0, |contents| contents.tombstones.len()),
             reservations: view.reservations().len(),
-            pending_releases: fs::read_dir(ledger.dir().join("pending-del")).map_or(0, Iterator::count),
+            pending_releases: ledger.pending().len(),
             quarantined: ledger.quarantined().map_or(0, |all| all.len()),
             generation: contents.map_or(0, |contents| contents.generation),
             database_bytes: size(&ledger.dir().join("ledger")),

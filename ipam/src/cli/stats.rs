@@ -150,7 +150,7 @@ impl Counts {
             addresses: view.leases().iter().map(|lease| lease.ips().count()).sum(),
             cooling: view.cooling().count(),
             reservations: view.reservations().len(),
-            pending_releases: fs::read_dir(ledger.dir().join("pending-del")).map_or(0, Iterator::count),
+            pending_releases: ledger.pending().len(),
             quarantined: ledger.quarantined().map_or(0, |all| all.len()),
             generation: view.contents.as_ref().map_or(0, |contents| contents.generation),
             database_bytes: size(&ledger.dir().join("ledger")),

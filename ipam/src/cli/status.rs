@@ -99,6 +99,9 @@ fn state(ledger: &Ledger, conf_dir: &Path) -> Result<(State, Exit), Stop> {
             }
             let stop = Stop::from(error);
             state.reasons.extend(stop.text);
+            // What a disk that has become read-only keeps from being carried out, among others.
+            let waits = check::pending(ledger).into_iter();
+            state.reasons.extend(waits.map(|finding| format!("{}: {}", finding.subject, finding.problem)));
             return Ok((state, stop.exit));
         }
     };

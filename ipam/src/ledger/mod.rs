@@ -13,6 +13,7 @@
 //!   unsettled                 whose copies may not be like the database
 //!   ledger.corrupt.TIME/      one that was damaged, with reason.txt; the last three
 //!   pending-del/              releases that could not be carried out
+//! /run/podwire/pending-del/HASH/    the same, where nothing can be written beside the ledger; by the ledger's path
 //! ```
 
 use std::io::ErrorKind;
@@ -306,14 +307,29 @@ impl Ledger {
         instead: Error,
     ) -> Result<Released, Error> {
         let pending = spool::Pending::new(attachment, lease_id, asked, &clock::boot_id()?);
-        let written = match pending.write(&self.dir) {
-            Err(error) if ballast::is_about_space(&error) && ballast::give_up(&self.dir) => pending.write(&self.dir),
+        let written = match pending.write_beside(&self.dir) {
+            Err(error) if ballast::is_about_space(&error) && ballast::give_up(&self.dir) => {
+                pending.write_beside(&self.dir)
+            }
             result => result,
         };
-        match written {
+        let Err(source) = written else { return Ok(Released::Spooled) };
+        match pending.write_elsewhere(&self.dir) {
             Ok(()) => Ok(Released::Spooled),
-            Err(source) => Err(Error::Spool { path: pending.path(&self.dir), source, instead: Box::new(instead) }),
+            Err(elsewhere) => {
+                let (path, elsewhere) = (pending.path_beside(&self.dir), format!("{}: {elsewhere}", spool::ELSEWHERE));
+                Err(Error::Spool { path, source, elsewhere, instead: Box::new(instead) })
+            }
         }
+    }
+
+    /// What is written down and still to be carried out: each file, and whom it is about; none if that cannot be read.
+    pub(crate) fn pending(&self) -> Vec<(PathBuf, Option<Attachment>)> {
+        let whose = |path: PathBuf| {
+            let attachment = spool::read(&path).and_then(|pending| pending.attachment());
+            (path, attachment)
+        };
+        spool::files(&self.dir).into_iter().map(whose).collect()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::Ledger;
+use super::{Ledger, spool};
 use crate::clock;
 use crate::record::Record;
 
@@ -12,17 +12,19 @@ const ATTEMPTS: u32 = 5;
 
 impl Ledger {
     /// All leases, in the order of network, container id and interface, as their copies tell. Keeps nobody waiting
-    /// and waits for nobody. None if the copies do not tell just now: there are none, a change is under way or was
-    /// broken off, or a release is written down but not carried out.
+    /// and waits for nobody. None if the copies do not tell just now: there are none, or a change is under way or was
+    /// broken off. Leases whose release is written down but not carried out are left out.
     pub(crate) fn leases_in_copies(&self) -> Option<Vec<Record>> {
         let boot_id = clock::boot_id().ok()?;
         (0..ATTEMPTS).find_map(|_| {
             let before = self.settled()?;
             let mut leases = read(&self.dir.join("leases"))?;
+            // After the leases: a release that was carried out meanwhile has changed the number of changes.
+            let pending: Vec<_> = spool::pending(&self.dir).collect();
             if self.settled()? != before {
                 return None;
             }
-            leases.retain(|lease| lease.boot_id == boot_id);
+            leases.retain(|lease| lease.boot_id == boot_id && !pending.iter().any(|release| release.ends(lease)));
             leases.sort_by(|one, other| {
                 let key = |lease: &Record| {
                     let it = &lease.attachment;
@@ -36,8 +38,7 @@ impl Ledger {
 
     /// The number of changes, if all of them have reached the copies.
     fn settled(&self) -> Option<String> {
-        let is_pending = fs::read_dir(self.dir.join("pending-del")).is_ok_and(|mut entries| entries.next().is_some());
-        let is_settled = self.database().is_dir() && !self.dir.join("unsettled").exists() && !is_pending;
+        let is_settled = self.database().is_dir() && !self.dir.join("unsettled").exists();
         is_settled.then(|| fs::read_to_string(self.dir.join("generation")).ok()).flatten()
     }
 }

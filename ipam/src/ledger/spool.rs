@@ -1,7 +1,9 @@
-//! Releases that could not be carried out: one file each in `pending-del/`, for the next opener.
+//! Releases that could not be carried out: one file each, for the next opener. They are in `pending-del/` beside the
+//! ledger, or where nothing can be written there, in a folder for this ledger in [`ELSEWHERE`].
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -10,12 +12,16 @@ use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::session::{Failure, Session};
+use super::session::{Failure, Session, make_folder};
 use crate::LeaseId;
 use crate::clock::Moment;
 use crate::event::EventKind;
 use crate::record::Record;
 use crate::store::{Change, Ended};
+
+/// Where releases wait that cannot be written down beside their ledger, as on a disk that has become read-only: on a
+/// tmpfs, which does not outlive the boot, as no lease does.
+pub(super) const ELSEWHERE: &str = "/run/podwire/pending-del";
 
 /// A release that is still to be carried out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,12 +54,17 @@ impl Pending {
         }
     }
 
-    fn attachment(&self) -> Option<Attachment> {
+    pub fn attachment(&self) -> Option<Attachment> {
         Some(Attachment {
             network: self.network.parse().ok()?,
             container_id: self.container_id.parse().ok()?,
             ifname: self.ifname.parse().ok()?,
         })
+    }
+
+    /// Whether this release will end the lease.
+    pub fn ends(&self, lease: &Record) -> bool {
+        self.boot_id == lease.boot_id && self.attachment().is_some_and(|it| it == lease.attachment) && self.means(lease)
     }
 
     /// Only a lease that was asked for when its release was.
@@ -62,29 +73,56 @@ impl Pending {
             && lease.is_meant_by_a_release_of(self.asked_boottime_ms)
     }
 
-    /// Where it is written: the same wish has the same name, and names of any length and content fit.
-    pub fn path(&self, dir: &Path) -> PathBuf {
+    /// Where it is written in a folder: the same wish has the same name, and names of any length and content fit. A later
+    /// wish has another: whoever carries this one out, and then removes its file, must not remove that one.
+    fn path(&self, folder: &Path) -> PathBuf {
         let lease = self.lease_id.as_ref().map_or("", |id| id.0.as_str());
-        let names = [&self.network, &self.container_id, &self.ifname, lease].join("\0");
-        folder(dir).join(format!("{}.json", HEXLOWER.encode(&Sha256::digest(names)[..16])))
+        let asked = self.asked_boottime_ms.to_string();
+        folder.join(name_of([&self.network, &self.container_id, &self.ifname, lease, &asked].join("\0")) + ".json")
     }
 
-    /// Writes it down, whole or not at all.
-    pub fn write(&self, dir: &Path) -> io::Result<()> {
-        let made = DirBuilder::new().mode(0o700).create(folder(dir));
+    /// Where it is written beside the ledger.
+    pub fn path_beside(&self, dir: &Path) -> PathBuf {
+        self.path(&beside(dir))
+    }
+
+    /// Writes it down beside the ledger, whole or not at all.
+    pub fn write_beside(&self, dir: &Path) -> io::Result<()> {
+        let made = DirBuilder::new().mode(0o700).create(beside(dir));
         made.or_else(|error| if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) })?;
-        let path = self.path(dir);
+        self.write(&beside(dir))
+    }
+
+    /// The same elsewhere.
+    pub fn write_elsewhere(&self, dir: &Path) -> io::Result<()> {
+        let folder = elsewhere(dir)?;
+        make_folder(&folder)?;
+        self.write(&folder)
+    }
+
+    fn write(&self, folder: &Path) -> io::Result<()> {
+        let path = self.path(folder);
         let unfinished = path.with_extension(format!("{}.unfinished", std::process::id()));
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
         file.write_all(serde_json::json!(self).to_string().as_bytes())?;
         file.sync_all()?;
         fs::rename(&unfinished, &path)?;
-        File::open(folder(dir))?.sync_all()
+        File::open(folder)?.sync_all()
     }
 }
 
-fn folder(dir: &Path) -> PathBuf {
+fn beside(dir: &Path) -> PathBuf {
     dir.join("pending-del")
+}
+
+/// The ledger's folder in [`ELSEWHERE`]: the same by whatever path somebody came to the ledger.
+fn elsewhere(dir: &Path) -> io::Result<PathBuf> {
+    let real = fs::canonicalize(dir)?;
+    Ok(Path::new(ELSEWHERE).join(name_of(real.as_os_str().as_bytes())))
+}
+
+fn name_of(what: impl AsRef<[u8]>) -> String {
+    HEXLOWER.encode(&Sha256::digest(what)[..16])
 }
 
 /// Ends the leases whose release is pending. The files stay until that is flushed: see [`remove`].
@@ -109,15 +147,18 @@ pub(super) fn due(dir: &Path, session: &Session<'_>) -> Result<Due, Failure> {
     let mut due = Due { change: Change::default(), files: Vec::new() };
     for path in written(dir) {
         // What cannot be read as a release, nobody can carry out: it is left for people to look at.
-        let Some(pending) = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Pending>(&text).ok()) else {
-            continue;
-        };
+        let Some(pending) = read(&path) else { continue };
         due.files.push(path);
         let Some(attachment) = pending.attachment().filter(|_| pending.boot_id == session.boot_id) else { continue };
         match session.store.lease(&attachment)? {
             Some(record) if pending.means(&record) => {
                 let released_at = if pending.cools_down { pending.asked_boottime_ms } else { 0 };
-                due.change.ended.push(Ended { record, released_at });
+                // It may be written down more than once.
+                let ended = &mut due.change.ended;
+                match ended.iter_mut().find(|ended| ended.record.lease_id == record.lease_id) {
+                    Some(ended) => ended.released_at = ended.released_at.max(released_at),
+                    None => ended.push(Ended { record, released_at }),
+                }
             }
             // Its container has come back since, or it is about a lease that has ended.
             Some(_) => continue,
@@ -131,10 +172,25 @@ pub(super) fn due(dir: &Path, session: &Session<'_>) -> Result<Due, Failure> {
 }
 
 /// Pending releases; unfinished files are somebody's work in progress, or nobody's any more.
-fn written(dir: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(folder(dir)) else { return Vec::new() };
-    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    paths.filter(|path| path.extension().is_some_and(|extension| extension == "json")).collect()
+fn written(dir: &Path) -> impl Iterator<Item = PathBuf> {
+    files(dir).into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+}
+
+/// All there is in the ledger's spool.
+pub(super) fn files(dir: &Path) -> Vec<PathBuf> {
+    let folders = [Some(beside(dir)), elsewhere(dir).ok()];
+    let entries = folders.into_iter().flatten().filter_map(|folder| fs::read_dir(folder).ok()).flatten();
+    entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
+}
+
+/// The releases that can be read.
+pub(super) fn pending(dir: &Path) -> impl Iterator<Item = Pending> {
+    written(dir).filter_map(|path| read(&path))
+}
+
+/// None if it is no release that can be read.
+pub(super) fn read(path: &Path) -> Option<Pending> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
 /// Removes what was carried out. What cannot be removed is carried out again, which changes nothing.

@@ -114,6 +114,25 @@ fn a_release_that_was_written_down_means_the_lease_whose_add_is_older_than_itsel
     assert_eq!(ledger.leases("test").unwrap().unwrap(), [], "though the lease is younger");
 }
 
+/// Whoever carries releases out removes their files when that is done: not those that have been written meanwhile.
+#[test]
+fn a_later_release_is_written_down_beside_an_earlier_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::at(dir.path());
+    let now = Moment::now().unwrap();
+    add(&ledger, now.boottime - 20).unwrap();
+    for age in [10, 9, 9] {
+        let asked = Moment { boottime: now.boottime - age, ..now };
+        ledger.spool(&container(), None, asked, Error::Answer).unwrap();
+    }
+    assert_eq!(ledger.pending().len(), 2);
+    assert_eq!(ledger.leases_in_copies().unwrap(), []);
+    assert!(ledger.release(&"n other eth0".parse().unwrap()).is_ok());
+    assert_eq!(ledger.pending(), []);
+    let history = std::fs::read_to_string(dir.path().join("history.jsonl")).unwrap();
+    assert_eq!(history.lines().count(), 2, "it has begun and ended, once each: {history}");
+}
+
 /// Leases that fill a pool.
 fn filling(prefix: u8, leases: usize) -> (Pool, Operation) {
     let pool = Pool::new(vec![Range::whole(format!("10.0.0.0/{prefix}").parse().unwrap())], &[]);

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 
 use cni_spec::{CniError, ErrorCode};
-use ipam::Origin;
+use ipam::{Ledger, Origin};
 use nix::mount::{MsFlags, mount};
 use serde_json::{Value, json};
 
@@ -195,9 +195,60 @@ fn row_19_a_read_only_file_system_is_named() {
         let refused = place.run("ADD", "c", &plugin);
         assert_eq!(refused.error(), (5, "cannot lock the ledger with /run/disk/ipam/lock"));
         assert!(refused.json["details"].as_str().unwrap().contains("Read-only file system"), "{refused:?}");
-        assert_eq!(place.run("DEL", "stays", &plugin).error().0, 11, "it can be neither carried out nor written down");
-        mount(nothing, dir, nothing, MsFlags::MS_REMOUNT, nothing).unwrap();
-        assert!(place.run("DEL", "stays", &plugin).success);
+        let status = place.run("STATUS", "", &plugin);
+        assert!(status.error().0 == 50 && status.json.to_string().contains("Read-only file system"), "{status:?}");
+    });
+}
+
+/// A disk as the kernel leaves it that has found an error on it: a release is written down where there is another.
+#[test]
+fn row_19_a_read_only_file_system_keeps_no_del_from_its_end() {
+    sandbox::private_host(|| {
+        let place = Place::new();
+        let dir = Path::new("/run/disk");
+        fs::create_dir(dir).unwrap();
+        let nothing: Option<&str> = None;
+        mount(Some("tmpfs"), dir, Some("tmpfs"), MsFlags::empty(), nothing).unwrap();
+        let mut plugin = place.json("n", &json!({ "podCIDR": "10.1.2.0/30", "cooldownSeconds": 0 }));
+        plugin["ipam"]["dataDir"] = json!(dir.join("ipam"));
+        plugin["ipam"]["lockTimeoutSeconds"] = 2.into();
+        assert_eq!(place.run("ADD", "c1", &plugin).addresses(), [ip("10.1.2.2")]);
+        let read_only = |path: &str, is_so: bool| {
+            let flags = if is_so { MsFlags::MS_RDONLY } else { MsFlags::empty() };
+            mount(nothing, path, nothing, MsFlags::MS_REMOUNT | flags, nothing).unwrap();
+        };
+        read_only("/run/disk", true);
+        // Nor is there anything else to write to.
+        read_only("/run", true);
+        let refused = place.run("DEL", "c1", &plugin);
+        let (code, message) = refused.error();
+        assert!(code == 11 && message.contains("/run/disk/ipam/pending-del/"), "{refused:?}");
+        assert!(message.contains("nor in /run/podwire/pending-del: Read-only file system"), "{refused:?}");
+        read_only("/run", false);
+        // Of an attachment that nobody knows, too.
+        for container in ["c1", "c1", "unknown"] {
+            assert!(place.run("DEL", container, &plugin).success, "{container}");
+        }
+        assert!(Ledger::at(dir.join("ipam")).leases("test").is_err(), "its lock cannot be had");
+        let told = |command: &str| crate::cli::ipam(&[command, "--dir", "/run/disk/ipam", "--conf-dir", "/nowhere"]);
+        let status = told("status");
+        assert!(status.stdout.starts_with("Status:  not ready"), "{status:?}");
+        for waiting in ["n c1 eth0", "n unknown eth0"] {
+            let text = format!("the release of {waiting} is still to be carried out");
+            assert!(status.stdout.contains(&text), "{status:?}");
+        }
+        let listed = told("list");
+        assert_eq!((listed.code, listed.stdout.contains("10.1.2.2")), (0, false), "as good as released: {listed:?}");
+        read_only("/run/disk", false);
+        let check = told("check");
+        assert!(check.code == 4 && check.stdout.contains("pending-release"), "{check:?}");
+        // By another way to the same ledger.
+        std::os::unix::fs::symlink(dir, "/run/link").unwrap();
+        plugin["ipam"]["dataDir"] = json!("/run/link/ipam");
+        assert_eq!(place.run("ADD", "c2", &plugin).addresses(), [ip("10.1.2.2")], "the only one there is");
+        let history = fs::read_to_string(dir.join("ipam/history.jsonl")).unwrap();
+        assert_eq!(history.lines().count(), 3, "c1 was released once: {history}");
+        assert_eq!(told("check").code, 0);
     });
 }
 

@@ -147,7 +147,12 @@ impl Iptables {
         let lock = turn(PATIENCE)?;
         let tool = Tool::find(family, None).map_err(Error::Iptables)?;
         let seen = see(family, tool.flavour())?;
-        match rules::repair(family, &seen).filter(|_| !seen.is_empty() && !seen.is_foreign()) {
+        if seen.is_empty() || seen.is_foreign() {
+            return Ok(());
+        }
+        let list = |table| tool.list(table).map_err(Error::Iptables);
+        let raw = if family == Family::Ip { list("raw")? } else { Vec::new() };
+        match rules::repair(family, &seen, &list("nat")?, &raw) {
             Some(text) => tool.restore_under(lock.as_fd(), &text).map_err(Error::Commit),
             None => Ok(()),
         }

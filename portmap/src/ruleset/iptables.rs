@@ -4,6 +4,7 @@
 //! Each mapping is a rule in the chain for exact addresses or in that for all, so that an exact one wins. A rule has
 //! two comments: its owner, as in nftables, and the element that it would be there. By these it is found again.
 
+mod hooks;
 mod listed;
 mod pieces;
 mod rules;
@@ -14,6 +15,7 @@ use std::fmt::Write;
 
 use nft_model::Family;
 
+use self::hooks::{guard_hook, hooks};
 pub use self::listed::Listed;
 pub use self::pieces::{Piece, pieces};
 pub use self::rules::{Rule, condition, rules};
@@ -86,17 +88,18 @@ pub fn change(family: Family, seen: &Seen, gone: &[Owned], new: &[Rule]) -> Opti
     text(&[("raw", raw), ("nat", nat)])
 }
 
-/// What makes the chains of the frame as an ADD makes them, whatever is in them, and takes rules that are nobody's out of
-/// those of attachments. What leads into them from built-in chains is left to [`change`]. `None` if there is nothing to
-/// do.
+/// What makes the chains of the frame as an ADD makes them, whatever is in them, takes rules that are nobody's out of
+/// those of attachments, and has each be led into once, the way an ADD does. The tables are given as `iptables -S` lists
+/// them. `None` if there is nothing to do.
 #[must_use]
-pub fn repair(family: Family, seen: &Seen) -> Option<String> {
+pub fn repair(family: Family, seen: &Seen, listed_nat: &[String], listed_raw: &[String]) -> Option<String> {
     let mut nat = format!(":{TOP} - [0:0]\n");
     top_rules().iter().for_each(|rule| line(&mut nat, rule));
     let mut raw = String::new();
     if family == Family::Ip {
         line(&mut raw, &format!(":{GUARD} - [0:0]"));
         guard_rules().iter().for_each(|rule| line(&mut raw, rule));
+        raw += &hooks::mend(listed_raw, &[("PREROUTING", guard_hook(), "-I PREROUTING 1")]);
     }
     // A jump needs its chain; one that has rules is there.
     for chain in OWNED.iter().filter(|chain| seen.rules(chain).is_empty()) {
@@ -108,6 +111,7 @@ pub fn repair(family: Family, seen: &Seen) -> Option<String> {
             line(&mut nat, &format!("-D {chain} {}", index + 1));
         }
     }
+    nat += &hooks::mend(listed_nat, &hooks());
     text(&[("raw", raw), ("nat", nat)])
 }
 
@@ -165,6 +169,11 @@ fn is_stray(line: &str) -> bool {
     is_in_chain_of_ours(line) && line.matches("--comment ").count() < 2
 }
 
+/// A rule without quotes, which iptables prints only where it must.
+fn plain(line: &str) -> String {
+    line.replace('"', "")
+}
+
 /// Whether a rule, as `iptables -S` lists it, is in the chain that everything begins with.
 fn is_top(line: &str) -> bool {
     line.starts_with(&format!("-A {TOP} "))
@@ -186,25 +195,9 @@ pub fn listing(config: &Config, family: Family) -> String {
     listing
 }
 
-/// The rules of built-in chains: the chain, the rule, and how it is added. Translations come after those of others,
-/// such as Services; the masquerade before those of others, which may end the chain.
-fn hooks() -> [(&'static str, String, &'static str); 3] {
-    let comment = format!("-m comment --comment \"{STATIC}\"");
-    let local = format!("-m addrtype --dst-type LOCAL {comment} -j {TOP}");
-    [
-        ("PREROUTING", local.clone(), "-A PREROUTING"),
-        ("OUTPUT", local, "-A OUTPUT"),
-        ("POSTROUTING", format!("{comment} -j {MASQ_CHAIN}"), "-I POSTROUTING 1"),
-    ]
-}
-
 fn top_rules() -> Vec<String> {
     let jump = |chain| format!("-A {TOP} -m comment --comment \"{STATIC}\" -j {chain}");
     vec![jump(EXACT_CHAIN), jump(WILDCARD_CHAIN)]
-}
-
-fn guard_hook() -> String {
-    format!("! -i lo -m comment --comment \"{STATIC}\" -j {GUARD}")
 }
 
 /// As in nftables: what makes answers to 127.0.0.1 possible must let no neighbour in.

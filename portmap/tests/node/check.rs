@@ -7,7 +7,11 @@ use kernel::sysctl;
 use sandbox::private_host;
 use serde_json::json;
 
-on_iptables!(check_tells_every_rule_that_is_not_as_it_was, what_is_left_in_the_other_backend_is_told,);
+on_iptables!(
+    check_tells_every_rule_that_is_not_as_it_was,
+    check_tells_what_is_there_twice_or_in_another_order,
+    what_is_left_in_the_other_backend_is_told,
+);
 
 /// The differences that CHECK tells, one a line.
 #[track_caller]
@@ -210,6 +214,70 @@ fn check_tells_every_rule_that_is_not_as_it_was(backend: Backend) {
     let stray =
         |line: &String| line.contains("expected nothing, found `-A PODWIRE-WILDCARD -p tcp -m tcp --dport 8080");
     assert!(found.iter().any(stray), "{found:?}");
+}
+
+/// Among rules of ours: those of others may stand before them and between them.
+fn check_tells_what_is_there_twice_or_in_another_order(backend: Backend) {
+    let port = |number: u16| json!([{ "hostPort": number, "containerPort": 80 }]);
+    let marked = Attachment::on_paper("c1", &["10.88.0.2/32"], &port(8080)).on(backend);
+    let marked = marked.with("markMasqBit", json!(13));
+    let limited = Attachment::on_paper("c2", &["10.88.0.3/32"], &port(8081)).on(backend);
+    let limited = limited.with("name", json!("other")).with("conditionsV4", json!(["-s", "198.51.100.0/24"]));
+    for attachment in [&marked, &limited] {
+        attachment.add().ok();
+    }
+    let list = || {
+        let listed = sandbox::command(backend.iptables()).args(["-t", "nat", "-S"]).output().unwrap();
+        String::from_utf8(listed.stdout).unwrap()
+    };
+    let of = |words: &[&str]| {
+        let rules: Vec<String> = list().lines().map(str::to_owned).collect();
+        rules.into_iter().filter(|line| words.iter().all(|word| line.contains(word))).collect::<Vec<String>>()
+    };
+    let restore = |lines: &[String]| {
+        let restore = format!("{}-restore", backend.iptables());
+        feed(&restore, &["--noflush"], &format!("*nat\n{}\nCOMMIT\n", lines.join("\n")));
+    };
+    let clean = || [&marked, &limited].map(differences).concat();
+    let others = ["-I PREROUTING 1 -p udp -j RETURN", "-A PREROUTING -j RETURN", "-I OUTPUT 1 -j ACCEPT"];
+    restore(&others.map(str::to_owned));
+    assert_eq!(clean(), Vec::<String>::new());
+    let quoted = |line: &str| line.replace('"', "");
+    let hook = of(&["-A PREROUTING", "PODWIRE"]).remove(0);
+    let changed = "-A OUTPUT -m comment --comment podwire-hostport -j PODWIRE-HOSTPORT".to_owned();
+    let top = of(&["-A PODWIRE-HOSTPORT", "-j PODWIRE-EXACT"]).remove(0);
+    let masquerade = of(&["-A PODWIRE-MASQ", "c1"]).remove(0);
+    restore(&[hook.clone(), changed.clone(), top.clone(), masquerade.clone()]);
+    let place = "ip table nat of iptables";
+    let mut found = differences(&marked);
+    found.iter_mut().for_each(|line| *line = quoted(line));
+    let twice = |line: &str| format!("{place}: expected `{0}`, found `{0}; {0}`", quoted(line));
+    for expected in
+        [twice(&hook), twice(&top), twice(&masquerade), format!("{place}: expected nothing, found `{changed}`")]
+    {
+        assert!(found.contains(&expected), "{expected}: {found:#?}");
+    }
+    assert_eq!(found.len(), 4, "{found:#?}");
+    assert_eq!(by_hand("reconcile").0, 0);
+    assert_eq!((clean(), of(&["-A OUTPUT", "PODWIRE"]).len()), (Vec::new(), 1));
+    assert_eq!(of(&["-A OUTPUT -j ACCEPT"]).len() + of(&["-A PREROUTING", "-j RETURN"]).len(), others.len());
+    // What is translated meets no mark any more, and what meets a rule for all packets none for some of them.
+    let rules = of(&["-A PODWIRE-WILDCARD", "c1"]);
+    let limits = of(&["-A PODWIRE-WILDCARD", "c2"]);
+    assert_eq!((rules.len(), limits.len()), (3, 1), "{}", list());
+    let again = |rule: &String| [rule.replacen("-A", "-D", 1), rule.clone()];
+    restore(&[again(&rules[0]), again(&limits[0])].concat());
+    let moved = format!(
+        "{place}: expected `{}`, found `{}`",
+        quoted(&rules.join("; ")),
+        quoted(&[&rules[1..], &rules[..1]].concat().join("; "))
+    );
+    assert_eq!(differences(&marked).iter().map(|line| quoted(line)).collect::<Vec<_>>(), [moved]);
+    let found: Vec<String> = differences(&limited).iter().map(|line| quoted(line)).collect();
+    let late = format!("; {}`, found `{}; {}`", quoted(&rules[1]), quoted(&rules[1]), quoted(&limits[0]));
+    assert!(found.iter().any(|line| line.contains(&late)), "{late}: {found:#?}");
+    assert_eq!(by_hand("reconcile").0, 0);
+    assert_eq!(clean(), Vec::<String>::new());
 }
 
 /// As after somebody has put back a saved rule set.

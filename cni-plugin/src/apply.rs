@@ -12,7 +12,7 @@ use crate::config::Rate;
 use crate::firewall::Firewall;
 use crate::plan::Wiring;
 use crate::pod::Ends;
-use crate::step::{Place, RULE_PRIORITY, Step};
+use crate::step::{Place, RULE_PRIORITY, Step, keep_addresses};
 use crate::{Error, iptables};
 
 /// Carries out the steps in order and stops at the first that fails. Rules of iptables come
@@ -30,6 +30,7 @@ pub fn apply(steps: &[Step], ends: &Ends<'_>, wiring: &Wiring, network: &Network
                 let found = set(*place, key, value, ends).map_err(failed)?;
                 refuse_other_value(key, value, found)?;
             }
+            Step::KeepAddresses { link } => keep_addresses_of(link, ends),
             Step::Up { place, link } => {
                 let index = ends.link(*place, link)?.index;
                 ends.rtnl(*place).set_up(index).map_err(failed)?;
@@ -64,9 +65,7 @@ pub fn apply(steps: &[Step], ends: &Ends<'_>, wiring: &Wiring, network: &Network
                 ends.rtnl(*place).replace_route(&kernel_route(route, oif, *source)).map_err(failed)?;
             }
             Step::Rule { from, table } => {
-                let rule =
-                    rtnl::SourceRule { from: *from, table: *table, priority: RULE_PRIORITY, protocol: ROUTE_PROTOCOL };
-                ends.pod.rtnl.add_rule(&rule).map(drop).map_err(failed)?;
+                ends.pod.rtnl.add_rule(&kernel_rule(*from, *table)).map(drop).map_err(failed)?;
             }
             Step::Shape { place, link, rate: Rate { rate, burst, limit } } => {
                 let index = ends.link(*place, link)?.index;
@@ -108,12 +107,21 @@ fn set(place: Place, key: &str, value: &str, ends: &Ends<'_>) -> kernel::Result<
     }
 }
 
+/// Whatever is in the way: the pod works without.
+fn keep_addresses_of(link: &str, ends: &Ends<'_>) {
+    let _kept = ends.pod.netns.run(|| sysctl::set(&keep_addresses(link), "1"));
+}
+
 /// CHECK would find another value than the config's ever after.
 fn refuse_other_value(key: &str, value: &str, found: String) -> Result<(), Error> {
     if found == value {
         return Ok(());
     }
     Err(Error::SysctlValue { key: key.to_owned(), value: value.to_owned(), found })
+}
+
+fn kernel_rule(from: IpAddr, table: u32) -> rtnl::SourceRule {
+    rtnl::SourceRule { from, table, priority: RULE_PRIORITY, protocol: ROUTE_PROTOCOL }
 }
 
 fn kernel_route(route: &Route, oif: u32, prefsrc: Option<IpAddr>) -> rtnl::Route {

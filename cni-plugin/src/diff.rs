@@ -139,6 +139,7 @@ fn found_instead(step: &Step, observed: &Observed) -> Option<String> {
             Some(found) => Some(found.clone()),
             None => Some("no such setting".to_owned()),
         },
+        Step::KeepAddresses { .. } => None,
         // The loopback belongs to the runtime: it may be down before the runtime's own plugin ran.
         Step::Up { link, .. } if link == "lo" => None,
         Step::Up { place, .. } => {

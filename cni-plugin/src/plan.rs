@@ -337,6 +337,7 @@ impl Wiring {
         let mut steps = Vec::new();
         if self.has_ipv6() {
             steps.push(sysctl(Place::Pod, format!("net/ipv6/conf/{ifname}/disable_ipv6"), "0"));
+            steps.push(Step::KeepAddresses { link: ifname.clone() });
         }
         // Before it is doubtful the gateway is asked for anew, from the pod's own address: a probe would come from a
         // link-local one, which the guard drops.

@@ -57,6 +57,12 @@ pub enum Step {
         /// What it is set to.
         value: String,
     },
+    /// IPv6 addresses of a link of the pod outlive its going down, as those of IPv4 do. A convenience: where settings cannot be
+    /// written, the pod does without it.
+    KeepAddresses {
+        /// Which.
+        link: String,
+    },
     /// The host end gets the name that the config wants. It is made under another one, by which an ADD that was
     /// killed in between is found.
     Rename {
@@ -153,6 +159,9 @@ impl fmt::Display for Step {
                 let exec = if *place == Place::Pod { "ip netns exec POD " } else { "" };
                 write!(f, "{exec}sysctl -w {key}={value}")
             }
+            Self::KeepAddresses { link } => {
+                write!(f, "ip netns exec POD sysctl -w {}=1 # if it can be", keep_addresses(link))
+            }
             Self::Up { place, link } => write!(f, "{} link set {link} up", ip(*place)),
             Self::Carrier { place, link } => write!(f, "{} link show dev {link} # until LOWER_UP", ip(*place)),
             Self::Rename { from, to } => write!(f, "ip link set {from} name {to}"),
@@ -213,6 +222,12 @@ fn write_route(f: &mut fmt::Formatter<'_>, route: &Route, link: &str, source: Op
         f.write_str(" onlink")?;
     }
     write!(f, " proto {ROUTE_PROTOCOL}")
+}
+
+/// The setting behind [`Step::KeepAddresses`], by its path below /proc/sys (Documentation/networking/ip-sysctl.rst).
+#[must_use]
+pub fn keep_addresses(link: &str) -> String {
+    format!("net/ipv6/conf/{link}/keep_addr_on_down")
 }
 
 fn ip(place: Place) -> &'static str {

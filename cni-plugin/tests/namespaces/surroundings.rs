@@ -344,3 +344,50 @@ fn without_streams(pod: &TestPod, closed: &'static [i32]) -> Answer {
     }
     finish(command, dual_stack().to_string().as_bytes())
 }
+
+/// Somebody takes the pod's link down and up again. The kernel keeps IPv4 addresses by itself, and routes and neighbours of
+/// neither family.
+#[test]
+fn addresses_outlive_a_link_that_goes_down() {
+    sandbox::private_host(|| {
+        let pod = TestPod::new("one");
+        let result = pod.add(&dual_stack()).ok().json();
+        for state in ["down", "up"] {
+            text("ip", &["-n", "one", "link", "set", "eth0", state]);
+        }
+        for address in addresses(&result) {
+            let shown = text("ip", &["-n", "one", "-o", "address", "show", "dev", "eth0", "to", &address.to_string()]);
+            assert!(shown.contains(&address.to_string()), "{address}: {shown:?}");
+        }
+        let found = pod.check(&dual_stack(), &result);
+        let details = found.json()["details"].as_str().unwrap().to_owned();
+        assert_eq!(details.matches("route replace default").count(), 2, "{details}");
+        assert_eq!(details.matches("neighbour replace").count(), 2, "{details}");
+        assert!(!details.contains("address add"), "{details}");
+    });
+}
+
+/// Where all that is needed has its value already, nothing has to be written.
+#[test]
+fn settings_that_cannot_be_written() {
+    sandbox::private_host(|| {
+        for setting in [
+            "net.ipv4.ip_forward=1",
+            "net.ipv4.conf.default.rp_filter=1",
+            "net.ipv6.conf.all.forwarding=1",
+            "net.ipv6.conf.default.accept_ra=0",
+        ] {
+            text("sysctl", &["-w", setting]);
+        }
+        let nothing: Option<&str> = None;
+        let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+        mount(Some("/proc/sys"), "/proc/sys", nothing, flags, nothing).unwrap();
+        mount(nothing, "/proc/sys", nothing, flags | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, nothing).unwrap();
+        let pod = TestPod::new("one");
+        let result = pod.add(&dual_stack()).ok().json();
+        let keep = ["netns", "exec", "one", "sysctl", "-n", "net.ipv6.conf.eth0.keep_addr_on_down"];
+        assert_eq!(text("ip", &keep).trim(), "0");
+        pod.check(&dual_stack(), &result).ok();
+        pod.del(&dual_stack()).ok();
+    });
+}

@@ -104,8 +104,12 @@ fn delete_link(names: &Names, node: &Node) -> Result<(), Error> {
     }
 }
 
-/// The smallest MTU of the links that packets to the outside leave by: a pod that sent more would be asked to
-/// send less at every new connection. None without such a link.
+/// IPV6_MIN_MTU (RFC 8200, section 5), in bytes: a link with less has no IPv6.
+const IPV6_LEAST: u32 = 1280;
+
+/// The smallest MTU of the links that packets to the outside leave by, and of the routes that lead there (RTAX_MTU): a pod
+/// that sent more would be asked to send less at every new connection. What a route of one family says leaves the pod its
+/// IPv6. None without such a link.
 fn outside_mtu(node: &Node) -> Result<Option<u32>, Error> {
     let mut mtus = Vec::new();
     for address in OUTSIDE {
@@ -113,6 +117,7 @@ fn outside_mtu(node: &Node) -> Result<Option<u32>, Error> {
         if let Some(way) = way.filter(|way| way.oif != LOOPBACK) {
             let link = node.rtnl.link_by_index(way.oif).map_err(|source| observe("the link to the outside", source))?;
             mtus.extend(link.map(|link| link.mtu));
+            mtus.extend(way.mtu.map(|mtu| mtu.max(IPV6_LEAST)));
         }
     }
     Ok(mtus.into_iter().min())

@@ -167,6 +167,32 @@ fn settings_routes_and_mtu_are_those_of_the_config() {
 }
 
 #[test]
+fn the_mtu_is_that_of_the_route_to_the_outside() {
+    sandbox::private_host(|| {
+        node_addresses();
+        text("ip", &["link", "set", "uplink", "mtu", "1480"]);
+        let routes: [(&[&str], u32); 4] = [
+            (&["-4", "route", "replace", "default", "via", "192.168.50.254"], 1480),
+            (&["-4", "route", "replace", "default", "via", "192.168.50.254", "mtu", "1400"], 1400),
+            (&["-6", "route", "replace", "default", "via", "fd50::254", "mtu", "1350"], 1350),
+            // Narrower than IPv6 can be: the pod has it nevertheless.
+            (&["-4", "route", "replace", "default", "via", "192.168.50.254", "mtu", "1000"], 1280),
+        ];
+        for (route, mtu) in routes {
+            text("ip", route);
+            for config in [plain(&json!({})), plain(&json!({ "mtu": 0 }))] {
+                let pod = TestPod::new("one");
+                let result = pod.add(&config).ok().json();
+                assert_eq!(of_pod(&pod, &["link", "show", "eth0"])[0]["mtu"], mtu, "{route:?}");
+                assert_eq!(shown("ip", &["-j", "link", "show", &host_link(&result)])[0]["mtu"], mtu, "{route:?}");
+                pod.del(&config).ok();
+                kernel::netns::remove_named(&pod.path).unwrap();
+            }
+        }
+    });
+}
+
+#[test]
 fn a_gateway_of_the_range_is_the_node() {
     sandbox::private_host(|| {
         let node = NetNs::current().unwrap();

@@ -176,6 +176,8 @@ pub struct Resolved {
     pub prefsrc: Option<IpAddr>,
     /// The next hop; `None` if the destination is on the link.
     pub gateway: Option<IpAddr>,
+    /// Path MTU in bytes, if the route has one of its own or one was learned. Default: the interface's.
+    pub mtu: Option<u32>,
 }
 
 /// No route; "unreachable", "prohibit" and "blackhole" routes; and a kernel without that family (ipv6.disable=1).

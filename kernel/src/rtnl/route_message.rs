@@ -110,13 +110,19 @@ pub(super) fn resolved_in(message: &RouteMessage) -> Option<Resolved> {
     if !matches!(message.header.kind, RouteType::Unicast | RouteType::Local) {
         return None;
     }
-    let mut resolved = Resolved { oif: 0, prefsrc: None, gateway: None };
+    let mut resolved = Resolved { oif: 0, prefsrc: None, gateway: None, mtu: None };
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Oif(index) => resolved.oif = *index,
             RouteAttribute::PrefSource(address) => resolved.prefsrc = ip(address),
             RouteAttribute::Gateway(address) => resolved.gateway = ip(address),
             RouteAttribute::Via(RouteVia::Inet6(address)) => resolved.gateway = Some((*address).into()),
+            RouteAttribute::Metrics(metrics) => {
+                resolved.mtu = metrics.iter().find_map(|metric| match metric {
+                    RouteMetric::Mtu(mtu) => Some(*mtu),
+                    _ => None,
+                });
+            }
             _ => {}
         }
     }

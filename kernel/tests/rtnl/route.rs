@@ -259,8 +259,8 @@ fn route_to_is_what_iproute2_gets() {
     private_host(|| {
         let oif = link();
         let rtnl = Rtnl::open().unwrap();
-        set("-4 route add default via 192.0.2.254");
-        set("-6 route add default via 2001:db8::fe");
+        set("-4 route add default via 192.0.2.254 mtu 1300");
+        set("-6 route add default via 2001:db8::fe mtu 1400");
         set("-4 route add 10.5.0.0/16 via inet6 fe80::9 dev left");
         set("-4 route add unreachable 10.66.0.0/16");
         set("-4 route add blackhole 10.67.0.0/16");
@@ -271,10 +271,12 @@ fn route_to_is_what_iproute2_gets() {
         for to in ["8.8.8.8", "192.0.2.77", "2001:db8::77", "2a00::1"] {
             let shown = ip_one(&format!("route get {to}"));
             let parse = |value: &Value| value.as_str().map(address);
-            let expected = Resolved { oif, prefsrc: parse(&shown["prefsrc"]), gateway: parse(&shown["gateway"]) };
+            let mtu = shown["metrics"][0]["mtu"].as_u64().map(|mtu| mtu.try_into().unwrap());
+            assert_eq!(mtu.is_some(), shown["gateway"].is_string(), "{shown}");
+            let expected = Resolved { oif, prefsrc: parse(&shown["prefsrc"]), gateway: parse(&shown["gateway"]), mtu };
             assert_eq!(resolved(to), Some(expected), "{to}: {shown}");
         }
-        let via = Resolved { oif, prefsrc: Some(address("192.0.2.1")), gateway: Some(address("fe80::9")) };
+        let via = Resolved { oif, prefsrc: Some(address("192.0.2.1")), gateway: Some(address("fe80::9")), mtu: None };
         assert_eq!(resolved("10.5.0.1"), Some(via));
         assert_eq!(resolved("127.0.0.1").unwrap().oif, 1);
         assert_eq!(resolved("192.0.2.1").unwrap().oif, 1);

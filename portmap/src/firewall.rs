@@ -17,6 +17,7 @@ use crate::liveness::Dead;
 use crate::owner::Owner;
 use crate::ruleset::{self, EXACT, Entry, OWNERS, Realm, TABLE, WILDCARD};
 use crate::settings::{Backend, Settings};
+use crate::view::View;
 use crate::{backend, claim, localhost};
 
 /// One backend, in the calling thread's network namespace.
@@ -222,15 +223,16 @@ impl Firewall {
         }
     }
 
-    /// Makes what all mappings of a config share anew where it is not as an ADD makes it; other attachments' elements stay.
+    /// Makes what all mappings of a config share anew where it is not as an ADD makes it, which `view` showed; other
+    /// attachments' elements stay.
     ///
     /// # Errors
     /// [`Error::Busy`] when the firewall was changed at every attempt; others when the kernel refuses.
-    pub fn repair(&mut self, config: &Config) -> Result<(), Error> {
+    pub fn repair(&mut self, config: &Config, view: &View) -> Result<(), Error> {
         for family in Family::ALL.into_iter().filter(|family| config.maps(*family)) {
             match self {
                 Self::Nftables(nftables) => nftables.repair(&Realm::of(config, family))?,
-                Self::Iptables(iptables) => iptables.repair(family)?,
+                Self::Iptables(iptables) => iptables.repair(family, view)?,
             }
         }
         Ok(())

@@ -148,7 +148,7 @@ pub fn restore(
         if dry_run {
             return Ok(Done::Restored { differences, forwards, remarks: Vec::new() });
         }
-        let made = make(&config, &forwards, is_shared);
+        let made = make(&config, &forwards, is_shared.then_some(&*view));
         if is_shared && made.is_ok() {
             // What others have is as it was in the view; what all have in common is not.
             *view = View::default();
@@ -174,11 +174,11 @@ pub fn restore(
 
 /// Claims what is not there. Unlike an ADD it gives nothing back when something fails: what the pod had before, and what
 /// could be made, is better than nothing. But a port that is somebody else's by now is given back, with all others: of a
-/// pod that had nothing any more.
-fn make(config: &Config, forwards: &[Forward], is_shared: bool) -> Result<Vec<Error>, Error> {
+/// pod that had nothing any more. `shared` showed that what all mappings have in common is not as it should be.
+fn make(config: &Config, forwards: &[Forward], shared: Option<&View>) -> Result<Vec<Error>, Error> {
     let mut firewall = Firewall::of(&config.settings)?;
-    if is_shared {
-        firewall.repair(config)?;
+    if let Some(view) = shared {
+        firewall.repair(config, view)?;
     }
     let had = add::knows(&config.owner)?;
     let (mut claimed, dead) = add::claim(&mut firewall, config)?;

@@ -121,6 +121,12 @@ impl View {
         }
     }
 
+    /// Rules of built-in chains of iptables that say they are this plugin's, of a table that was listed.
+    #[must_use]
+    pub fn hooks(&self, family: Family, table: &'static str) -> &[String] {
+        self.listings.get(&(family, table)).map_or(&[], Listed::hooks)
+    }
+
     fn nftables(&mut self) -> Result<Option<&mut Nftables>, Error> {
         if self.nftables.is_none() {
             self.nftables = Some(Nftables::open_if_there()?);

@@ -18,6 +18,7 @@ use crate::probe;
 use crate::ruleset::iptables::{self as rules, NAT_CHAINS, Owned, RAW_CHAINS, Seen};
 use crate::ruleset::{self, Entry, HAIRPIN, MASQ_ALL, Realm};
 use crate::settings::Settings;
+use crate::view::View;
 
 /// What processes of this plugin take in turn: rules are removed by number, which another one must not move. The programs
 /// that they run hold it too, so that it lasts until a change is made even if the plugin is killed before that.
@@ -143,16 +144,14 @@ impl Iptables {
     ///
     /// # Errors
     /// When the kernel refuses to tell, or a program to change.
-    pub fn repair(self, family: Family) -> Result<(), Error> {
+    pub fn repair(self, family: Family, view: &View) -> Result<(), Error> {
         let lock = turn(PATIENCE)?;
         let tool = Tool::find(family, None).map_err(Error::Iptables)?;
         let seen = see(family, tool.flavour())?;
         if seen.is_empty() || seen.is_foreign() {
             return Ok(());
         }
-        let list = |table| tool.list(table).map_err(Error::Iptables);
-        let raw = if family == Family::Ip { list("raw")? } else { Vec::new() };
-        match rules::repair(family, &seen, &list("nat")?, &raw) {
+        match rules::repair(family, &seen, view.hooks(family, "nat"), view.hooks(family, "raw")) {
             Some(text) => tool.restore_under(lock.as_fd(), &text).map_err(Error::Commit),
             None => Ok(()),
         }

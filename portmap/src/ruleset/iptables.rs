@@ -89,17 +89,17 @@ pub fn change(family: Family, seen: &Seen, gone: &[Owned], new: &[Rule]) -> Opti
 }
 
 /// What makes the chains of the frame as an ADD makes them, whatever is in them, takes rules that are nobody's out of
-/// those of attachments, and has each be led into once, the way an ADD does. The tables are given as `iptables -S` lists
-/// them. `None` if there is nothing to do.
+/// those of attachments, and mends what leads into them from built-in chains, of tables nat and raw ([`Listed::hooks`]).
+/// What does not lead there at all is left to [`change`]. `None` if there is nothing to do.
 #[must_use]
-pub fn repair(family: Family, seen: &Seen, listed_nat: &[String], listed_raw: &[String]) -> Option<String> {
+pub fn repair(family: Family, seen: &Seen, hooked_nat: &[String], hooked_raw: &[String]) -> Option<String> {
     let mut nat = format!(":{TOP} - [0:0]\n");
     top_rules().iter().for_each(|rule| line(&mut nat, rule));
     let mut raw = String::new();
     if family == Family::Ip {
         line(&mut raw, &format!(":{GUARD} - [0:0]"));
         guard_rules().iter().for_each(|rule| line(&mut raw, rule));
-        raw += &hooks::mend(listed_raw, &[("PREROUTING", guard_hook(), "-I PREROUTING 1")]);
+        raw += &hooks::mend(hooked_raw, &seen.raw, &[("PREROUTING", guard_hook(), "-I PREROUTING 1")]);
     }
     // A jump needs its chain; one that has rules is there.
     for chain in OWNED.iter().filter(|chain| seen.rules(chain).is_empty()) {
@@ -111,7 +111,7 @@ pub fn repair(family: Family, seen: &Seen, listed_nat: &[String], listed_raw: &[
             line(&mut nat, &format!("-D {chain} {}", index + 1));
         }
     }
-    nat += &hooks::mend(listed_nat, &hooks());
+    nat += &hooks::mend(hooked_nat, &seen.nat, &hooks());
     text(&[("raw", raw), ("nat", nat)])
 }
 

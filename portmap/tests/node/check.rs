@@ -261,6 +261,11 @@ fn check_tells_what_is_there_twice_or_in_another_order(backend: Backend) {
     assert_eq!(by_hand("reconcile").0, 0);
     assert_eq!((clean(), of(&["-A OUTPUT", "PODWIRE"]).len()), (Vec::new(), 1));
     assert_eq!(of(&["-A OUTPUT -j ACCEPT"]).len() + of(&["-A PREROUTING", "-j RETURN"]).len(), others.len());
+    // One that is there once, and otherwise.
+    restore(&[of(&["-A OUTPUT", "PODWIRE"])[0].replacen("-A", "-D", 1), changed]);
+    assert_eq!(differences(&marked).len(), 2);
+    assert_eq!(by_hand("reconcile").0, 0);
+    assert_eq!(clean(), Vec::<String>::new());
     // What is translated meets no mark any more, and what meets a rule for all packets none for some of them.
     let rules = of(&["-A PODWIRE-WILDCARD", "c1"]);
     let limits = of(&["-A PODWIRE-WILDCARD", "c2"]);

@@ -1,6 +1,6 @@
 //! What leads from built-in chains into ours. Nothing here does any I/O.
 
-use super::{GUARD, MASQ_CHAIN, STATIC, TOP, line, plain};
+use super::{Comments, GUARD, MASQ_CHAIN, STATIC, TOP, is_static, line, plain};
 
 /// The built-in chains of tables nat and raw.
 const BUILT_IN: [&str; 4] = ["PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"];
@@ -31,17 +31,18 @@ pub(super) fn is_one(line: &str) -> bool {
     is_built_in && plain(line).contains(&format!("--comment {STATIC} "))
 }
 
-/// What has each of them be there once, as an ADD makes it, in a table that was listed: where it is otherwise, by taking
-/// away all that say they are this plugin's. They are told by their text: others may move the numbers of these chains.
-pub(super) fn mend(listed: &[String], wanted: &[Hook]) -> String {
+/// What has them be as an ADD makes them where those that were listed before are not, by taking away all that say they are
+/// this plugin's: by their text, as others may move the numbers of these chains. What has come or gone since then is left
+/// alone: `seen` has the comments of now.
+pub(super) fn mend(listed: &[String], seen: &Comments, wanted: &[Hook]) -> String {
     let mut text = String::new();
     for chain in BUILT_IN {
         let of_chain = format!("-A {chain} ");
-        let found: Vec<&String> =
-            listed.iter().filter(|line| line.starts_with(&of_chain)).filter(|line| is_one(line)).collect();
+        let found: Vec<&String> = listed.iter().filter(|line| line.starts_with(&of_chain)).collect();
+        let now = seen.get(chain).into_iter().flatten().filter(|comments| is_static(comments)).count();
         let wanted: Vec<&Hook> = wanted.iter().filter(|(name, ..)| *name == chain).collect();
         let rules = wanted.iter().map(|(_, rule, _)| plain(&format!("{of_chain}{rule}")));
-        if found.iter().map(|line| plain(line)).eq(rules) {
+        if found.len() != now || found.is_empty() || found.iter().map(|line| plain(line)).eq(rules) {
             continue;
         }
         found
@@ -58,21 +59,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_hook_is_there_once_afterwards() {
+    fn each_hook_is_as_an_add_makes_it_afterwards() {
         let right = "-A OUTPUT -m addrtype --dst-type LOCAL -m comment --comment podwire-hostport -j PODWIRE-HOSTPORT";
-        let whole = ["-A PREROUTING -j RETURN", right].map(str::to_owned);
-        let [_, output, _] = hooks();
-        assert_eq!(mend(&whole, std::slice::from_ref(&output)), "");
         let changed = "-A OUTPUT -m comment --comment podwire-hostport -j PODWIRE-HOSTPORT";
-        let others = "-A OUTPUT -m comment --comment podwire-hostports -j PODWIRE-HOSTPORT";
-        for (lines, gone) in [
-            (vec![right, others, right], format!("{0}\n{0}\n", right.replace("-A", "-D"))),
-            (vec![changed], format!("{}\n", changed.replace("-A", "-D"))),
-            (vec![others], String::new()),
-        ] {
-            let lines: Vec<String> = lines.into_iter().map(str::to_owned).collect();
-            let expected = format!("{gone}{} {}\n", output.2, output.1);
-            assert_eq!(mend(&lines, std::slice::from_ref(&output)), expected);
+        let [_, hook, _] = hooks();
+        let (chain, rule, place) = &hook;
+        let mended = |lines: &[&str], now: usize| {
+            let lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+            let seen = Comments::from([((*chain).to_owned(), vec![vec![STATIC.to_owned()]; now])]);
+            mend(&lines, &seen, std::slice::from_ref(&hook))
+        };
+        let gone = |line: &str| line.replacen("-A", "-D", 1);
+        assert_eq!(mended(&[right], 1), "");
+        assert_eq!(mended(&[right, right], 2), format!("{0}\n{0}\n{place} {rule}\n", gone(right)));
+        assert_eq!(mended(&[changed], 1), format!("{}\n{place} {rule}\n", gone(changed)));
+        // It has come, or gone, since.
+        for (lines, now) in [(&[][..], 1), (&[changed], 0), (&[], 0)] {
+            assert_eq!(mended(lines, now), "");
         }
     }
 }

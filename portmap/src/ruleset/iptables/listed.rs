@@ -14,7 +14,7 @@ pub struct Listed {
     by_owner: BTreeMap<String, Vec<String>>,
     /// In our chains and nobody's.
     strays: Vec<String>,
-    /// In built-in chains, with our comment.
+    /// In built-in chains, with our comment; as they were listed, so that they can be deleted.
     hooks: Vec<String>,
     /// The chain that everything begins with, in order.
     top: Vec<String>,
@@ -26,7 +26,8 @@ impl Listed {
     /// Arranges it.
     #[must_use]
     pub fn new(listing: &[String]) -> Self {
-        let mut listed = Self::default();
+        let hooks = listing.iter().filter(|line| hooks::is_one(line)).cloned().collect();
+        let mut listed = Self { hooks, ..Self::default() };
         for (number, line) in listing.iter().map(|line| plain(line)).enumerate() {
             if let Some(owner) = owner(&line).filter(|_| is_in_chain_of_ours(&line)) {
                 listed.by_owner.entry(owner.to_owned()).or_default().push(line.clone());
@@ -37,15 +38,18 @@ impl Listed {
             if is_stray(&line) {
                 listed.strays.push(line.clone());
             }
-            if hooks::is_one(&line) {
-                listed.hooks.push(line.clone());
-            }
             if is_top(&line) {
                 listed.top.push(line.clone());
             }
             listed.lines.entry(line).or_default().push(number);
         }
         listed
+    }
+
+    /// Rules of built-in chains that say they are this plugin's.
+    #[must_use]
+    pub fn hooks(&self) -> &[String] {
+        &self.hooks
     }
 
     /// Compares what one attachment needs of a table, as [`super::listing`] has it, with what is there: content, how often,
@@ -67,8 +71,9 @@ impl Listed {
         for line in own.iter().filter(|line| !expected.contains(line)) {
             all.push(Difference::new(place, None, Some(line.clone())));
         }
-        for line in self.strays.iter().chain(&self.hooks).filter(|line| !expected.contains(line)) {
-            all.push(Difference::new(place, None, Some(line.clone())).shared());
+        let hooks = self.hooks.iter().map(|line| plain(line));
+        for line in self.strays.iter().cloned().chain(hooks).filter(|line| !expected.contains(line)) {
+            all.push(Difference::new(place, None, Some(line)).shared());
         }
         // Exact addresses come before all addresses.
         let top: Vec<&String> = expected.iter().filter(|line| is_top(line)).collect();

@@ -9,7 +9,8 @@ use serde_json::json;
 
 on_iptables!(
     check_tells_every_rule_that_is_not_as_it_was,
-    check_tells_what_is_there_twice_or_in_another_order,
+    check_tells_what_is_there_twice,
+    check_tells_what_is_in_another_order,
     what_is_left_in_the_other_backend_is_told,
 );
 
@@ -216,73 +217,84 @@ fn check_tells_every_rule_that_is_not_as_it_was(backend: Backend) {
     assert!(found.iter().any(stray), "{found:?}");
 }
 
-/// Among rules of ours: those of others may stand before them and between them.
-fn check_tells_what_is_there_twice_or_in_another_order(backend: Backend) {
+/// Two attachments of one port each: one that marks its packets, and one that takes some packets only.
+fn marked_and_limited(backend: Backend) -> [Attachment; 2] {
     let port = |number: u16| json!([{ "hostPort": number, "containerPort": 80 }]);
     let marked = Attachment::on_paper("c1", &["10.88.0.2/32"], &port(8080)).on(backend);
-    let marked = marked.with("markMasqBit", json!(13));
     let limited = Attachment::on_paper("c2", &["10.88.0.3/32"], &port(8081)).on(backend);
     let limited = limited.with("name", json!("other")).with("conditionsV4", json!(["-s", "198.51.100.0/24"]));
-    for attachment in [&marked, &limited] {
-        attachment.add().ok();
-    }
-    let list = || {
-        let listed = sandbox::command(backend.iptables()).args(["-t", "nat", "-S"]).output().unwrap();
-        String::from_utf8(listed.stdout).unwrap()
-    };
-    let of = |words: &[&str]| {
-        let rules: Vec<String> = list().lines().map(str::to_owned).collect();
-        rules.into_iter().filter(|line| words.iter().all(|word| line.contains(word))).collect::<Vec<String>>()
-    };
-    let restore = |lines: &[String]| {
-        let restore = format!("{}-restore", backend.iptables());
-        feed(&restore, &["--noflush"], &format!("*nat\n{}\nCOMMIT\n", lines.join("\n")));
-    };
-    let clean = || [&marked, &limited].map(differences).concat();
+    let both = [marked.with("markMasqBit", json!(13)), limited];
+    both.iter().for_each(|attachment| drop(attachment.add().ok()));
+    both
+}
+
+/// The rules of table nat that have all these words.
+fn rules_with(backend: Backend, words: &[&str]) -> Vec<String> {
+    let listed = sandbox::command(backend.iptables()).args(["-t", "nat", "-S"]).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    listed.lines().filter(|line| words.iter().all(|word| line.contains(word))).map(str::to_owned).collect()
+}
+
+fn restore(backend: Backend, lines: &[String]) {
+    let restore = format!("{}-restore", backend.iptables());
+    feed(&restore, &["--noflush"], &format!("*nat\n{}\nCOMMIT\n", lines.join("\n")));
+}
+
+/// iptables prints quotes only where it must.
+fn unquoted(lines: &[String]) -> Vec<String> {
+    lines.iter().map(|line| line.replace('"', "")).collect()
+}
+
+/// Among rules of ours: those of others may stand before them and between them.
+fn check_tells_what_is_there_twice(backend: Backend) {
+    let both = marked_and_limited(backend);
+    let clean = || both.each_ref().map(differences).concat();
     let others = ["-I PREROUTING 1 -p udp -j RETURN", "-A PREROUTING -j RETURN", "-I OUTPUT 1 -j ACCEPT"];
-    restore(&others.map(str::to_owned));
+    restore(backend, &others.map(str::to_owned));
     assert_eq!(clean(), Vec::<String>::new());
-    let quoted = |line: &str| line.replace('"', "");
-    let hook = of(&["-A PREROUTING", "PODWIRE"]).remove(0);
+    let one = |words: &[&str]| rules_with(backend, words).remove(0);
+    let doubled = [
+        one(&["-A PREROUTING", "PODWIRE"]),
+        one(&["-A PODWIRE-HOSTPORT", "-j PODWIRE-EXACT"]),
+        one(&["-A PODWIRE-MASQ", "c1"]),
+    ];
     let changed = "-A OUTPUT -m comment --comment podwire-hostport -j PODWIRE-HOSTPORT".to_owned();
-    let top = of(&["-A PODWIRE-HOSTPORT", "-j PODWIRE-EXACT"]).remove(0);
-    let masquerade = of(&["-A PODWIRE-MASQ", "c1"]).remove(0);
-    restore(&[hook.clone(), changed.clone(), top.clone(), masquerade.clone()]);
+    restore(backend, &[&doubled[..], std::slice::from_ref(&changed)].concat());
     let place = "ip table nat of iptables";
-    let mut found = differences(&marked);
-    found.iter_mut().for_each(|line| *line = quoted(line));
-    let twice = |line: &str| format!("{place}: expected `{0}`, found `{0}; {0}`", quoted(line));
-    for expected in
-        [twice(&hook), twice(&top), twice(&masquerade), format!("{place}: expected nothing, found `{changed}`")]
-    {
-        assert!(found.contains(&expected), "{expected}: {found:#?}");
-    }
-    assert_eq!(found.len(), 4, "{found:#?}");
+    let twice =
+        unquoted(&doubled).into_iter().map(|line| format!("{place}: expected `{line}`, found `{line}; {line}`"));
+    let mut expected: Vec<String> = twice.chain([format!("{place}: expected nothing, found `{changed}`")]).collect();
+    let mut found = unquoted(&differences(&both[0]));
+    expected.sort();
+    found.sort();
+    assert_eq!(found, expected);
     assert_eq!(by_hand("reconcile").0, 0);
-    assert_eq!((clean(), of(&["-A OUTPUT", "PODWIRE"]).len()), (Vec::new(), 1));
-    assert_eq!(of(&["-A OUTPUT -j ACCEPT"]).len() + of(&["-A PREROUTING", "-j RETURN"]).len(), others.len());
+    assert_eq!((clean(), rules_with(backend, &["-A OUTPUT", "PODWIRE"]).len()), (Vec::new(), 1));
+    let left = [&["-A OUTPUT -j ACCEPT"][..], &["-A PREROUTING", "-j RETURN"]].map(|words| rules_with(backend, words));
+    assert_eq!(left.concat().len(), others.len());
     // One that is there once, and otherwise.
-    restore(&[of(&["-A OUTPUT", "PODWIRE"])[0].replacen("-A", "-D", 1), changed]);
-    assert_eq!(differences(&marked).len(), 2);
+    restore(backend, &[one(&["-A OUTPUT", "PODWIRE"]).replacen("-A", "-D", 1), changed]);
+    assert_eq!(differences(&both[0]).len(), 2);
     assert_eq!(by_hand("reconcile").0, 0);
     assert_eq!(clean(), Vec::<String>::new());
-    // What is translated meets no mark any more, and what meets a rule for all packets none for some of them.
-    let rules = of(&["-A PODWIRE-WILDCARD", "c1"]);
-    let limits = of(&["-A PODWIRE-WILDCARD", "c2"]);
-    assert_eq!((rules.len(), limits.len()), (3, 1), "{}", list());
+}
+
+/// What is translated meets no mark any more, and what meets a rule for all packets none for some of them.
+fn check_tells_what_is_in_another_order(backend: Backend) {
+    let both = marked_and_limited(backend);
+    let [marks, limits] = ["c1", "c2"].map(|container| rules_with(backend, &["-A PODWIRE-WILDCARD", container]));
+    assert_eq!((marks.len(), limits.len()), (3, 1), "{marks:?} {limits:?}");
     let again = |rule: &String| [rule.replacen("-A", "-D", 1), rule.clone()];
-    restore(&[again(&rules[0]), again(&limits[0])].concat());
-    let moved = format!(
-        "{place}: expected `{}`, found `{}`",
-        quoted(&rules.join("; ")),
-        quoted(&[&rules[1..], &rules[..1]].concat().join("; "))
-    );
-    assert_eq!(differences(&marked).iter().map(|line| quoted(line)).collect::<Vec<_>>(), [moved]);
-    let found: Vec<String> = differences(&limited).iter().map(|line| quoted(line)).collect();
-    let late = format!("; {}`, found `{}; {}`", quoted(&rules[1]), quoted(&rules[1]), quoted(&limits[0]));
-    assert!(found.iter().any(|line| line.contains(&late)), "{late}: {found:#?}");
+    restore(backend, &[again(&marks[0]), again(&limits[0])].concat());
+    let (marks, limit) = (unquoted(&marks), unquoted(&limits).remove(0));
+    let moved = [&marks[1..], &marks[..1]].concat().join("; ");
+    let expected = format!("ip table nat of iptables: expected `{}`, found `{moved}`", marks.join("; "));
+    assert_eq!(unquoted(&differences(&both[0])), [expected]);
+    let first = &marks[1];
+    let expected = format!("ip table nat of iptables: expected `{limit}; {first}`, found `{first}; {limit}`");
+    assert_eq!(unquoted(&differences(&both[1])), [expected]);
     assert_eq!(by_hand("reconcile").0, 0);
-    assert_eq!(clean(), Vec::<String>::new());
+    assert_eq!(both.each_ref().map(differences).concat(), Vec::<String>::new());
 }
 
 /// As after somebody has put back a saved rule set.

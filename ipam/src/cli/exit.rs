@@ -70,7 +70,7 @@ impl From<Error> for Stop {
             | Error::Quarantine { .. }
             | Error::Rebuild(_)
             | Error::Reservations { .. } => Exit::Damaged,
-            Error::Taken { .. } | Error::Changed { .. } => Exit::Refused,
+            Error::Taken { .. } | Error::Changed { .. } | Error::Repeated { .. } => Exit::Refused,
             _ if is_permission(&error) => Exit::Permission,
             _ => Exit::Failed,
         };

@@ -109,6 +109,11 @@ mod tests {
         }
         let taken = ask(&mut resident, replace(&[&old], &[&other])).unwrap_err();
         assert!(matches!(taken, Error::Taken { .. }), "{taken}");
+        let twice = crate::Record { addresses: [&new, &new].map(|it| it.addresses[0].clone()).into(), ..other.clone() };
+        for repeated in [vec![&twice], vec![&other, &other]] {
+            let refused = ask(&mut resident, replace(&[&new], &repeated)).unwrap_err();
+            assert!(matches!(refused, Error::Repeated { .. }), "{refused}");
+        }
         let renamed = crate::Record { lease_id: crate::LeaseId("later".to_owned()), ..new.clone() };
         let changed = ask(&mut resident, replace(&[&renamed], &[&other])).unwrap_err();
         assert!(matches!(changed, Error::Changed { .. }), "{changed}");

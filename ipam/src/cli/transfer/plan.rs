@@ -1,5 +1,6 @@
 //! What an import comes to, before anything is done. Pure.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
@@ -107,6 +108,8 @@ impl Plan {
         let holds = |it: &&&Record| it.ips().any(|ip| lease.ips().any(|wanted| wanted == ip));
         let (action, why) = if lease.boot_id != present.boot_id {
             (Action::Skip, "is of another boot: its pod is gone".to_owned())
+        } else if let Some(twice) = held_twice(&lease) {
+            (Action::Conflict, format!("holds {twice} twice"))
         } else if let Some(other) = standing.iter().find(|it| it.attachment == lease.attachment) {
             let held: Vec<String> = other.ips().map(|ip| ip.to_string()).collect();
             if is_same(other, &lease) {
@@ -141,6 +144,12 @@ impl Plan {
             self.reserve.push(reservation);
         }
     }
+}
+
+/// An address that stands twice in a lease, which no ADD makes.
+fn held_twice(lease: &Record) -> Option<IpAddr> {
+    let mut held = BTreeSet::new();
+    lease.ips().find(|address| !held.insert(*address))
 }
 
 /// Whether the same pod has the same addresses, whatever else is known of it: then the lease that stands may stay.

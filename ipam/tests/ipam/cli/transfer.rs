@@ -1,7 +1,7 @@
 //! Export and import, and taking over from host-local.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use data_encoding::BASE64;
 use serde_json::{Value, json};
@@ -187,18 +187,43 @@ fn garbage_of_host_local_is_named_and_not_passed_over() {
     });
 }
 
+/// Changes an export as somebody would who knows how it is sealed.
+fn rewrite(path: &Path, from: &str, to: &str) {
+    let text = fs::read_to_string(path).unwrap();
+    assert!(text.contains(from), "{text}");
+    let text = text.replace(from, to);
+    let (body, _) = text.trim_end().rsplit_once('\n').unwrap();
+    let body = format!("{body}\n");
+    let sha256 = data_encoding::HEXLOWER.encode(&<sha2::Sha256 as sha2::Digest>::digest(&body));
+    let end = json!({ "kind": "End", "lines": body.lines().count(), "sha256": sha256 });
+    fs::write(path, format!("{body}{end}\n")).unwrap();
+}
+
+/// The ledger's index has room for one holder of an address, once: it would take the second for damage.
+#[test]
+fn a_lease_that_holds_an_address_twice_is_refused() {
+    sandbox::private_host(|| {
+        let (here, there) = (populated(), Place::new());
+        assert_eq!(here.cli(&["reserve", "10.1.2.64/28", "--reason", "lab", "--yes"]).code, 0);
+        let path = export(&here);
+        rewrite(&path, "fd00::3/64", "10.1.2.3/24");
+        for how in ["--dry-run", "--yes"] {
+            let refused = there.cli(&["import", path.to_str().unwrap(), how]);
+            assert_eq!(refused.code, 7, "{refused:?}");
+            let text = format!("{}{}", refused.stdout, refused.stderr);
+            assert!(text.contains("holds 10.1.2.3 twice") && text.contains("nothing was imported: 1 of 4"), "{text}");
+        }
+        assert_eq!(there.cli(&["list", "--state", "all", "-q"]).stdout, "", "nor is anything of it reserved");
+    });
+}
+
 #[test]
 fn leases_of_another_boot_are_left_out() {
     sandbox::private_host(|| {
         let place = populated();
         let path = export(&place);
         let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
-        let text = fs::read_to_string(&path).unwrap().replace(boot_id.trim(), "00000000-0000-0000-0000-000000000000");
-        let (body, _) = text.trim_end().rsplit_once('\n').unwrap();
-        let body = format!("{body}\n");
-        let sha256 = data_encoding::HEXLOWER.encode(&<sha2::Sha256 as sha2::Digest>::digest(&body));
-        let end = json!({ "kind": "End", "lines": 4, "sha256": sha256 });
-        fs::write(&path, format!("{body}{end}\n")).unwrap();
+        rewrite(&path, boot_id.trim(), "00000000-0000-0000-0000-000000000000");
         let there = Place::new();
         let plan = there.document(&["import", path.to_str().unwrap(), "--dry-run"]);
         let whys: Vec<&Value> = plan["items"].as_array().unwrap().iter().map(|item| &item["why"]).collect();

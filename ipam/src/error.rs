@@ -56,8 +56,8 @@ pub enum Error {
         /// Who holds it.
         holder: Box<Claim>,
     },
-    /// What was to be ended is another lease by now.
-    #[error("{attachment} has another lease than the one that was looked at; nothing was changed")]
+    /// What was to be ended is another lease by now, or what was to begin was deleted.
+    #[error("{attachment} was deleted, or got another lease, after it was looked at; nothing was changed")]
     Changed {
         /// Whose.
         attachment: Attachment,

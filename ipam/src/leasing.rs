@@ -24,7 +24,7 @@ pub(crate) fn lease(session: &Session<'_>, wish: &Wish) -> Result<Record, Failur
     if let Some(record) = store.lease(&wish.attachment)? {
         if is_the_same(&record, wish) {
             if record.origin != Origin::Recovered {
-                return Ok(record);
+                return asked_again(session, wish, record);
             }
             let (adopted, change) = adoption(session, wish, record);
             session.commit(&change, EventKind::Replaced)?;
@@ -77,6 +77,17 @@ pub(crate) fn lease(session: &Session<'_>, wish: &Wish) -> Result<Record, Failur
     refuse_repeated(std::slice::from_ref(&record))?;
     change.begun.push(record.clone());
     session.commit(&change, EventKind::Replaced)?;
+    Ok(record)
+}
+
+/// A lease that a later ADD is answered with, too, is meant by no release that is older than that ADD: the container has
+/// left the network and joined it again, and the DEL in between may come late.
+fn asked_again(session: &Session<'_>, wish: &Wish, record: Record) -> Result<Record, Failure> {
+    if record.began_boottime_ms.unwrap_or(record.created_boottime_ms) >= wish.began {
+        return Ok(record);
+    }
+    let record = Record { began_boottime_ms: Some(wish.began), ..record };
+    session.commit(&Change { retold: vec![record.clone()], ..Change::default() }, EventKind::Replaced)?;
     Ok(record)
 }
 

@@ -33,8 +33,9 @@ pub struct Record {
     pub created: Timestamp,
     /// When it was made, in milliseconds of `CLOCK_BOOTTIME`; 0 for a recovered one.
     pub created_boottime_ms: u64,
-    /// When the request that made it reached its process, in milliseconds of `CLOCK_BOOTTIME`: it may have waited for
-    /// the ledger since. None if nobody knows, as of a recovered or imported one.
+    /// When the latest request that it answers reached its process, in milliseconds of `CLOCK_BOOTTIME`: the request may
+    /// have waited for the ledger since, or the lease have been there before. 0 for an imported one, which is older than
+    /// every request; none if nobody knows, as of a recovered one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub began_boottime_ms: Option<u64>,
     /// The boot in which it was made.
@@ -112,6 +113,21 @@ impl Record {
     /// not when it was its turn at the ledger.
     pub(crate) fn is_meant_by_a_release_of(&self, asked: u64) -> bool {
         self.began_boottime_ms.unwrap_or(self.created_boottime_ms) <= asked
+    }
+
+    /// When somebody last had reason to say that its attachment is there, in milliseconds of `CLOCK_BOOTTIME`.
+    pub(crate) fn stood_at(&self) -> u64 {
+        self.created_boottime_ms.max(self.began_boottime_ms.unwrap_or(0))
+    }
+
+    /// Whether a release that was asked for at a moment of `CLOCK_BOOTTIME`, in milliseconds, was about the lease, which
+    /// is not in the ledger: as of an export, or of what another ledger said before. A link that is there says more.
+    pub(crate) fn was_ended_by_a_release_of(&self, asked: u64) -> bool {
+        match self.origin {
+            Origin::Add => self.is_meant_by_a_release_of(asked),
+            Origin::Imported => self.stood_at() <= asked,
+            Origin::Recovered => false,
+        }
     }
 
     /// The addresses without their prefix lengths.

@@ -96,6 +96,11 @@ fn replace(session: &Session<'_>, end: &[LeaseName], begin: &[Record]) -> Result
         if session.store.lease(&record.attachment)?.is_some_and(|held| held.lease_id == record.lease_id) {
             continue;
         }
+        // While somebody looked at what is to come of it.
+        let deleted = session.store.tombstone(&record.attachment)?;
+        if deleted.is_some_and(|asked| record.was_ended_by_a_release_of(asked)) {
+            return Err(Error::Changed { attachment: record.attachment.clone() }.into());
+        }
         if let Some((address, held)) = in_the_way(session, record, &ended)? {
             let holder = Box::new(Claim { attachment: held.attachment, pod: held.pod });
             return Err(Error::Taken { address, holder }.into());
@@ -148,7 +153,7 @@ fn gc(session: &Session<'_>, network: &NetworkName, valid: &[Attachment], asked:
     let mut ended = Vec::new();
     for record in session.store.leases_of(network) {
         let record = record?;
-        if !valid.contains(&record.attachment) && record.created_boottime_ms <= asked {
+        if !valid.contains(&record.attachment) && record.stood_at() <= asked {
             ended.push(Ended { record, released_at: session.now.boottime });
         }
     }

@@ -1,7 +1,7 @@
 //! A plain copy of every lease beside the database: what a damaged database is made anew from.
 //!
-//! The database is the truth as long as it can be read. A change goes: the attachments whose lease it ends or begins
-//! are noted in `unsettled`; the database is changed and flushed; their copies are made like the database; how many
+//! The database is the truth as long as it can be read. A change goes: the attachments whose lease it ends, begins or
+//! tells otherwise are noted in `unsettled`; the database is changed and flushed; their copies are made like the database; how many
 //! changes there were is written into `generation`; the note goes; then there is an answer. All of it happens under the ledger's lock, and whoever opens the database first
 //! settles what is noted. So, for a process that is killed
 //!
@@ -74,7 +74,7 @@ impl Copies {
     /// Notes whose copies will have to be settled after a change.
     pub fn note(&self, change: &Change, noted: &Noted) -> Result<(), Error> {
         let ended = change.ended.iter().map(|ended| &ended.record.attachment);
-        let begun = change.begun.iter().map(|record| &record.attachment);
+        let begun = change.begun.iter().chain(&change.retold).map(|record| &record.attachment);
         // A line that was cut off must not swallow the next.
         let lines: String = ended.chain(begun).map(|attachment| format!("\n{attachment}\n")).collect();
         if lines.is_empty() {

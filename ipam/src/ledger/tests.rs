@@ -77,6 +77,70 @@ fn an_add_that_has_waited_takes_no_newer_lease_away() {
     assert_eq!(ledger.leases("test").unwrap().unwrap(), [*replaced], "a younger one does");
 }
 
+/// A container that stays, and whose network was left and joined again: the release in between comes last.
+#[test]
+fn a_release_does_not_mean_a_lease_that_was_asked_for_again_since() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::at(dir.path());
+    let now = Moment::now().unwrap().boottime;
+    let leased = |began| match add(&ledger, began).unwrap() {
+        Answer::Leased(record) => record.lease_id,
+        other => panic!("{other:?}"),
+    };
+    let first = leased(now - 10);
+    assert_eq!([leased(now), leased(now - 8)], [first.clone(), first]);
+    assert_eq!(del(&ledger, now - 5), Released::Nothing);
+    let standing = ledger.leases("test").unwrap().unwrap();
+    assert_eq!(standing, ledger.leases_in_copies().unwrap());
+    assert_eq!(standing.len(), 1);
+    let history = std::fs::read_to_string(dir.path().join("history.jsonl")).unwrap();
+    assert_eq!(history.lines().count(), 1, "{history}");
+    assert!(matches!(del(&ledger, now), Released::Lease(_)));
+}
+
+/// Nor does a list of what is there that is older than the later ADD, and younger than the lease.
+#[test]
+fn gc_does_not_mean_a_lease_that_was_asked_for_again_since() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::at(dir.path());
+    add(&ledger, 1).unwrap();
+    let listed = Moment::now().unwrap().boottime;
+    add(&ledger, listed + 1).unwrap();
+    let collect = |asked| {
+        let operation = Operation::Gc { network: "n".parse().unwrap(), valid: Vec::new() };
+        ledger.ask_at(asked, Cause::of_this_process("GC"), operation).unwrap()
+    };
+    assert_eq!(collect(listed), Answer::Collected(0));
+    assert_eq!(collect(listed + 1), Answer::Collected(1));
+}
+
+/// As of an export that is older than a DEL, or while somebody is asked whether to take over from host-local.
+#[test]
+fn what_was_deleted_since_is_not_put_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::at(dir.path());
+    let now = Moment::now().unwrap().boottime;
+    let Answer::Leased(record) = add(&ledger, now - 20).unwrap() else { panic!() };
+    assert!(matches!(del(&ledger, now - 10), Released::Lease(_)));
+    let put_in = |record: &Record| {
+        let operation = Operation::Replace { end: Vec::new(), begin: vec![record.clone()] };
+        ledger.ask(Cause::of_this_process("ipam import"), operation)
+    };
+    let imported = |known| Record {
+        origin: crate::Origin::Imported,
+        created_boottime_ms: known,
+        began_boottime_ms: Some(0),
+        ..(*record).clone()
+    };
+    for gone in [(*record).clone(), imported(now - 11), imported(now - 10)] {
+        assert!(matches!(put_in(&gone), Err(Error::Changed { .. })), "{gone:?}");
+    }
+    assert_eq!(ledger.leases("test").unwrap().unwrap(), []);
+    let back = imported(now - 9);
+    put_in(&back).unwrap();
+    assert_eq!(ledger.leases("test").unwrap().unwrap(), [back]);
+}
+
 /// As by `ipam release`, whose user was asked while the container came back.
 #[test]
 fn what_is_ended_by_name_is_no_later_lease() {

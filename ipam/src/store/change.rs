@@ -19,6 +19,8 @@ pub(crate) struct Change {
     pub ended: Vec<Ended>,
     /// Leases to begin.
     pub begun: Vec<Record>,
+    /// Leases that stand, with the same addresses, as they are to be told from now on.
+    pub retold: Vec<Record>,
     /// Pools whose cursor moves.
     pub cursors: Vec<(PoolKey, IpAddr)>,
     /// Releases that need not be remembered any longer.
@@ -36,9 +38,9 @@ pub(crate) struct Change {
 }
 
 impl Change {
-    /// Whether leases end or begin.
+    /// Whether leases end or begin, or are told otherwise.
     pub fn is_about_leases(&self) -> bool {
-        !self.ended.is_empty() || !self.begun.is_empty()
+        !self.ended.is_empty() || !self.begun.is_empty() || !self.retold.is_empty()
     }
 }
 
@@ -78,6 +80,9 @@ fn apply(tree: &TransactionalTree, change: &Change) -> InTransaction<()> {
     }
     for record in &change.begun {
         begin(tree, record)?;
+    }
+    for record in &change.retold {
+        tree.insert(keys::lease(&record.attachment), serde_json::json!(record).to_string().as_bytes())?;
     }
     for (pool, address) in &change.cursors {
         tree.insert(keys::cursor(pool), keys::address(*address))?;

@@ -66,7 +66,8 @@ impl Import {
         let view = View::of(ledger, "ipam import")?;
         let (leases, boot_id) = (view.leases().to_vec(), clock::boot_id()?);
         let reserved = reservations::read(ledger.state_dir(), Timestamp::now())?;
-        let present = Present { leases: &leases, reservations: &reserved, boot_id: &boot_id };
+        let tombstones = view.contents.as_ref().map_or(&[][..], |contents| &contents.tombstones);
+        let present = Present { leases: &leases, reservations: &reserved, boot_id: &boot_id, tombstones };
         let plan = Plan::of(document.leases, document.reservations, &present, self.replace);
         if self.doing.dry_run {
             self.output.print(terminal, "ImportPlan", &plan.shown, &plan.shown, &COLUMNS)?;

@@ -11,6 +11,7 @@ use super::super::format::{Cell, Column};
 use super::super::list::short;
 use super::super::palette;
 use crate::Record;
+use crate::operation::Tombstone;
 use crate::reservations::Reservation;
 use crate::span::Span;
 
@@ -65,6 +66,15 @@ pub(super) struct Present<'a> {
     pub leases: &'a [Record],
     pub reservations: &'a [Reservation],
     pub boot_id: &'a str,
+    /// What was deleted lately, and has no lease since.
+    pub tombstones: &'a [Tombstone],
+}
+
+impl Present<'_> {
+    fn has_outlived(&self, lease: &Record) -> bool {
+        let of_it = self.tombstones.iter().filter(|it| it.attachment == lease.attachment);
+        of_it.into_iter().any(|it| lease.was_ended_by_a_release_of(it.deleted_boottime_ms))
+    }
 }
 
 impl Plan {
@@ -108,6 +118,8 @@ impl Plan {
         let holds = |it: &&&Record| it.ips().any(|ip| lease.ips().any(|wanted| wanted == ip));
         let (action, why) = if lease.boot_id != present.boot_id {
             (Action::Skip, "is of another boot: its pod is gone".to_owned())
+        } else if present.has_outlived(&lease) {
+            (Action::Skip, "was deleted since".to_owned())
         } else if let Some(twice) = held_twice(&lease) {
             (Action::Conflict, format!("holds {twice} twice"))
         } else if let Some(other) = standing.iter().find(|it| it.attachment == lease.attachment) {

@@ -218,6 +218,25 @@ fn a_lease_that_holds_an_address_twice_is_refused() {
 }
 
 #[test]
+fn what_was_deleted_since_the_export_is_left_out() {
+    sandbox::private_host(|| {
+        let place = populated();
+        let path = export(&place);
+        let plain = attachment("blue", "plain");
+        place.ledger().release(&plain).unwrap();
+        let import = ["import", path.to_str().unwrap(), "--yes", "--columns", "action,address,why", "--no-headers"];
+        let dry = place.cli(&["import", path.to_str().unwrap(), "--dry-run", "--columns", "action,container,why"]);
+        assert!(dry.stdout.contains("skip    plain         was deleted since\n"), "{dry:?}");
+        let imported = place.cli(&import);
+        assert_eq!((imported.code, imported.stderr.contains("it is all there")), (0, true), "{imported:?}");
+        assert!(place.leases().iter().all(|lease| lease.attachment != plain));
+        let there = Place::new();
+        assert_eq!(there.cli(&import).code, 0);
+        assert_eq!(there.leases().len(), 3, "another ledger was told of no DEL");
+    });
+}
+
+#[test]
 fn leases_of_another_boot_are_left_out() {
     sandbox::private_host(|| {
         let place = populated();

@@ -20,6 +20,9 @@ on_each_backend!(a_flushed_firewall_is_no_trouble_for_del_and_is_repaired_by_add
 
 on_iptables!(a_chain_of_the_same_name_is_left_alone,);
 
+/// Where a program that hangs says who it is.
+const HUNG: &str = "/run/hung";
+
 fn on_paper(backend: Backend) -> Attachment {
     let ports = json!([{ "hostPort": 8080, "containerPort": 80 }]);
     Attachment::on_paper("c1", &["10.88.0.2/32", "fd88::2/128"], &ports).on(backend)
@@ -105,6 +108,65 @@ fn an_iptables_that_hangs_is_ended() {
         let (code, msg, details) = on_paper(Backend::IptablesLegacy).add().failed();
         assert_eq!((code, msg.as_str()), (5, "failed to change the rules of host ports"));
         assert!(details.ends_with("iptables-restore did not end within 10 s"), "{details}");
+    });
+}
+
+/// Puts programs in the place of `iptables-restore` that say who they are and hang. What it returns takes them away again.
+fn hang() -> impl Fn() {
+    fake(&format!("echo $$ > {HUNG}; exec sleep 1000"));
+    || assert!(sandbox::command("umount").arg("/usr/local/sbin").status().unwrap().success())
+}
+
+/// Whether a program that hung is there.
+fn is_hung() -> bool {
+    fs::exists(format!("/proc/{}", fs::read_to_string(HUNG).unwrap().trim())).unwrap()
+}
+
+#[test]
+fn a_del_whose_iptables_hangs_ends_and_its_port_is_free() {
+    private_host(|| {
+        Backend::IptablesLegacy.prepared();
+        let ports = json!([{ "hostPort": 8080, "containerPort": 80 }]);
+        let attach = |id: &str, address: &str| Attachment::on_paper(id, &[address], &ports).on(Backend::IptablesLegacy);
+        let ended = attach("c1", "10.88.0.2/32");
+        ended.add().ok();
+        let mend = hang();
+        match ended.del() {
+            Answer::Ok { stderr, .. } => {
+                assert!(stderr.contains("iptables-legacy-restore did not end within 10 s"), "{stderr}");
+            }
+            failed @ Answer::Failed { .. } => panic!("{failed:?}"),
+        }
+        assert!(!is_hung() && fs::exists("/run/podwire/portmap/!podnet:c1:eth0").unwrap());
+        mend();
+        assert!(Backend::IptablesLegacy.rules().contains("podnet c1 eth0"));
+        // Nobody repeats the DEL.
+        let next = attach("c2", "10.88.0.3/32");
+        next.add().ok();
+        next.check().ok();
+        assert!(!Backend::IptablesLegacy.rules().contains(" c1 "), "{}", Backend::IptablesLegacy.rules());
+        next.del().ok();
+        assert_eq!(Backend::IptablesLegacy.rules(), "");
+        assert!(!fs::exists("/run/podwire/portmap").unwrap());
+    });
+}
+
+#[test]
+fn a_gc_whose_iptables_hangs_says_so_and_the_next_one_ends_what_is_left() {
+    private_host(|| {
+        Backend::IptablesLegacy.prepared();
+        let ports = json!([{ "hostPort": 8080, "containerPort": 80 }]);
+        Attachment::on_paper("c1", &["10.88.0.2/32"], &ports).on(Backend::IptablesLegacy).add().ok();
+        let mend = hang();
+        let (code, msg, details) = gc("podnet", &[]).failed();
+        assert_eq!((code, msg.as_str()), (5, "failed to change the rules of host ports"));
+        assert!(details.ends_with("iptables-legacy-restore did not end within 10 s"), "{details}");
+        assert!(!is_hung());
+        mend();
+        assert!(Backend::IptablesLegacy.rules().contains("podnet c1 eth0"));
+        gc("podnet", &[]).ok();
+        assert_eq!(Backend::IptablesLegacy.rules(), "");
+        assert!(!fs::exists("/run/podwire/portmap").unwrap());
     });
 }
 

@@ -20,6 +20,8 @@ on_each_backend!(
     a_lease_is_missed_only_where_an_add_saw_it,
     one_sign_of_death_is_not_enough,
     nobody_is_taken_over_from_where_the_operator_says_so,
+    a_process_that_listens_is_reported,
+    an_operator_keeps_ports,
 );
 
 on_iptables!(rules_behind_a_flushed_chain_hold_their_port,);
@@ -230,75 +232,71 @@ fn an_add_without_a_place_for_its_record_goes_on_and_says_so() {
     });
 }
 
-#[test]
-fn a_process_that_listens_is_reported() {
-    private_host(|| {
-        assert!(sandbox::command("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
-        let pod = pod(2);
-        let _tcp = TcpListener::bind("0.0.0.0:8080").unwrap();
-        let _udp = UdpSocket::bind("127.0.0.1:53").unwrap();
-        let _other = UdpSocket::bind("127.0.0.1:54").unwrap();
-        let mappings = json!([port(8080), { "hostPort": 53, "containerPort": 53, "protocol": "udp" }]);
-        let attachment = Attachment::new(&pod, &mappings);
-        let Answer::Ok { stderr, .. } = attachment.add() else { panic!("refused") };
-        let pid = std::process::id();
-        for expected in [
-            "ADD goes on despite: host port 0.0.0.0:8080/tcp is in use on the node itself: ".to_owned(),
-            format!("(PID {pid}) listens on 0.0.0.0:8080/tcp"),
-            format!("(PID {pid}) listens on 127.0.0.1:53/udp"),
-        ] {
-            assert!(stderr.contains(&expected), "{expected}: {stderr}");
-        }
-        assert_eq!(stderr.lines().count(), 2, "{stderr}");
-        attachment.del().ok();
-        let refused = attachment.with("hostListeners", json!("refuse"));
-        let (code, msg, _) = refused.add().failed();
-        assert_eq!(code, HELD);
-        assert!(msg.starts_with("host port 0.0.0.0:8080/tcp is in use on the node itself: "), "{msg}");
-        assert_eq!((ruleset(), records()), (String::new(), Vec::new()));
-        let exact = json!([{ "hostPort": 53, "containerPort": 53, "protocol": "udp", "hostIP": "192.0.2.1" }]);
-        let elsewhere = Attachment::new(&pod, &exact).with("hostListeners", json!("refuse"));
-        elsewhere.add().ok();
-        let Answer::Ok { stderr, .. } = Attachment::new(&pod, &mappings).with("hostListeners", json!("ignore")).add()
-        else {
-            panic!("refused")
-        };
-        assert_eq!(stderr, "");
-    });
+fn a_process_that_listens_is_reported(backend: Backend) {
+    assert!(sandbox::command("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
+    let pod = pod(2);
+    let _tcp = TcpListener::bind("0.0.0.0:8080").unwrap();
+    let _udp = UdpSocket::bind("127.0.0.1:53").unwrap();
+    let _other = UdpSocket::bind("127.0.0.1:54").unwrap();
+    let mappings = json!([port(8080), { "hostPort": 53, "containerPort": 53, "protocol": "udp" }]);
+    let attachment = Attachment::new(&pod, &mappings).on(backend);
+    let Answer::Ok { stderr, .. } = attachment.add() else { panic!("refused") };
+    let pid = std::process::id();
+    for expected in [
+        "ADD goes on despite: host port 0.0.0.0:8080/tcp is in use on the node itself: ".to_owned(),
+        format!("(PID {pid}) listens on 0.0.0.0:8080/tcp"),
+        format!("(PID {pid}) listens on 127.0.0.1:53/udp"),
+    ] {
+        assert!(stderr.contains(&expected), "{expected}: {stderr}");
+    }
+    assert_eq!(stderr.lines().count(), 2, "{stderr}");
+    attachment.del().ok();
+    let refused = attachment.with("hostListeners", json!("refuse"));
+    let (code, msg, _) = refused.add().failed();
+    assert_eq!(code, HELD);
+    assert!(msg.starts_with("host port 0.0.0.0:8080/tcp is in use on the node itself: "), "{msg}");
+    assert_eq!((backend.rules(), records()), (String::new(), Vec::new()));
+    let exact = json!([{ "hostPort": 53, "containerPort": 53, "protocol": "udp", "hostIP": "192.0.2.1" }]);
+    let elsewhere = Attachment::new(&pod, &exact).on(backend).with("hostListeners", json!("refuse"));
+    elsewhere.add().ok();
+    let Answer::Ok { stderr, .. } =
+        Attachment::new(&pod, &mappings).on(backend).with("hostListeners", json!("ignore")).add()
+    else {
+        panic!("refused")
+    };
+    assert_eq!(stderr, "");
 }
 
-#[test]
-fn an_operator_keeps_ports() {
-    private_host(|| {
-        let attach = |number: u16| {
-            Attachment::on_paper("c1", &["10.88.0.2/32"], &json!([port(number)]))
-                .with("reservedHostPorts", json!([22, "6443", "10250-10259"]))
-                .with("hostPortRange", json!("20-32767"))
-        };
-        for (number, reason) in [
-            (22, "is reserved: reservedHostPorts has 22"),
-            (6443, "is reserved: reservedHostPorts has 6443"),
-            (10255, "is reserved: reservedHostPorts has 10250-10259"),
-            (19, "is outside of hostPortRange, 20-32767"),
-            (40000, "is outside of hostPortRange, 20-32767"),
-        ] {
-            let (code, msg, _) = attach(number).add().failed();
-            let path = "runtimeConfig.portMappings[0].hostPort";
-            assert_eq!((code, msg), (7, format!("invalid network config: {path}={number}: {reason}")));
-        }
-        attach(8080).add().ok();
-        attach(10249).add().ok();
-        for (key, value, shown) in [
-            ("reservedHostPorts", json!([0]), "reservedHostPorts[0]=0: must be a port or a range"),
-            ("reservedHostPorts", json!(["9-1"]), "reservedHostPorts[0]=\"9-1\": must be a port or a range"),
-            ("reservedHostPorts", json!([70000]), "reservedHostPorts[0]=70000: must be a port or a range"),
-            ("hostPortRange", json!(true), "hostPortRange=true: must be a port or a range"),
-            ("conflict", json!("fight"), "conflict=\"fight\": must be \"takeover\" or \"refuse\""),
-            ("hostListeners", json!("kill"), "hostListeners=\"kill\": must be \"warn\", \"refuse\" or \"ignore\""),
-        ] {
-            let (code, msg, _) = attach(8080).with(key, value).add().failed();
-            assert_eq!(code, 7);
-            assert!(msg.contains(shown), "{msg}");
-        }
-    });
+fn an_operator_keeps_ports(backend: Backend) {
+    let attach = |number: u16| {
+        Attachment::on_paper("c1", &["10.88.0.2/32"], &json!([port(number)]))
+            .with("reservedHostPorts", json!([22, "6443", "10250-10259"]))
+            .with("hostPortRange", json!("20-32767"))
+            .on(backend)
+    };
+    for (number, reason) in [
+        (22, "is reserved: reservedHostPorts has 22"),
+        (6443, "is reserved: reservedHostPorts has 6443"),
+        (10255, "is reserved: reservedHostPorts has 10250-10259"),
+        (19, "is outside of hostPortRange, 20-32767"),
+        (40000, "is outside of hostPortRange, 20-32767"),
+    ] {
+        let (code, msg, _) = attach(number).add().failed();
+        let path = "runtimeConfig.portMappings[0].hostPort";
+        assert_eq!((code, msg), (7, format!("invalid network config: {path}={number}: {reason}")));
+    }
+    attach(8080).add().ok();
+    attach(10249).add().ok();
+    for (key, value, shown) in [
+        ("reservedHostPorts", json!([0]), "reservedHostPorts[0]=0: must be a port or a range"),
+        ("reservedHostPorts", json!(["9-1"]), "reservedHostPorts[0]=\"9-1\": must be a port or a range"),
+        ("reservedHostPorts", json!([70000]), "reservedHostPorts[0]=70000: must be a port or a range"),
+        ("hostPortRange", json!(true), "hostPortRange=true: must be a port or a range"),
+        ("conflict", json!("fight"), "conflict=\"fight\": must be \"takeover\" or \"refuse\""),
+        ("hostListeners", json!("kill"), "hostListeners=\"kill\": must be \"warn\", \"refuse\" or \"ignore\""),
+    ] {
+        let (code, msg, _) = attach(8080).with(key, value).add().failed();
+        assert_eq!(code, 7);
+        assert!(msg.contains(shown), "{msg}");
+    }
 }

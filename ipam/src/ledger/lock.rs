@@ -97,8 +97,8 @@ fn is_still_at(file: &File, path: &Path) -> io::Result<bool> {
 }
 
 /// The lock, or none if the time ran out. The kernel has no flock(2) with a deadline, so a thread waits: it is
-/// woken the moment the lock is free, in the order of asking, where polling would be neither. If the deadline
-/// comes first, the thread gives the lock back as soon as it has it, or ends with the process.
+/// woken the moment the lock is free, in the order of asking, where polling would be neither. So a crowd has no common
+/// rhythm that jitter would have to break: each release of the lock wakes one. If the deadline comes first, the thread gives the lock back as soon as it has it, or ends with the process.
 fn wait(file: File, timeout: Duration, another_way: &impl Fn() -> bool) -> io::Result<Waited> {
     let deadline = Instant::now() + timeout;
     let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {

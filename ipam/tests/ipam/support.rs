@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use cni_spec::{Attachment, CniArgs, NetConf};
 use ipam::{Ipam, LeaseRequest, Ledger, Netns, Record};
@@ -210,6 +211,15 @@ impl Answer {
     pub fn error(&self) -> (u64, &str) {
         assert!(!self.success, "{self:?}");
         (self.json["code"].as_u64().unwrap(), self.json["msg"].as_str().unwrap())
+    }
+}
+
+/// Returns when it is so.
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !done() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

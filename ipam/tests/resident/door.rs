@@ -14,8 +14,8 @@ use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bin
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::owner::{Activated, end_of, until};
-use crate::support::{Answer, Owner, Place, ip};
+use crate::owner::{Activated, end_of};
+use crate::support::{Answer, Owner, Place, ip, until};
 
 fn conf() -> Value {
     json!({ "podCIDR": "10.1.2.0/24", "cooldownSeconds": 0 })

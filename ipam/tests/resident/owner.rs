@@ -7,9 +7,9 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::support::{Answer, Owner, Place, attachment, holders, ip, ips};
+use crate::support::{Answer, Owner, Place, attachment, holders, ip, ips, until};
 use cni_spec::ErrorCode;
 use ipam::Ledger;
 use nix::sys::signal::{Signal, kill};
@@ -27,14 +27,6 @@ fn signal(owner: &Owner, signal: Signal) {
 /// Waits for its end, and returns its exit code.
 pub fn end_of(mut owner: Owner) -> Option<i32> {
     owner.0.wait().unwrap().code()
-}
-
-pub fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !done() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 #[test]

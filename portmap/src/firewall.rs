@@ -249,6 +249,18 @@ impl Firewall {
         }
     }
 
+    /// Whether the owner may have something, as far as that can be told without reading what others have.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell.
+    pub fn may_have(&mut self, owner: &Owner, family: Family) -> Result<bool, Error> {
+        match self {
+            Self::Nftables(nftables) => nftables.may_have(owner, family),
+            // Rules have no other order than that of the packets' way.
+            Self::Iptables(_) => Ok(true),
+        }
+    }
+
     /// Removes everything whose owner `stale` says yes to. Says what that was, also if not all of it could be removed.
     /// Before it goes, `close` is told, and says whether the guard may go with the last of it.
     pub fn release(&mut self, family: Family, stale: Stale<'_>, close: Close<'_>) -> (Vec<Entry>, Vec<Error>) {

@@ -46,12 +46,12 @@ impl Plugin for Portmap {
     fn del(&self, request: &DelRequest) -> Result<(), Error> {
         // Otherwise most of a DEL would be waiting for memory of the kernel's to be freed.
         let _closing = kernel::closing::put_off();
-        let comment = request.attachment.to_string();
         let records = Records::default();
+        let is_recorded = !records.has_nothing_of(&request.attachment);
         let record = records.read(&request.attachment);
         // First the record says so: whoever fills the firewall from records meanwhile sees that, or is seen here.
         go_on("DEL", record.as_ref().and_then(|record| records.mark_ending(record).err()).into_iter().collect());
-        let failed = remove::mappings(&|other| other == comment);
+        let failed = remove::of_attachment(&request.attachment, is_recorded);
         let stays = || Owner::new(&request.attachment).is_ok_and(|owner| add::knows(&owner).unwrap_or(true));
         if failed.is_empty() || !stays() {
             let was_it = record.is_none_or(|record| {

@@ -1,10 +1,12 @@
 //! Taking mappings away: one attachment's (DEL, a failed ADD), or those of all that are gone (GC).
 
+use cni_spec::Attachment;
 use nft_model::Family;
 
 use crate::error::Error;
 use crate::firewall::Firewall;
 use crate::forward::Forward;
+use crate::owner::Owner;
 use crate::ruleset::Entry;
 use crate::{flows, localhost};
 
@@ -13,11 +15,29 @@ use crate::{flows, localhost};
 /// process that is killed in between leaves nothing open without its guard.
 /// Goes on after a failure: what one family cannot give back must not keep the other one.
 pub fn mappings(stale: &dyn Fn(&str) -> bool) -> Vec<Error> {
+    wherever(stale, &mut |_| true)
+}
+
+/// The same of one attachment, which has a record or not. Most pods have none and never had a host port: they do not wait
+/// until everybody's elements are read. Both signs have to agree, as either may be lost: who has elements is also on the
+/// list of owners, which one question is enough for.
+pub fn of_attachment(attachment: &Attachment, is_recorded: bool) -> Vec<Error> {
+    let mark = attachment.to_string();
+    let owner = Owner::new(attachment);
+    wherever(&|other| other == mark, &mut |firewall| {
+        let mut may_have = |family| owner.as_ref().map_or(Ok(true), |owner| firewall.may_have(owner, family));
+        is_recorded || Family::ALL.into_iter().any(|family| may_have(family).unwrap_or(true))
+    })
+}
+
+/// Goes through all backends for which `wanted` says yes.
+fn wherever(stale: &dyn Fn(&str) -> bool, wanted: &mut dyn FnMut(&mut Firewall) -> bool) -> Vec<Error> {
     let mut errors = Vec::new();
     for firewall in Firewall::all() {
         match firewall {
             Ok(mut firewall) => {
-                errors.extend(Family::ALL.into_iter().flat_map(|family| in_family(&mut firewall, family, stale)));
+                let families = if wanted(&mut firewall) { &Family::ALL[..] } else { &[] };
+                errors.extend(families.iter().flat_map(|family| in_family(&mut firewall, *family, stale)));
             }
             Err(error) => errors.push(error),
         }

@@ -1,10 +1,12 @@
 //! Our tables in the kernel's nf_tables: looked at, changed, taken away when they are empty.
 
+mod trial;
+
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use kernel::nft::{Generation, Nft, Refusal};
-use nft_model::{Base, Chain, Change, Element, Family, Table, Value};
+use nft_model::{Change, Element, Family, Table, Value};
 
 use super::{Claimed, Close, Presence, Stale};
 
@@ -13,15 +15,11 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::liveness::Dead;
 use crate::owner::Owner;
-use crate::probe;
 use crate::ruleset::{self, Entry, HAIRPIN, LAYOUT, OWNERS, Realm, SETS};
 
 /// How long a change is tried again that others got in the way of. Being told that the generation moved takes 0.1 ms,
 /// any other refusal up to 34 ms.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// The table in which programs of iptables keep their translations.
-const IPTABLES_NAT: &str = "nat";
 
 /// A socket to nf_tables of the calling thread's network namespace.
 pub struct Nftables {
@@ -144,50 +142,6 @@ impl Nftables {
         Ok(lost)
     }
 
-    /// Whether the kernel takes our rules. Where a table of ours is there it does; otherwise they are sent in a
-    /// transaction whose last step cannot be, so that nothing is changed.
-    ///
-    /// # Errors
-    /// [`Error::MissingPiece`] with what it does not take.
-    pub fn probe(&mut self, family: Family) -> Result<(), Error> {
-        let realm = Realm::common(family);
-        if self.presence(family, &realm.table)? != Presence::Missing {
-            return Ok(());
-        }
-        self.try_out(ruleset::frame(&realm).map_err(Error::RuleSet)?)
-    }
-
-    /// Whether the kernel takes what iptables-nft needs of nf_tables itself: a chain that translates.
-    ///
-    /// # Errors
-    /// [`Error::MissingPiece`] if it does not.
-    pub fn probe_translation(&mut self, family: Family) -> Result<(), Error> {
-        let is_there =
-            self.nft.table(family, IPTABLES_NAT).map_err(|source| reading(family, IPTABLES_NAT, "", source))?;
-        if is_there.is_some() {
-            return Ok(());
-        }
-        let chain = Chain::base("PREROUTING", Base::dstnat());
-        self.try_out(Table::new(family, IPTABLES_NAT, None, vec![], vec![chain]).map_err(Error::RuleSet)?)
-    }
-
-    fn try_out(&mut self, table: Table) -> Result<(), Error> {
-        const NO_SET: &str = "probe";
-        let (family, name, set) = (table.family(), table.name().to_owned(), NO_SET.to_owned());
-        let elements = vec![Element::new([Value::Port(1)])];
-        let impossible = Change::AddElements { family, table: name, set, elements };
-        match self.nft.commit(&[Change::AddTable(table), impossible]) {
-            Err(kernel::Error::NftRefused { change, .. }) if change.contains(&format!(" {NO_SET} {{")) => Ok(()),
-            // Somebody else was quicker to make it.
-            Err(kernel::Error::NftRefused { refusal: Refusal::AlreadyExists, .. }) | Ok(()) => Ok(()),
-            Err(source @ kernel::Error::NftRefused { refusal: Refusal::NotFound | Refusal::NotSupported, .. }) => {
-                let piece = probe::missing(&source.to_string());
-                Err(Error::MissingPiece { piece, source })
-            }
-            Err(source) => Err(Error::Commit(source)),
-        }
-    }
-
     /// Makes chains and sets of a table of ours, also of an older layout, anew where they are not as an ADD makes them;
     /// elements stay. A table that is not there, or is somebody else's, is left to the next claim.
     ///
@@ -225,6 +179,20 @@ impl Nftables {
     /// When the kernel refuses to tell.
     pub fn knows(&mut self, owner: &Owner, family: Family) -> Result<bool, Error> {
         Ok(self.element(family, OWNERS, &owner.key(family))?.is_some())
+    }
+
+    /// [`super::Firewall::may_have`], by the list of owners, which tables of older layouts need not have.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell.
+    pub fn may_have(&mut self, owner: &Owner, family: Family) -> Result<bool, Error> {
+        for table in self.tables(family)? {
+            let is_listed = self.element_in(family, &table, OWNERS, &owner.key(family))?.is_some();
+            if is_listed || self.presence(family, &table)? == Presence::Older {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// [`super::Firewall::release`], by the comments of elements. In each table all of them go, or none.

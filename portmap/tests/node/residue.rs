@@ -185,14 +185,58 @@ fn an_add_asks_the_kernel_the_same_number_of_questions_however_many_others_there
             seen.lines().count()
         };
         let alone = calls();
-        for family in ["ip", "ip6"] {
-            let target = if family == "ip" { "10.88.0.8" } else { "fd88::8" };
-            let elements: Vec<String> = (10_000..12_000)
-                .map(|port| format!("tcp . {port} comment \"podnet c8 eth0\" : {target} . 80"))
-                .collect();
-            nft(&["add", "element", family, "podwire-hostport", "wildcard", &format!("{{ {} }}", elements.join(", "))]);
-        }
+        map_many();
         assert_eq!(calls(), alone);
+    });
+}
+
+/// 2,000 ports of somebody, in both families.
+fn map_many() {
+    for family in ["ip", "ip6"] {
+        let target = if family == "ip" { "10.88.0.8" } else { "fd88::8" };
+        let elements: Vec<String> =
+            (10_000..12_000).map(|port| format!("tcp . {port} comment \"podnet c8 eth0\" : {target} . 80")).collect();
+        nft(&["add", "element", family, "podwire-hostport", "wildcard", &format!("{{ {} }}", elements.join(", "))]);
+    }
+}
+
+const CONF: &str = r#"{ "cniVersion": "1.1.0", "name": "podnet", "type": "podwire-portmap" }"#;
+
+#[test]
+fn a_del_of_a_pod_without_ports_asks_the_same_number_of_questions_however_many_others_there_are() {
+    private_host(|| {
+        Attachment::on_paper("c9", &["10.88.0.9/32", "fd88::9/128"], &json!([{ "hostPort": 1, "containerPort": 1 }]))
+            .add()
+            .ok();
+        let calls = || {
+            let (output, seen) = traced("DEL", &["--trace", "sendto,recvfrom"], CONF);
+            assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+            seen.lines().count()
+        };
+        let alone = calls();
+        map_many();
+        assert_eq!(calls(), alone);
+    });
+}
+
+/// Each sign is enough that there is something: a record, or the list of owners of either family.
+#[test]
+fn a_del_without_a_record_or_without_the_list_of_owners_takes_everything() {
+    private_host(|| {
+        let pod = pod(2);
+        let attachment = attachment(&pod);
+        let before = traces(&pod);
+        attachment.add().ok();
+        fs::remove_dir_all("/run/podwire").unwrap();
+        nft(&["flush", "set", "ip", "podwire-hostport", "owners"]);
+        attachment.del().ok();
+        assert_eq!(traces(&pod), before);
+        attachment.add().ok();
+        for family in ["ip", "ip6"] {
+            nft(&["flush", "set", family, "podwire-hostport", "owners"]);
+        }
+        attachment.del().ok();
+        assert_eq!(traces(&pod), before);
     });
 }
 
@@ -214,14 +258,13 @@ fn what_a_killed_del_or_gc_leaves_is_ended_by_the_next_one() {
         let pod = pod(2);
         let attachment = attachment(&pod);
         let before = traces(&pod);
-        let conf = json!({ "cniVersion": "1.1.0", "name": "podnet", "type": "podwire-portmap" });
         let all_stale = json!({
             "cniVersion": "1.1.0", "name": "podnet", "type": "podwire-portmap", "cni.dev/valid-attachments": [],
         });
         let del: &[&str] = &["unlink", "rmdir", "write", "sendto"];
         // What GC asks the kernel is what DEL asks.
         let gc: &[&str] = &["unlink", "rmdir", "write"];
-        for (command, stdin, syscalls) in [("DEL", conf.to_string(), del), ("GC", all_stale.to_string(), gc)] {
+        for (command, stdin, syscalls) in [("DEL", CONF.to_owned(), del), ("GC", all_stale.to_string(), gc)] {
             for syscall in syscalls {
                 let mut kills = 0;
                 for n in 1.. {

@@ -121,7 +121,7 @@ pub fn main() -> ExitCode {
 
 #[derive(Debug, thiserror::Error)]
 enum Stop {
-    #[error("{error}{}", causes(error))]
+    #[error("{}", cni_spec::error::with_causes(error))]
     Read {
         #[from]
         error: Error,
@@ -130,11 +130,6 @@ enum Stop {
     Log { log: PathBuf, source: io::Error },
     #[error("cannot print: {0}")]
     Print(#[from] io::Error),
-}
-
-fn causes(error: &Error) -> String {
-    let sources = std::iter::successors(std::error::Error::source(error), |error| error.source());
-    sources.map(|source| format!(": {source}")).collect()
 }
 
 impl Inspect {

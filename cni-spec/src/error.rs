@@ -103,13 +103,7 @@ impl CniError {
     /// `msg` from the error itself, `details` from its chain of sources, outermost first.
     #[must_use]
     pub fn from_source(code: ErrorCode, error: &dyn Error) -> Self {
-        let mut causes = Vec::new();
-        let mut cause = error.source();
-        while let Some(next) = cause {
-            causes.push(next.to_string());
-            cause = next.source();
-        }
-        Self { code, msg: error.to_string(), details: causes.join(": ") }
+        Self { code, msg: error.to_string(), details: causes(error).join(": ") }
     }
 
     /// One error for several independent failures of a DEL or GC: the first one's code, every message.
@@ -143,6 +137,17 @@ impl CniError {
         }
         object
     }
+}
+
+/// An error with everything that led to it, on one line, as commands print it.
+#[must_use]
+pub fn with_causes(error: &dyn Error) -> String {
+    [vec![error.to_string()], causes(error)].concat().join(": ")
+}
+
+/// Outermost first.
+fn causes(error: &dyn Error) -> Vec<String> {
+    std::iter::successors(error.source(), |error| (*error).source()).map(ToString::to_string).collect()
 }
 
 fn one_line_each(errors: &[CniError]) -> String {

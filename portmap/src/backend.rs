@@ -1,9 +1,10 @@
 //! Which backend is used, and why.
 
+use cni_spec::error::with_causes;
 use kernel::iptables::{Flavour, Marks, Tool, marks};
 use nft_model::Family;
 
-use crate::error::{Error, whole};
+use crate::error::Error;
 use crate::firewall::Nftables;
 use crate::settings::{Backend, Mark, Settings};
 
@@ -75,7 +76,7 @@ pub fn explain() -> Vec<String> {
     match Nftables::open_if_there() {
         Ok(Some(_)) => lines.push("nftables: the kernel has it; it is used unless a config says otherwise".to_owned()),
         Ok(None) => lines.push("nftables: the kernel has none; iptables is used".to_owned()),
-        Err(error) => lines.push(format!("nftables: cannot be used: {}", whole(&error))),
+        Err(error) => lines.push(format!("nftables: cannot be used: {}", with_causes(&error))),
     }
     for family in Family::ALL {
         let name = if family == Family::Ip { "iptables" } else { "ip6tables" };
@@ -89,7 +90,7 @@ pub fn explain() -> Vec<String> {
         match mixed(family) {
             Ok(true) => lines.push(Error::MixedFlavours { family }.to_string()),
             Ok(false) => {}
-            Err(error) => lines.push(format!("{name}: {}", whole(&error))),
+            Err(error) => lines.push(format!("{name}: {}", with_causes(&error))),
         }
     }
     lines

@@ -378,10 +378,3 @@ impl From<Error> for CniError {
 fn converted(errors: Vec<Error>) -> Vec<CniError> {
     errors.into_iter().map(CniError::from).collect()
 }
-
-/// An error with all its causes, on one line, for people.
-#[must_use]
-pub fn whole(error: &Error) -> String {
-    let sources = std::iter::successors(std::error::Error::source(error), |error| error.source());
-    sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
-}

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use cni_spec::Attachment;
+use cni_spec::error::with_causes;
 
 use crate::config::Config;
-use crate::error::{Error, whole};
+use crate::error::Error;
 use crate::firewall::Firewall;
 use crate::forward::Forward;
 use crate::liveness::{Liveness, Sight};
@@ -207,10 +208,10 @@ impl fmt::Display for Outcome {
             Done::Restored { differences, forwards, remarks } => {
                 let forwards: Vec<String> = forwards.iter().map(ToString::to_string).collect();
                 write!(f, "restored {} ({} differences)", forwards.join(", "), differences.len())?;
-                remarks.iter().try_for_each(|remark| write!(f, ", but {}", whole(remark)))
+                remarks.iter().try_for_each(|remark| write!(f, ", but {}", with_causes(remark)))
             }
             Done::Pruned(liveness) => write!(f, "removed: {liveness}"),
-            Done::Failed(error) => write!(f, "failed: {}", whole(error)),
+            Done::Failed(error) => write!(f, "failed: {}", with_causes(error)),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::process::ExitCode;
 
 use cni_spec::ErrorCode;
+pub(super) use cni_spec::error::with_causes;
 
 use crate::{Error, StoreError, code};
 
@@ -99,15 +100,4 @@ fn is_permission(error: &Error) -> bool {
         cause = next.source();
     }
     false
-}
-
-/// An error with everything that led to it.
-pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text = format!("{text}: {next}");
-        cause = next.source();
-    }
-    text
 }

@@ -10,13 +10,14 @@ mod found;
 use std::fmt;
 
 use cni_spec::Attachment;
+use cni_spec::error::with_causes;
 use kernel::iptables::{Flavour, Tool, marks};
 use kernel::nft::Nft;
 use nft_model::{Change, Family};
 use serde_json::{Value, json};
 
 pub use self::found::{Beside, Found, in_iptables, in_nftables, removal};
-use crate::error::{Error, whole};
+use crate::error::Error;
 use crate::forward::Forward;
 use crate::liveness::Liveness;
 use crate::owner::Owner;
@@ -301,7 +302,7 @@ impl fmt::Display for Outcome {
             Done::Removed(liveness) => write!(f, "removed, as its pod is gone ({liveness}): ")?,
             Done::Replaced => f.write_str("removed, as a later ADD came to podwire-portmap: ")?,
             Done::Left(error) => {
-                write!(f, "left as it is: {}: ", whole(error))?;
+                write!(f, "left as it is: {}: ", with_causes(error))?;
             }
         }
         let forwards: Vec<String> = self.forwards.iter().map(ToString::to_string).collect();

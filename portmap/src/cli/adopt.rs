@@ -1,11 +1,11 @@
 //! `podwire-portmap adopt`.
 
+use cni_spec::error::with_causes;
 use serde_json::{Value, json};
 
 use super::exit::{Exit, Stop};
 use super::{Format, Terminal};
 use crate::adopt::{self, Done, Outcome};
-use crate::error::whole;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -50,7 +50,7 @@ fn item(outcome: &Outcome) -> Value {
         Done::Adopted => ("adopted", None),
         Done::Removed(liveness) => ("removed", Some(liveness.to_string())),
         Done::Replaced => ("replaced", None),
-        Done::Left(error) => ("left", Some(whole(error))),
+        Done::Left(error) => ("left", Some(with_causes(error))),
     };
     let attachment = outcome.attachment.as_ref().map(ToString::to_string);
     json!({

@@ -3,8 +3,9 @@
 use std::io;
 use std::process::ExitCode;
 
+use cni_spec::error::with_causes;
+
 use crate::error::Error;
-use crate::error::whole;
 
 /// The documented exit codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +41,6 @@ impl From<io::Error> for Stop {
 
 impl From<Error> for Stop {
     fn from(error: Error) -> Self {
-        Self { exit: Exit::Failed, text: Some(whole(&error)) }
+        Self { exit: Exit::Failed, text: Some(with_causes(&error)) }
     }
 }

@@ -50,7 +50,7 @@ impl List {
         note_flushed(&all, terminal)?;
         all.retain(|mapped| self.takes(mapped));
         if let Err(error) = node::count(&mut all) {
-            writeln!(terminal.err, "note: connections are not counted: {}", crate::error::whole(&error))?;
+            writeln!(terminal.err, "note: connections are not counted: {}", cni_spec::error::with_causes(&error))?;
         }
         if self.output == Format::Json {
             let items: Vec<Value> = all.iter().map(item).collect();

@@ -1,10 +1,10 @@
 //! `podwire-portmap reconcile`.
 
+use cni_spec::error::with_causes;
 use serde_json::{Value, json};
 
 use super::exit::{Exit, Stop};
 use super::{Format, Terminal};
-use crate::error::whole;
 use crate::reconcile::{self, Done, Outcome};
 
 pub(super) const EXAMPLES: &str = "\
@@ -38,7 +38,7 @@ impl Reconcile {
         });
         if self.output == Format::Json {
             let items: Vec<Value> = outcomes.iter().map(item).collect();
-            let errors: Vec<String> = errors.iter().map(whole).collect();
+            let errors: Vec<String> = errors.iter().map(|error| with_causes(error)).collect();
             let document = json!({
                 "apiVersion": "portmap.podwire/v1", "kind": "Reconciliation", "dryRun": self.dry_run,
                 "items": items, "errors": errors,
@@ -48,7 +48,7 @@ impl Reconcile {
             self.print(&outcomes, terminal)?;
         }
         for error in &errors {
-            writeln!(terminal.err, "podwire-portmap: {}", whole(error))?;
+            writeln!(terminal.err, "podwire-portmap: {}", with_causes(error))?;
         }
         Ok(if failed || !errors.is_empty() { Exit::Failed } else { Exit::Done })
     }
@@ -76,11 +76,11 @@ fn item(outcome: &Outcome) -> Value {
     let (done, details): (&str, Vec<String>) = match &outcome.done {
         Done::Nothing => ("nothing", Vec::new()),
         Done::Restored { differences, remarks, .. } => {
-            let remarks = remarks.iter().map(|remark| format!("still wrong: {}", whole(remark)));
+            let remarks = remarks.iter().map(|remark| format!("still wrong: {}", with_causes(remark)));
             ("restored", differences.iter().cloned().chain(remarks).collect())
         }
         Done::Pruned(liveness) => ("removed", vec![liveness.to_string()]),
-        Done::Failed(error) => ("failed", vec![whole(error)]),
+        Done::Failed(error) => ("failed", vec![with_causes(error)]),
     };
     json!({
         "network": network.as_str(), "containerID": container_id.as_str(), "ifname": ifname.as_str(),

@@ -45,11 +45,7 @@ const STEPS: [Step; 8] = [
         )
     }),
     ("dependency policy", |_| dependency_policy()),
-    ("tests", |folder| {
-        program::run(
-            command("cargo").args(["test", "--workspace", "--locked", "--no-fail-fast"]).env("PODWIRE_BIN_DIR", folder),
-        )
-    }),
+    ("tests", tests),
     ("conformance", conformance::sample),
     ("demo", demos),
     ("demo as an ordinary user", demo_as_user),
@@ -70,6 +66,14 @@ pub fn run(options: &Options) -> Result<(), Error> {
     before.unchanged()?;
     say("\nthe machine's own addresses, routes, rules and settings are as they were");
     Ok(())
+}
+
+/// Two at a time on each core: most of a test's time is the kernel's, which makes and ends namespaces in the background.
+fn tests(folder: &Path) -> Result<(), Error> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut test = command("cargo");
+    test.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
+    program::run(test.env("PODWIRE_BIN_DIR", folder).env("RUST_TEST_THREADS", (2 * cores).to_string()))
 }
 
 /// Licences, bans and sources. Advisories need a database that is fetched from elsewhere: `cargo deny check`

@@ -26,7 +26,8 @@ Examples:
   cni-conformance explain DEL-2a
   cni-conformance bench targets/reference-chain.toml targets/podwire-chain.toml --plugin-dir ./bin
 
-Exit status: 0 all passed, skipped or known; 1 something failed; 2 the suite could not run.";
+Exit status: 0 all passed, skipped or known; 1 something failed; 2 the suite could not run, or not all of it, or a first ADD
+and DEL did not work.";
 
 #[derive(Parser)]
 #[command(name = "cni-conformance", version, about = "Runs any CNI plugin against the CNI spec", after_help = EXAMPLES)]
@@ -115,6 +116,9 @@ struct RunArgs {
     /// Show passed cases too, and the plugin calls of failed ones.
     #[arg(short, long)]
     verbose: bool,
+    /// Do not tell on stderr how far it is.
+    #[arg(short, long)]
+    quiet: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -199,7 +203,7 @@ fn run(args: &RunArgs) -> Result<ExitCode, Error> {
     };
     let mut reports = Vec::new();
     for target in &targets {
-        let progress = report::Progress::new(&target.name, cases.len());
+        let progress = report::Progress::new(&target.name, cases.len(), args.quiet);
         reports.push(runner::run(target, &cases, &options, &|row: &Row| progress.tell(row))?);
         progress.end();
     }

@@ -120,13 +120,23 @@ pub struct Traits {
     pub node: bool,
     /// Pods reach what is outside of the node, with the node's address.
     pub masquerades: bool,
+    /// All pods get the same address, so that there can be but one at a time.
+    pub one_address: bool,
     /// Reasons why data-plane questions cannot be put: shown with each skip.
     pub without_packets: Option<String>,
 }
 
 impl Default for Traits {
     fn default() -> Self {
-        Self { ipv4: true, ipv6: false, connects: true, node: true, masquerades: false, without_packets: None }
+        Self {
+            ipv4: true,
+            ipv6: false,
+            connects: true,
+            node: true,
+            masquerades: false,
+            one_address: false,
+            without_packets: None,
+        }
     }
 }
 
@@ -273,12 +283,14 @@ fn plugins_text(plugins: &[Object]) -> String {
     types.join(", ")
 }
 
-/// What the config says of the families of its addresses, and of masquerading.
+/// What the config says of the families of its addresses, of masquerading, and whether there is one address for all.
 fn learnt(plugins: &[Object]) -> Traits {
     let ipam = || plugins.iter().filter_map(|plugin| plugin.get("ipam"));
     let has = |ipv6: bool| ipam().any(|ipam| mentions(ipam, ipv6));
     let masquerades = plugins.iter().any(|plugin| plugin.get("ipMasq").and_then(Value::as_bool) == Some(true));
-    Traits { ipv4: has(false) || !has(true), ipv6: has(true), masquerades, ..Traits::default() }
+    // The reference plugin of that name gives out what its config says.
+    let one_address = ipam().any(|ipam| ipam.get("type").and_then(Value::as_str) == Some("static"));
+    Traits { ipv4: has(false) || !has(true), ipv6: has(true), masquerades, one_address, ..Traits::default() }
 }
 
 /// Whether a network of this family is in it; the destination of a default route is none.

@@ -75,6 +75,17 @@ fn the_exit_status_is_2_if_it_could_not_run() {
 }
 
 #[test]
+fn a_log_is_told_how_far_it_is_unless_that_is_not_wanted() {
+    let folder = folder();
+    fake(folder.path(), "cni-fake-ipam");
+    let args = [&IPAM[..], &["--filter", "parameters"]].concat();
+    let ran = cni_conformance(folder.path(), &args);
+    assert!(ran.stderr.contains("n: 25/29 cases, 0 failed, last "), "{}", ran.stderr);
+    let ran = cni_conformance(folder.path(), &[&args[..], &["--quiet"]].concat());
+    assert_eq!(ran.stderr, "");
+}
+
+#[test]
 fn a_known_deviation_that_is_gone_is_a_failure() {
     let folder = folder();
     fake(folder.path(), "cni-fake-ipam");

@@ -86,6 +86,48 @@ fn a_plugin_that_refuses_unknown_keys_is_right() {
     }
 }
 
+/// SPEC.md, 2, "Parameters": the plugin "must return an error"; it does not say which.
+#[test]
+fn an_interface_name_may_be_refused_with_any_code() {
+    let place = "missing=''\n";
+    let line = "case ${CNI_IFNAME-} in . | .. | *[/:[:space:]]* | ????????????????*) fail 100 'no such name' ;; esac";
+    let folder = quieter(place, line);
+    let (status, text) = ask(folder.path(), "IO-11");
+    assert_eq!(status, Some(0), "{text}");
+    assert!(text.contains("6 passed"), "{text}");
+}
+
+/// What it keeps for itself is not known then, so that passing means little.
+#[test]
+fn a_plugin_whose_first_add_does_not_work_is_in_trouble() {
+    let folder = quieter(ADD, "fail 100 'not today'");
+    let (status, text) = ask(folder.path(), "VER-1a");
+    assert_eq!(status, Some(2), "{text}");
+    assert!(text.contains("a first ADD and DEL did not work: ADD failed"), "{text}");
+    assert!(text.contains("1 passed"), "{text}");
+}
+
+#[test]
+fn what_takes_two_pods_at_a_time_is_not_asked_where_all_get_one_address() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let ipam = r#"{"type":"static","addresses":[{"address":"10.109.0.7/24","gateway":"10.109.0.1"}]}"#;
+    let config = format!(r#"{{"cniVersion":"1.0.0","name":"n","type":"ptp","ipam":{ipam}}}"#);
+    fs::write(folder.path().join("my.conf"), config).expect("our own folder");
+    let cases = ["ADD-14", "IPA-1", "IO-13b", "DEL-8c"];
+    let filters = cases.iter().flat_map(|case| ["--filter", case]);
+    let args = ["run", "--plugin-dir", "/usr/lib/cni", "--conflist", "my.conf", "-o", "json"];
+    let output = suite(folder.path(), &args.into_iter().chain(filters).collect::<Vec<_>>());
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    let reports: serde_json::Value = serde_json::from_str(&text).expect("it prints JSON");
+    let rows = reports[0]["rows"].as_array().expect("rows");
+    for case in cases.into_iter().chain(["IPA-10"]) {
+        let row = rows.iter().find(|row| row["id"] == case).expect("it has a row");
+        let why = row["why"].as_str().unwrap_or_default();
+        assert!(why.starts_with("all pods get the same address"), "{row}");
+    }
+}
+
 #[test]
 fn versions_that_the_plugin_lacks_are_refused() {
     let folder = quieter("", "");

@@ -22,5 +22,6 @@ mod private_host;
 pub use command::command;
 pub use error::{SandboxError, Step};
 pub use isolate::enter;
+pub use loopback::set_up as set_loopback_up;
 pub use machine::Machine;
 pub use private_host::private_host;

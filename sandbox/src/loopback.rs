@@ -13,7 +13,10 @@ const LOOPBACK_INDEX: i32 = 1;
 const IFF_UP: u32 = 1;
 
 /// Sets `lo` up in the calling thread's network namespace. Does not allocate.
-pub(crate) fn set_up() -> nix::Result<()> {
+///
+/// # Errors
+/// If the kernel refuses, or answers what is no acknowledgement.
+pub fn set_up() -> nix::Result<()> {
     let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
     sendto(socket.as_raw_fd(), &request(), &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
     let mut reply = [0_u8; 256];

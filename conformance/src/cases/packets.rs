@@ -8,7 +8,7 @@ use super::{MAIN, cases};
 use crate::host::Host;
 use crate::host::exec::tool;
 use crate::host::net::{Protocol, Reply, Server, ask};
-use crate::host::pod::Pod;
+use crate::host::pod::{self, Pod};
 use crate::host::shape::{bare_addresses, family};
 use crate::verdict::{Finding, Verdict, ensure, fail, skip};
 
@@ -201,26 +201,23 @@ pub(super) const NODE: [&str; 2] = ["192.0.2.1", "2001:db8:1::1"];
 pub(super) const BEYOND: [&str; 2] = ["192.0.2.2", "2001:db8:1::2"];
 
 pub(super) fn outside() -> Verdict<Outside> {
-    let run = |line: &str| tool("ip", &line.split(' ').collect::<Vec<_>>()).map(drop);
-    run("netns add outside")?;
-    run("link add scafout type veth peer name eth0 netns outside")?;
-    crate::host::pod::without_detection(None, "scafout")?;
-    crate::host::pod::without_detection(Some("/run/netns/outside"), "eth0")?;
-    for line in [
+    tool("ip", &["netns", "add", "outside"])?;
+    tool("ip", &["link", "add", "scafout", "type", "veth", "peer", "name", "eth0", "netns", "outside"])?;
+    pod::without_detection(None, "scafout")?;
+    pod::without_detection(Some("/run/netns/outside"), "eth0")?;
+    let near = [
         "address add 192.0.2.1/24 dev scafout",
         "address add 2001:db8:1::1/64 dev scafout nodad",
         "link set scafout up",
-    ] {
-        run(line)?;
-    }
-    for line in [
+    ];
+    pod::tool_batch(&[], &near)?;
+    let far = [
         "link set lo up",
         "address add 192.0.2.2/24 dev eth0",
         "address add 2001:db8:1::2/64 dev eth0 nodad",
         "link set eth0 up",
-    ] {
-        run(&format!("-n outside {line}"))?;
-    }
+    ];
+    pod::tool_batch(&["-n", "outside"], &far)?;
     Ok(Outside { path: "/run/netns/outside".to_owned() })
 }
 

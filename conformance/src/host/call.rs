@@ -182,12 +182,21 @@ impl<'h> Call<'h> {
     /// # Errors
     /// Failed if the plugin does not end in time, trouble if it cannot be started.
     pub fn run(&self) -> Verdict<Answer> {
+        let var = |key| self.env.get(key).map(|value| value.to_string_lossy().into_owned()).unwrap_or_default();
+        let key = format!("{} {}", var("CNI_CONTAINERID"), var("CNI_IFNAME"));
+        let network = self.config.get("name").and_then(Value::as_str).unwrap_or_default();
+        let attachment = format!("{network} {key}");
+        let is_new = self.command == "ADD" && self.host.begins(&attachment)?;
         let finished = exec::run(&mut self.command()?, &self.input(), CALL_LIMIT)?;
         let answer = Answer { command: self.command.clone(), finished };
         self.host.log(&answer);
+        match (self.command.as_str(), answer.succeeded()) {
+            ("ADD", false) if is_new => self.host.ends(Some(&attachment)),
+            ("DEL", true) => self.host.ends(Some(&attachment)),
+            ("GC", true) => self.host.ends(None),
+            _ => {}
+        }
         if self.command == "ADD" && answer.succeeded() {
-            let var = |key| self.env.get(key).map(|value| value.to_string_lossy().into_owned()).unwrap_or_default();
-            let key = format!("{} {}", var("CNI_CONTAINERID"), var("CNI_IFNAME"));
             // Only a result in the newest shape can be handed on in it.
             if let Ok(result) = answer.result()
                 && result.get("ips").is_some()

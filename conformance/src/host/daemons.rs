@@ -16,9 +16,11 @@ impl Host {
         processes::adopt_orphans().map_err(|error| trouble("adopt orphans", error.to_string()))?;
         crate::spy::install().map_err(|error| trouble("install the recording IPAM plugin", error.to_string()))?;
         // A node has addresses of its own, from which it asks its pods.
-        super::exec::tool("ip", &["address", "replace", "198.18.0.1/32", "dev", "lo"])?;
-        super::exec::tool("ip", &["address", "replace", "2001:db8:ffff::1/128", "dev", "lo"])?;
-        super::pod::tool_batch(&[], &self.target.prepare)?;
+        let own = ["198.18.0.1/32", "2001:db8:ffff::1/128"].map(|own| format!("address replace {own} dev lo"));
+        super::pod::tool_batch(&[], &own)?;
+        if !self.target.prepare.is_empty() {
+            super::pod::tool_batch(&[], &self.target.prepare)?;
+        }
         for daemon in &self.target.daemons {
             let path = self.dirs.iter().map(|dir| dir.join(&daemon.program)).find(|path| path.is_file());
             let path = path.ok_or_else(|| trouble("find", daemon.program.clone()))?;

@@ -12,8 +12,9 @@ pub mod sctp;
 pub mod settings;
 pub mod shape;
 pub mod strace;
+mod teardown;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -69,6 +70,7 @@ pub struct Host {
     notes: Mutex<Vec<String>>,
     daemons: Arc<Mutex<Vec<std::process::Child>>>,
     results: Mutex<BTreeMap<String, Value>>,
+    attached: Mutex<BTreeSet<String>>,
 }
 
 impl Host {
@@ -96,6 +98,7 @@ impl Host {
             notes: Mutex::default(),
             daemons: Arc::default(),
             results: Mutex::default(),
+            attached: Mutex::default(),
         }
     }
 
@@ -315,18 +318,28 @@ impl Host {
     /// # Errors
     /// Trouble if a tool fails.
     pub fn residue(&self) -> Verdict<Vec<String>> {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let extra = self.attached_traces()?;
+        // The kernel takes namespaces down in the background, and with them what was paired with their interfaces. Rules and
+        // files do not go by themselves.
+        let may_go = |line: &String| {
+            ["link ", "address ", "route ", "qdisc ", "neighbour "].iter().any(|kind| line.starts_with(kind))
+        };
+        if !extra.iter().any(may_go) {
+            return Ok(extra);
+        }
+        let mut deadline = Instant::now() + Duration::from_secs(10);
+        if teardown::has_caught_up(deadline)? {
+            // What is there now, stays. Should a kernel do it otherwise, it has this long.
+            deadline = deadline.min(Instant::now() + Duration::from_secs(1));
+        }
+        let mut pause = Duration::from_millis(20);
         loop {
             let extra = self.attached_traces()?;
-            // The kernel takes namespaces down in the background, and with them what was paired with their interfaces.
-            // Rules and files do not go by themselves.
-            let may_go = |line: &String| {
-                ["link ", "address ", "route ", "qdisc ", "neighbour "].iter().any(|kind| line.starts_with(kind))
-            };
             if !extra.iter().any(may_go) || Instant::now() > deadline {
                 return Ok(extra);
             }
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(pause);
+            pause *= 2;
         }
     }
 
@@ -382,6 +395,26 @@ impl Host {
     pub(crate) fn cache(&self, key: String, result: Value) {
         if let Ok(mut results) = self.results.lock() {
             results.insert(key, result);
+        }
+    }
+
+    /// An ADD of the attachment begins; tells whether it is the first. Where all pods get the same address, one at a time is
+    /// all that can be asked for.
+    ///
+    /// # Errors
+    /// Skipped if that is so, and another one is attached.
+    pub(crate) fn begins(&self, attachment: &str) -> Verdict<bool> {
+        let Ok(mut attached) = self.attached.lock() else { return Ok(true) };
+        if self.target.traits.one_address && attached.iter().any(|other| other != attachment) {
+            skip!("all pods get the same address, and this takes two at a time");
+        }
+        Ok(attached.insert(attachment.to_owned()))
+    }
+
+    /// The attachment has failed, or is undone; without one, all are.
+    pub(crate) fn ends(&self, attachment: Option<&str>) {
+        if let Ok(mut attached) = self.attached.lock() {
+            attached.retain(|one| attachment.is_some_and(|attachment| one != attachment));
         }
     }
 

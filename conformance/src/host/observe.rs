@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::exec::tool;
+use super::exec::{tool, tool_with_input};
 use super::shape::text;
 use crate::verdict::{Finding, Verdict};
 
@@ -23,6 +23,22 @@ pub fn ip(args: &[&str]) -> Verdict<Value> {
 /// Trouble if tc(8) fails.
 pub fn tc(args: &[&str]) -> Verdict<Value> {
     in_json("tc", args)
+}
+
+/// What `ip -j ARGS` prints for each of these commands, by one process: a suite that looks at a host some thousand times spends
+/// most of its time on starting programs.
+///
+/// # Errors
+/// Trouble if ip(8) fails.
+pub fn ip_batch(args: &[&str], commands: &[&str]) -> Verdict<Vec<Value>> {
+    let lines = commands.join("\n") + "\n";
+    let output = tool_with_input("ip", &[args, &["-j", "-batch", "-"]].concat(), lines.as_bytes())?;
+    let printed = serde_json::Deserializer::from_slice(&output).into_iter().collect::<Result<Vec<Value>, _>>();
+    match printed {
+        Ok(printed) if printed.len() == commands.len() => Ok(printed),
+        // Some versions print nothing where there is nothing to show: then they are asked one by one.
+        _ => commands.iter().map(|one| ip(&[args, &one.split(' ').collect::<Vec<_>>()].concat())).collect(),
+    }
 }
 
 fn in_json(program: &str, args: &[&str]) -> Verdict<Value> {

@@ -1,14 +1,16 @@
 //! What a runtime provides for a pod: an id, a network namespace, an interface name. For chained plugins also the
 //! interface that a main plugin would have made.
 
+use std::fs;
 use std::path::Path;
 
+use nix::mount::{MntFlags, umount2};
 use serde_json::{Value, json};
 
 use super::exec::tool;
 use super::{observe, shape};
 use crate::target::Object;
-use crate::verdict::Verdict;
+use crate::verdict::{Finding, Verdict};
 
 /// One attachment's parameters.
 #[derive(Debug, Clone)]
@@ -34,10 +36,14 @@ impl Pod {
     pub(super) fn make(id: &str, number: usize, ifname: &str) -> Verdict<Self> {
         let netns = format!("pod{number}");
         tool("ip", &["netns", "add", &netns])?;
-        tool("ip", &["-n", &netns, "link", "set", "lo", "up"])?;
+        let path = format!("/run/netns/{netns}");
+        super::net::inside(Some(&path), || {
+            sandbox::set_loopback_up()
+                .map_err(|error| Finding::Trouble(format!("cannot set lo up in {netns}: {error}")))
+        })?;
         Ok(Self {
             id: id.to_owned(),
-            path: format!("/run/netns/{netns}"),
+            path,
             netns,
             ifname: ifname.to_owned(),
             args: String::new(),
@@ -148,13 +154,21 @@ impl Pod {
     /// Removes the namespace, as a runtime does when the pod is gone.
     ///
     /// # Errors
-    /// Trouble if ip(8) fails.
+    /// Trouble if its file cannot be removed.
     pub fn remove_namespace(&self) -> Verdict {
-        if Path::new("/run/netns").join(&self.netns).exists() {
-            tool("ip", &["netns", "delete", &self.netns])?;
-        }
-        Ok(())
+        remove(&self.netns)
     }
+}
+
+/// Removes a named namespace, if it is there, by what `ip netns delete` does.
+pub(super) fn remove(netns: &str) -> Verdict {
+    let path = Path::new("/run/netns").join(netns);
+    if !path.exists() {
+        return Ok(());
+    }
+    // What is no mount is removed all the same.
+    let _ = umount2(&path, MntFlags::MNT_DETACH);
+    fs::remove_file(&path).map_err(|error| Finding::Trouble(format!("cannot remove {}: {error}", path.display())))
 }
 
 /// Keeps an interface from waiting for duplicate address detection, so that its first packet goes out at once.
@@ -162,8 +176,10 @@ pub(crate) fn without_detection(netns: Option<&str>, name: &str) -> Verdict {
     super::net::inside(netns, || observe::write(&format!("/proc/sys/net/ipv6/conf/{name}/accept_dad"), "0"))
 }
 
-pub(super) fn tool_batch(args: &[&str], lines: &[String]) -> Verdict {
+/// Several `ip` commands by one process.
+pub(crate) fn tool_batch(args: &[&str], lines: &[impl AsRef<str>]) -> Verdict {
     let mut all = args.to_vec();
     all.extend(["-batch", "-"]);
-    super::exec::tool_with_input("ip", &all, lines.join("\n").as_bytes()).map(drop)
+    let text: String = lines.iter().flat_map(|line| [line.as_ref(), "\n"]).collect();
+    super::exec::tool_with_input("ip", &all, text.as_bytes()).map(drop)
 }

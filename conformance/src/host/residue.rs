@@ -20,21 +20,22 @@ pub type Lines = BTreeMap<String, usize>;
 /// Trouble if a tool fails.
 pub fn observe(numbered: &[PathBuf], settings: &Settings) -> Verdict<Lines> {
     let mut all = Vec::new();
-    links(&mut all)?;
-    all.extend(observe::tc(&["qdisc", "show"])?.as_array().into_iter().flatten().filter_map(qdisc));
-    for which in ["permanent", "proxy"] {
-        let arguments: &[&str] = if which == "proxy" { &["proxy"] } else { &["nud", which] };
-        let neighbours = observe::ip(&[&["neighbour", "show"], arguments].concat())?;
-        all.extend(neighbours.as_array().into_iter().flatten().map(|one| {
-            format!("neighbour {} dev {} {which} {}", text(one, "dst"), text(one, "dev"), text(one, "lladdr"))
-        }));
+    let of_any = ["address show", "neighbour show nud permanent", "neighbour show proxy"];
+    if let [links_here, permanent, proxy] = observe::ip_batch(&[], &of_any)?.as_slice() {
+        links(links_here, &mut all);
+        for (which, neighbours) in [("permanent", permanent), ("proxy", proxy)] {
+            all.extend(items(neighbours).map(|one| {
+                format!("neighbour {} dev {} {which} {}", text(one, "dst"), text(one, "dev"), text(one, "lladdr"))
+            }));
+        }
     }
+    all.extend(items(&observe::tc(&["qdisc", "show"])?).filter_map(qdisc));
     all.extend(settings::changed(settings));
     for family in ["-4", "-6"] {
-        let routes = observe::ip(&[family, "route", "show", "table", "all"])?;
-        all.extend(routes.as_array().into_iter().flatten().filter_map(route));
-        let rules = observe::ip(&[family, "rule", "show"])?;
-        all.extend(rules.as_array().into_iter().flatten().map(|rule| format!("rule {rule}")));
+        if let [routes, rules] = observe::ip_batch(&[family], &["route show table all", "rule show"])?.as_slice() {
+            all.extend(items(routes).filter_map(route));
+            all.extend(items(rules).map(|rule| format!("rule {rule}")));
+        }
     }
     all.extend(observe::nft()?.iter().filter_map(nft_line));
     all.extend(observe::legacy_rules()?.into_iter().map(|line| format!("iptables-legacy {line}")));
@@ -68,16 +69,18 @@ fn without_numbers(path: &str) -> String {
     shown.trim_end().to_owned()
 }
 
-fn links(all: &mut Vec<String>) -> Verdict {
-    let links = observe::ip(&["address", "show"])?;
-    for link in links.as_array().into_iter().flatten() {
+fn items(list: &Value) -> impl Iterator<Item = &Value> {
+    list.as_array().into_iter().flatten()
+}
+
+fn links(links: &Value, all: &mut Vec<String>) {
+    for link in items(links) {
         let name = text(link, "ifname");
         all.push(format!("link {name}"));
         for address in list(link, "addr_info").iter().filter(|address| text(address, "scope") != "link") {
             all.push(format!("address {} on {name}", text(address, "local")));
         }
     }
-    Ok(())
 }
 
 /// The kernel makes local, multicast and link-local routes by itself, together with addresses; that of `::1` is shown without

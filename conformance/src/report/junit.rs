@@ -17,10 +17,17 @@ pub fn junit(reports: &[Report]) -> String {
             text,
             "  <testsuite name=\"{}\" tests=\"{}\" failures=\"{failures}\" errors=\"{}\" skipped=\"{skipped}\" time=\"{:.3}\">",
             escape(&report.target),
-            report.rows.len(),
-            report.count("TROUBLE"),
+            report.rows.len() + usize::from(report.trouble.is_some()),
+            report.count("TROUBLE") + usize::from(report.trouble.is_some()),
             report.seconds
         );
+        if let Some(trouble) = &report.trouble {
+            let _ = writeln!(
+                text,
+                "    <testcase classname=\"trial\" name=\"a first ADD and DEL\" time=\"0\"><error message=\"{}\"/></testcase>",
+                escape(trouble)
+            );
+        }
         for row in &report.rows {
             case(&mut text, row);
         }

@@ -12,6 +12,7 @@ mod plugin;
 mod recording;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZero;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -43,10 +44,35 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+/// How many cases are asked at a time: two for each processor, as many of them wait for an answer that does not come.
+fn at_once() -> usize {
+    2 * thread::available_parallelism().map_or(2, NonZero::get)
+}
+
 /// Why this says nothing about the plugin: it is the suite's fault, or the machine's.
 fn trouble(row: &Row) -> bool {
     let late = |why: &String| why.contains("had not ended after") || why.contains("waited in vain");
     matches!(&row.outcome, Outcome::Trouble(_)) || row.outcome.why().as_ref().is_some_and(late)
+}
+
+/// Asks a plugin of another kind with this case's mistake nothing but this case, if it comes to where it does it wrong.
+fn ask_another(
+    case: &'static Case,
+    kind: Kind,
+    recording: &Recording,
+    faultless: &Profile,
+    folder: &Path,
+) -> Vec<String> {
+    if !recording.shows(case.id).contains(case.id) {
+        return Vec::new();
+    }
+    let report =
+        runner::run_with(&target(kind, case.id, folder), faultless, &[case], &options(folder, POINTS.0), &|_| ());
+    let report = report.unwrap_or_else(|error| panic!("{}: {}", case.id, error.chain()));
+    let unseen = report.rows.iter().filter(|row| !row.outcome.is_failure() || trouble(row));
+    unseen
+        .map(|row| format!("{} of the {} plugin that does it wrong: {:?}", row.id, kind.word(), row.outcome))
+        .collect()
 }
 
 /// Asks the plugin with this case's mistake.
@@ -96,12 +122,15 @@ fn every_case_is_seen_to_fail_and_others_are_not() {
         .collect();
     let (next, seen) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
     thread::scope(|scope| {
-        // Many of them wait for an answer that does not come.
-        for _ in 0..4 {
+        for _ in 0..at_once() {
             scope.spawn(|| {
                 while let Some(case) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let place = of(kind_of(case));
-                    let one = ask(case, &recordings[place], &profiles[place], folder.path());
+                    let mut one = ask(case, &recordings[place], &profiles[place], folder.path());
+                    for other in (0..KINDS.len()).filter(|other| *other != place) {
+                        let (recording, profile) = (&recordings[other], &profiles[other]);
+                        one.trouble.extend(ask_another(case, KINDS[other], recording, profile, folder.path()));
+                    }
                     let mut seen = seen.lock().expect("nobody panics with it");
                     if variable("UPDATE_GOLDEN").is_some() {
                         golden::learn(case.id, &one.asked, &one.failed);

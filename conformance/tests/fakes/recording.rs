@@ -17,6 +17,7 @@ use cni_conformance::host::Profile;
 use cni_conformance::runner::{self, Row};
 use cni_conformance::target::Kind;
 
+use crate::at_once;
 use crate::plugin::{options, target};
 
 /// Sent when a case has ended. No mistake is called so.
@@ -36,7 +37,7 @@ impl Recording {
         let all: Vec<_> = cases::all().filter(|case| case.kinds.contains(&kind)).collect();
         let (next, told) = (AtomicUsize::new(0), Mutex::new(Self { rows: Vec::new(), asked: BTreeMap::new() }));
         thread::scope(|scope| {
-            for _ in 0..2 {
+            for _ in 0..at_once() {
                 scope.spawn(|| {
                     while let Some(case) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
                         let own = folder.join(format!("{}-{}", kind.word(), case.id));

@@ -6,7 +6,7 @@ use crate::Answer;
 use crate::protocol::{Failure, Request};
 use crate::result::shaped;
 use crate::store::Store;
-use crate::tools::{nft, run};
+use crate::tools::{ip_in, nft, run, run_in};
 
 const TABLES: [(&str, &str, bool); 2] = [("ip", "ipv4_addr", false), ("ip6", "ipv6_addr", true)];
 
@@ -203,13 +203,14 @@ fn add(request: &Request) -> Result<Value, Failure> {
         .map(|one| text(one, "name").to_owned());
     let device = device.unwrap_or_default();
     let store = Store::of(request, "ports");
+    let record = json!({ "elements": elements, "device": device, "shaped": request.capability("bandwidth").is_some() });
     store.change(|records| {
-        records.insert(request.key(), json!({ "elements": elements, "device": device }));
+        records.insert(request.key(), record.clone());
         Ok(())
     })?;
     store.change(|records| {
         // A DEL may have come in between; it must find what is made now.
-        records.insert(request.key(), json!({ "elements": elements, "device": device }));
+        records.insert(request.key(), record);
         apply(request, &elements, &device)
     })?;
     Ok(shaped(request, passed_on(request, modern)))
@@ -256,11 +257,7 @@ fn apply(request: &Request, elements: &[(String, String, String)], device: &str)
     }
     shape(request, device)?;
     if request.has_in("chained", "ADD-6") {
-        run(
-            "nsenter",
-            &[&format!("--net={}", request.netns), "ip", "address", "flush", "dev", &request.ifname, "scope", "global"],
-            "",
-        )?;
+        ip_in(&request.netns, &["address", "flush", "dev", &request.ifname, "scope", "global"])?;
     }
     Ok(())
 }
@@ -274,14 +271,10 @@ fn shape(request: &Request, device: &str) -> Result<(), Failure> {
     let into = if request.has_in("capabilities", "CAP-2a") { "8gbit" } else { "8mbit" };
     let out = if request.has_in("capabilities", "CAP-2b") { "8gbit" } else { "8mbit" };
     let bucket =
-        |dev: &str, rate: &str| format!("tc qdisc replace dev {dev} root tbf rate {rate} burst 100kb latency 25ms");
-    let run = |line: String| match line.split(' ').collect::<Vec<_>>().split_first() {
-        Some((program, args)) => run(program, args, "").map(drop),
-        None => Ok(()),
-    };
-    run(bucket(device, into))?;
+        |dev: &str, rate: &str| format!("qdisc replace dev {dev} root tbf rate {rate} burst 100kb latency 25ms");
+    run("tc", &bucket(device, into).split(' ').collect::<Vec<_>>(), "")?;
     if limits.get("egressRate").is_some() {
-        run(format!("nsenter --net={} {}", request.netns, bucket(&request.ifname, out)))?;
+        run_in(&request.netns, "tc", &bucket(&request.ifname, out).split(' ').collect::<Vec<_>>(), "")?;
     }
     Ok(())
 }
@@ -337,12 +330,7 @@ fn del(request: &Request) -> Answer {
         nft("flush map ip fake-ports wild\n")?;
     }
     if request.has_in("chained", "DEL-1d") {
-        run(
-            "nsenter",
-            &[&format!("--net={}", request.netns), "ip", "address", "flush", "dev", &request.ifname, "scope", "global"],
-            "",
-        )
-        .ok();
+        ip_in(&request.netns, &["address", "flush", "dev", &request.ifname, "scope", "global"]).ok();
     }
     Ok(None)
 }
@@ -363,12 +351,13 @@ fn undo(request: &Request, known: &Value) -> Result<(), Failure> {
         }
     }
     let device = text(known, "device");
-    if !device.is_empty() {
-        // There may be none.
+    // There may be none of them.
+    if !device.is_empty() && !elements.is_empty() {
         let _ = run("ip", &["-6", "route", "delete", "local", "::1", "dev", device, "table", "local"], "");
+    }
+    if !device.is_empty() && known["shaped"] == true {
         let _ = run("tc", &["qdisc", "delete", "dev", device, "root"], "");
-        let enter = format!("--net={}", request.netns);
-        let _ = run("nsenter", &[&enter, "tc", "qdisc", "delete", "dev", &request.ifname, "root"], "");
+        let _ = run_in(&request.netns, "tc", &["qdisc", "delete", "dev", &request.ifname, "root"], "");
     }
     Ok(())
 }

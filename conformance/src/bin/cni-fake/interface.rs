@@ -14,7 +14,7 @@ use crate::lease::{delegate, is_spied, lease};
 use crate::protocol::{Failure, Request};
 use crate::result::shaped;
 use crate::store::Store;
-use crate::tools::{hash, ip_in, ip_json, ip_json_in, nft, run};
+use crate::tools::{hash, ip_in, link_names, nft, run};
 
 pub fn operate(request: &Request) -> Answer {
     match request.command.as_str() {
@@ -187,10 +187,8 @@ fn is_raced(request: &Request, store: &Store) -> bool {
 }
 
 fn taken(request: &Request) -> Result<(), Failure> {
-    let links = ip_json_in(&request.netns, &["link", "show"])?;
-    let there = links.as_array().into_iter().flatten().any(|link| text(link, "ifname") == request.ifname);
-    let own = ip_json(&["link", "show"])?;
-    let ours = own.as_array().into_iter().flatten().any(|link| text(link, "ifname") == host_name(request));
+    let there = link_names(Some(&request.netns))?.contains(&request.ifname);
+    let ours = link_names(None)?.contains(&host_name(request));
     if there && request.commits(&[("ADD-4a", !ours), ("ADD-9a", ours)]) {
         // As if it had been made.
         return ip_in(&request.netns, &["link", "delete", &request.ifname]);
@@ -327,8 +325,7 @@ fn refuse_del(request: &Request, there: bool, known: bool, held: usize) -> Resul
 
 fn remove(request: &Request, own: &[String], blind: bool) -> Result<(), Failure> {
     let host = host_name(request);
-    let links = ip_json(&["link", "show"])?;
-    let names: Vec<_> = links.as_array().into_iter().flatten().map(|link| text(link, "ifname").to_owned()).collect();
+    let names = link_names(None)?;
     let keeps = || request.has_in("del", "DEL-1a") || request.has_in("packets", "DP-11");
     if names.contains(&host) && !keeps() {
         // Another DEL, or the end of the namespace, may be quicker.

@@ -5,20 +5,16 @@ use serde_json::Value;
 use crate::interface::{addresses, host_name, macs, text};
 use crate::protocol::{Failure, Request};
 use crate::store::Store;
-use crate::tools::{ip_batch, ip_in, ip_json, nft, run};
+use crate::tools::{ip_batch, link_names, nft, run};
 
 /// Everything in the kernel.
 pub fn build(request: &Request, leased: &Value) -> Result<(), Failure> {
     let (host, name) = (host_name(request), &request.ifname);
     let (mac, host_mac) = macs(request);
     let own = addresses(leased);
-    ip_batch(
-        None,
-        &[format!(
-            "link add {host} address {host_mac} type veth peer name {name} address {mac} netns {}",
-            request.netns
-        )],
-    )?;
+    let pair =
+        format!("link add {host} address {host_mac} type veth peer name {name} address {mac} netns {}", request.netns);
+    ip_batch(None, &[pair])?;
     let mut outer = vec![format!("link set {host} up")];
     if request.has_in("packets", "DP-17") {
         outer.push(format!("link set {host} mtu 1400"));
@@ -71,13 +67,12 @@ fn first_holder(request: &Request, address: &str, mac: &str) -> Result<String, F
 
 /// Takes the routes of everybody else away.
 fn forget_others(request: &Request, host: &str) -> Result<(), Failure> {
-    let links = ip_json(&["link", "show"])?;
-    let others = links.as_array().into_iter().flatten().map(|link| text(link, "ifname"));
-    let count = others.clone().filter(|name| name.starts_with("fk")).count();
-    if count < 3 || !request.has_in("packets", "DP-16") {
+    let mut all = link_names(None)?;
+    all.retain(|name| name.starts_with("fk"));
+    if all.len() < 3 || !request.has_in("packets", "DP-16") {
         return Ok(());
     }
-    for name in others.filter(|name| name.starts_with("fk") && *name != host) {
+    for name in all.iter().filter(|name| *name != host) {
         let _ = run("ip", &["link", "set", name, "down"], "");
     }
     Ok(())
@@ -98,7 +93,7 @@ fn spoil(request: &Request, inner: &mut Vec<String>, name: &str) {
     if inner.iter().any(|line| line.starts_with("route replace 0.0.0.0/0")) && request.has_in("add", "ADD-1d") {
         drop_lines(inner, "route replace 0.0.0.0/0");
     }
-    let has_stranger = || ip_in(&request.netns, &["link", "show", "stranger"]).is_ok();
+    let has_stranger = || link_names(Some(&request.netns)).is_ok_and(|all| all.iter().any(|name| name == "stranger"));
     if request.about("add") && has_stranger() && request.has("ADD-1e") {
         inner.insert(0, "link set stranger mtu 1300".to_owned());
     }

@@ -19,6 +19,9 @@ pub fn shaped(request: &Request, mut result: Value) -> Value {
         let family = if ip["address"].as_str().is_some_and(|text| text.contains(':')) { "6" } else { "4" };
         if numbered && !legacy("RES-4", "0.3.1") && !legacy("RES-5", "0.4.0") {
             ip["version"] = json!(family);
+        } else if let Some(ip) = ip.as_object_mut() {
+            // A chained plugin was given one.
+            ip.remove("version");
         }
     }
     let is_new = request.at_least("1.1.0") || (version == "1.0.0" && request.has("RES-6"));

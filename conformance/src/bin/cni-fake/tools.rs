@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::process::Stdio;
 
+use cni_conformance::host::net::inside;
 use serde_json::Value;
 
 use crate::protocol::Failure;
@@ -29,22 +30,37 @@ pub fn ip_json(args: &[&str]) -> Result<Value, Failure> {
     Ok(serde_json::from_slice(&output).unwrap_or_default())
 }
 
+/// Runs a tool in a namespace, from a thread that goes there: nsenter(1) would be one more program for each.
+pub fn run_in(netns: &str, program: &str, args: &[&str], input: &str) -> Result<Vec<u8>, Failure> {
+    inside(Some(netns), || Ok(run(program, args, input)))
+        .unwrap_or_else(|finding| Err(Failure::new(101, &format!("{netns}: {finding:?}"))))
+}
+
 /// The same in a namespace.
 pub fn ip_json_in(netns: &str, args: &[&str]) -> Result<Value, Failure> {
-    let output = run("nsenter", &[&[&format!("--net={netns}"), "ip", "-j"], args].concat(), "")?;
+    let output = run_in(netns, "ip", &[&["-j"], args].concat(), "")?;
     Ok(serde_json::from_slice(&output).unwrap_or_default())
+}
+
+/// Names of a namespace's interfaces, or of the host's (proc_pid_net(5)), without a program.
+pub fn link_names(netns: Option<&str>) -> Result<Vec<String>, Failure> {
+    const PATH: &str = "/proc/thread-self/net/dev";
+    let text = inside(netns, || Ok(std::fs::read_to_string(PATH)));
+    let text = text.map_err(|finding| Failure::new(101, &format!("{netns:?}: {finding:?}")))?;
+    let text = text.map_err(|error| Failure::new(101, &format!("{PATH}: {error}")))?;
+    Ok(text.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim().to_owned()).collect())
 }
 
 /// `ip` in a namespace.
 pub fn ip_in(netns: &str, args: &[&str]) -> Result<(), Failure> {
-    run("nsenter", &[&[&format!("--net={netns}"), "ip"], args].concat(), "").map(drop)
+    run_in(netns, "ip", args, "").map(drop)
 }
 
 /// `ip -batch`, on the host or in a namespace.
 pub fn ip_batch(netns: Option<&str>, lines: &[String]) -> Result<(), Failure> {
     let text = lines.join("\n") + "\n";
     match netns {
-        Some(path) => run("nsenter", &[&format!("--net={path}"), "ip", "-batch", "-"], &text).map(drop),
+        Some(path) => run_in(path, "ip", &["-batch", "-"], &text).map(drop),
         None => run("ip", &["-batch", "-"], &text).map(drop),
     }
 }

@@ -33,7 +33,7 @@ pub(crate) struct Change {
     pub sticky: Vec<Sticky>,
     /// Pools that are described otherwise than before.
     pub pools: Vec<KnownPool>,
-    /// Tombstones that nobody needs any more.
+    /// Tombstones that nobody needs any more. An attachment that is deleted now gets its new one after that.
     pub levelled: Vec<Attachment>,
 }
 
@@ -96,13 +96,13 @@ fn apply(tree: &TransactionalTree, change: &Change) -> InTransaction<()> {
     for address in &change.forgotten {
         forget(tree, *address)?;
     }
+    for attachment in &change.levelled {
+        level(tree, attachment)?;
+    }
     for (attachment, at) in &change.tombstones {
         let latest = level(tree, attachment)?.map_or(*at, |known| known.max(*at));
         tree.insert(keys::tombstone(attachment), latest.to_be_bytes().as_slice())?;
         tree.insert(keys::tombstone_by_age(latest, attachment), &[])?;
-    }
-    for attachment in &change.levelled {
-        level(tree, attachment)?;
     }
     Ok(())
 }

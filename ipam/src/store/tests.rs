@@ -141,6 +141,21 @@ fn tombstones_are_found_and_levelled() {
     assert_eq!(store.tombstones_before(u64::MAX).unwrap(), [buried("c2")], "a lease ends its attachment's tombstone");
 }
 
+/// The one that each DEL removes for its age may be that of the attachment which it is about.
+#[test]
+fn a_new_tombstone_outlives_the_removal_of_the_old_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, pool) = (Store::create(dir.path(), BOOT_ID, 0).unwrap(), small_pool());
+    let attachment = record_of("c1", &pool, &[]).attachment;
+    let tombstones = vec![(attachment.clone(), 10)];
+    store.commit(&Change { tombstones, ..Change::default() }).unwrap();
+    let (tombstones, levelled) = (vec![(attachment.clone(), 20)], store.tombstones_before(15).unwrap());
+    assert_eq!(levelled, std::slice::from_ref(&attachment));
+    store.commit(&Change { tombstones, levelled, ..Change::default() }).unwrap();
+    assert_eq!(store.tombstone(&attachment).unwrap(), Some(20));
+    assert_eq!(store.tombstones_before(u64::MAX).unwrap(), [attachment], "nothing is left of the old one");
+}
+
 /// The model of the allocation's tests and the database answer alike, through a long life of two pools that overlap and
 /// of pods whose addresses are kept.
 #[test]

@@ -133,7 +133,10 @@ fn place(route: &Route) -> (IpNetwork, Option<u32>, u32) {
 /// Two routes of which the kernel takes only one, and that say different things of it: the destination of the first.
 #[must_use]
 pub fn contradiction(wanted: &[Route]) -> Option<IpNetwork> {
-    let said = |route: &Route| (route.mtu, route.advmss, route.scope.unwrap_or_default());
+    let metric = |value: Option<u32>| value.filter(|value| *value != 0);
+    // IPv6 has no scopes.
+    let scope = |route: &Route| route.scope.filter(|_| route.dst.is_ipv4()).unwrap_or_default();
+    let said = |route: &Route| (metric(route.mtu), metric(route.advmss), scope(route));
     let contradicts = |one: &&Route| wanted.iter().any(|other| same_place(one, other) && said(one) != said(other));
     wanted.iter().find(contradicts).map(|route| route.dst)
 }
@@ -242,6 +245,10 @@ mod tests {
         let in_main = Route { table: Some(254), scope: Some(0), ..plain.clone() };
         assert_eq!(contradiction(&[plain.clone(), elsewhere, in_main]), None);
         assert_eq!(contradiction(&[plain.clone(), narrow]), Some(plain.dst));
+        let unset = Route { mtu: Some(0), ..plain.clone() };
+        assert_eq!(contradiction(&[plain, unset]), None);
+        let six = Route { scope: Some(200), ..self::plain("fd08::/16") };
+        assert_eq!(contradiction(&[self::plain("fd08::/16"), six]), None);
     }
 
     #[test]

@@ -13,13 +13,9 @@ use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
-
-/// Longer than any test takes on a machine that is busy with others.
-const LONGEST: Duration = Duration::from_secs(20 * 60);
 
 /// How the process ended, and whether it had to be ended.
 pub(crate) struct Ended {
@@ -27,14 +23,14 @@ pub(crate) struct Ended {
     pub(crate) overdue: bool,
 }
 
-/// Runs the command as a process group of its own, for [`LONGEST`] at the most, and ends the whole group.
-pub(crate) fn run(command: &mut Command) -> io::Result<Ended> {
-    let (mut stdout, mut stderr) = (file(c"stdout")?, file(c"stderr")?);
+/// Runs the command as a process group of its own, for `longest` at the most, and ends the whole group.
+pub(crate) fn run(command: &mut Command, longest: Duration) -> io::Result<Ended> {
+    let (mut stdout, mut stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
     let mut child = command.process_group(0).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?).spawn()?;
     let group = Pid::from_raw(child.id().cast_signed());
     let (ended, overdue) = mpsc::channel::<()>();
     let guard = thread::spawn(move || {
-        let overdue = overdue.recv_timeout(LONGEST) == Err(RecvTimeoutError::Timeout);
+        let overdue = overdue.recv_timeout(longest) == Err(RecvTimeoutError::Timeout);
         if overdue {
             kill(group)?;
         }
@@ -58,14 +54,33 @@ fn kill(group: Pid) -> io::Result<()> {
     }
 }
 
-fn file(name: &std::ffi::CStr) -> io::Result<File> {
-    Ok(File::from(memfd_create(name, MFdFlags::MFD_CLOEXEC)?))
-}
-
 /// Whoever wrote shared its offset with us.
 fn content(file: &mut File) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     file.rewind()?;
     file.read_to_end(&mut text)?;
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_does_not_end_is_ended() {
+        let mut command = crate::command("sh");
+        command.args(["-c", "echo here; sleep 1000"]);
+        let Ended { output, overdue } = run(&mut command, Duration::from_millis(300)).unwrap();
+        assert!(overdue);
+        assert!(!output.status.success());
+    }
+
+    #[test]
+    fn who_ends_in_time_is_heard() {
+        let mut command = crate::command("sh");
+        command.args(["-c", "echo here; echo there >&2; exit 3"]);
+        let Ended { output, overdue } = run(&mut command, Duration::from_secs(600)).unwrap();
+        assert_eq!((overdue, output.status.code()), (false, Some(3)));
+        assert_eq!((output.stdout, output.stderr), (b"here\n".to_vec(), b"there\n".to_vec()));
+    }
 }

@@ -26,12 +26,14 @@ pub enum Step {
     MountSysfs,
     /// Setting `lo` up.
     LoopbackUp,
+    /// Asking to end with the process that waits for this one (`PR_SET_PDEATHSIG`, prctl(2)).
+    FollowParent,
     /// Keeping the report pipe open for the child.
     KeepReport,
 }
 
 impl Step {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Unshare,
         Self::MapIds,
         Self::PrivateMounts,
@@ -40,6 +42,7 @@ impl Step {
         Self::MakeNetnsFolder,
         Self::MountSysfs,
         Self::LoopbackUp,
+        Self::FollowParent,
         Self::KeepReport,
     ];
 
@@ -65,6 +68,7 @@ impl fmt::Display for Step {
             Self::MakeNetnsFolder => "make /run/netns",
             Self::MountSysfs => "mount sysfs",
             Self::LoopbackUp => "set lo up",
+            Self::FollowParent => "ask to end with the test that waits",
             Self::KeepReport => "keep the report pipe open",
         })
     }

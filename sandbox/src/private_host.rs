@@ -10,9 +10,12 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
-use nix::unistd::{getppid, pipe2, write};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+use nix::unistd::{Pid, getppid, pipe2, write};
 
 use crate::bounded::{self, Ended};
 use crate::error::{SandboxError, Step};
@@ -23,6 +26,8 @@ use crate::isolate::Identity;
 const MARK: &str = "SANDBOX_REPORT";
 /// The child's report that it reached the test's body.
 const REACHED: u8 = b'!';
+/// Longer than any test takes on a machine that is busy with others.
+const LONGEST: Duration = Duration::from_secs(20 * 60);
 /// Whether this process is a child that has reported.
 static INSIDE: AtomicBool = AtomicBool::new(false);
 
@@ -98,7 +103,7 @@ fn run_child(name: &str) -> Result<Child, SandboxError> {
     command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(MARK, mark);
     command.stdin(Stdio::null());
     isolate_before_exec(&mut command, Identity::of_caller(), writer);
-    let ended = bounded::run(&mut command);
+    let ended = bounded::run(&mut command, LONGEST);
     // The command owns the pipe's writing end; the read below ends only when that is closed.
     drop(command);
     let mut report = Vec::new();
@@ -118,8 +123,14 @@ fn refusal(program: PathBuf, step: Option<u8>, source: io::Error) -> SandboxErro
 }
 
 fn isolate_before_exec(command: &mut Command, identity: Identity, report: OwnedFd) {
+    let parent = Pid::this();
     let enter = move || {
         let result = identity.isolate().and_then(|()| {
+            // Whoever is in a group of its own hears nothing of the terminal, where a run of tests is ended.
+            set_pdeathsig(Signal::SIGKILL).map_err(|errno| (Step::FollowParent, errno))?;
+            if getppid() != parent {
+                return Err((Step::FollowParent, nix::errno::Errno::ESRCH));
+            }
             let inherit = FcntlArg::F_SETFD(FdFlag::empty());
             fcntl(&report, inherit).map(drop).map_err(|errno| (Step::KeepReport, errno))
         });

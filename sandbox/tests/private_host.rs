@@ -219,9 +219,43 @@ fn what_a_test_leaves_running_is_ended() {
     // Inside, nothing was written for this process.
     let Ok(pid) = fs::read_to_string(&file) else { return };
     fs::remove_file(&file).expect("it was just read");
+    until(|| !fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"sleep")));
+}
+
+fn until(holds: impl Fn() -> bool) {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    while fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"sleep")) {
-        assert!(std::time::Instant::now() < deadline, "process {pid} outlived its test");
+    while !holds() {
+        assert!(std::time::Instant::now() < deadline, "this does not come to hold");
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
+}
+
+/// Where the next test has this one write its process's number, and wait.
+const WAIT: &str = "SANDBOX_TEST_WAITS";
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "how the next test asks")]
+fn a_test_that_waits_if_it_is_asked_to() {
+    private_host(|| {
+        let Some(file) = std::env::var_os(WAIT) else { return };
+        fs::write(file, std::process::id().to_string()).expect("writable");
+        std::thread::sleep(std::time::Duration::from_secs(1000));
+    });
+}
+
+/// As by Ctrl-C, which reaches the test that waits, but not what it waits for.
+#[test]
+fn a_sandboxed_test_ends_with_the_one_that_waits_for_it() {
+    let folder = tempfile::tempdir().expect("writable");
+    let file = folder.path().join("pid");
+    let mut waiting = command(std::env::current_exe().expect("procfs"));
+    waiting.args(["--exact", "a_test_that_waits_if_it_is_asked_to"]).env(WAIT, &file);
+    let mut waiting = waiting.spawn().expect("it is running already");
+    let read = || fs::read_to_string(&file).unwrap_or_default();
+    until(|| !read().is_empty());
+    let inside = format!("/proc/{}/cmdline", read());
+    assert!(fs::read(&inside).is_ok_and(|line| !line.is_empty()));
+    waiting.kill().expect("it waits");
+    waiting.wait().expect("it was killed");
+    until(|| !fs::read(&inside).is_ok_and(|line| !line.is_empty()));
 }

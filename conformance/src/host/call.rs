@@ -191,9 +191,17 @@ impl<'h> Call<'h> {
         let answer = Answer { command: self.command.clone(), finished };
         self.host.log(&answer);
         match (self.command.as_str(), answer.succeeded()) {
-            ("ADD", false) if is_new => self.host.ends(Some(&attachment)),
-            ("DEL", true) => self.host.ends(Some(&attachment)),
-            ("GC", true) => self.host.ends(None),
+            ("ADD", false) if is_new => self.host.keeps_attached(|other| other != attachment),
+            // The addresses are the main plugin's, which is the last to be asked.
+            ("DEL", true) if self.program == self.host.target.plugin_type(0) => {
+                self.host.keeps_attached(|other| other != attachment);
+            }
+            ("GC", true) => {
+                let valid = self.config.get("cni.dev/valid-attachments").and_then(Value::as_array);
+                let text = |one: &Value, key: &str| one.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+                let name = |one| format!("{network} {} {}", text(one, "containerID"), text(one, "ifname"));
+                self.host.keeps_attached(|other| valid.into_iter().flatten().any(|one| name(one) == other));
+            }
             _ => {}
         }
         if self.command == "ADD" && answer.succeeded() {

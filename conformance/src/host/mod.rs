@@ -318,28 +318,31 @@ impl Host {
     /// # Errors
     /// Trouble if a tool fails.
     pub fn residue(&self) -> Verdict<Vec<String>> {
-        let extra = self.attached_traces()?;
         // The kernel takes namespaces down in the background, and with them what was paired with their interfaces. Rules and
         // files do not go by themselves.
         let may_go = |line: &String| {
             ["link ", "address ", "route ", "qdisc ", "neighbour "].iter().any(|kind| line.starts_with(kind))
         };
+        let extra = self.attached_traces()?;
         if !extra.iter().any(may_go) {
             return Ok(extra);
         }
-        let mut deadline = Instant::now() + Duration::from_secs(10);
-        if teardown::has_caught_up(deadline)? {
-            // What is there now, stays. Should a kernel do it otherwise, it has this long.
-            deadline = deadline.min(Instant::now() + Duration::from_secs(1));
-        }
-        let mut pause = Duration::from_millis(20);
+        let start = Instant::now();
+        let (at_least, at_most) = (start + Duration::from_secs(1), start + Duration::from_secs(10));
+        let mut markers = 0;
         loop {
+            // A namespace goes with the last socket in it, which may be after the first marker has gone.
+            let is_late = if markers < teardown::MARKERS {
+                markers += 1;
+                !teardown::has_caught_up(at_most)?
+            } else {
+                std::thread::sleep(Duration::from_millis(100));
+                Instant::now() > at_least
+            };
             let extra = self.attached_traces()?;
-            if !extra.iter().any(may_go) || Instant::now() > deadline {
+            if is_late || !extra.iter().any(may_go) {
                 return Ok(extra);
             }
-            std::thread::sleep(pause);
-            pause *= 2;
         }
     }
 
@@ -411,10 +414,10 @@ impl Host {
         Ok(attached.insert(attachment.to_owned()))
     }
 
-    /// The attachment has failed, or is undone; without one, all are.
-    pub(crate) fn ends(&self, attachment: Option<&str>) {
+    /// What is left attached when some are undone.
+    pub(crate) fn keeps_attached(&self, keeps: impl Fn(&str) -> bool) {
         if let Ok(mut attached) = self.attached.lock() {
-            attached.retain(|one| attachment.is_some_and(|attachment| one != attachment));
+            attached.retain(|one| keeps(one));
         }
     }
 

@@ -156,6 +156,17 @@ pub enum Error {
         /// Whose rules.
         flavour: kernel::iptables::Flavour,
     },
+    /// What the kernel has for rules of iptables-legacy, only a module tells that is not loaded.
+    #[error(
+        "nothing in the kernel answers for {piece} yet, which host ports need in {family} rules of iptables (legacy): \
+         iptables loads it for an ADD, if there is such a module"
+    )]
+    NotLoaded {
+        /// The module, and the setting of the kernel's build.
+        piece: &'static str,
+        /// IPv4 or IPv6.
+        family: Family,
+    },
     /// Rules of the reference portmap name a container, and nothing tells its network.
     #[error("nothing tells which network container {0} is on: /var/lib/cni/results has no entry for it")]
     UnknownNetwork(String),
@@ -338,6 +349,7 @@ impl From<Error> for CniError {
             | Error::Flows(_)
             | Error::MissingPiece { .. }
             | Error::MissingExtension { .. }
+            | Error::NotLoaded { .. }
             | Error::UnknownNetwork(_)
             | Error::Limited(_)
             | Error::Record { .. }

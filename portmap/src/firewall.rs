@@ -215,7 +215,8 @@ impl Firewall {
     /// Whether an ADD with these settings would find all that its rules need.
     ///
     /// # Errors
-    /// [`Error::MissingPiece`]; with iptables, [`Error::MissingExtension`] too, and a program that is missing.
+    /// [`Error::MissingPiece`]; with iptables, [`Error::MissingExtension`] too, a program that is missing, and
+    /// [`Error::NotLoaded`] if that cannot be told before a program has run.
     pub fn probe(&mut self, settings: &Settings, family: Family) -> Result<(), Error> {
         match self {
             Self::Nftables(nftables) => nftables.probe(family),

@@ -106,6 +106,8 @@ impl Plugin for Portmap {
                 Err(error @ (Error::MissingPiece { .. } | Error::MissingExtension { .. })) if family == Family::Ip6 => {
                     go_on("STATUS", vec![error]);
                 }
+                // Where nothing has run iptables since the boot. Otherwise no pod would come whose ADD does.
+                Err(error @ Error::NotLoaded { .. }) => go_on("STATUS", vec![error]),
                 result => result.map_err(unavailable)?,
             }
         }

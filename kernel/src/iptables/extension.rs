@@ -24,12 +24,13 @@ pub enum Known {
     Yes,
     /// Not this one.
     No,
-    /// It has none of any name: what rules of this flavour and family are made of is missing.
+    /// Nothing answers for any name: what rules of this flavour and family are made of is missing or, of the flavour
+    /// "legacy", a module that is not loaded, as the question does not load it.
     NoneAtAll,
 }
 
 /// Asks the kernel whether rules of a flavour can have an extension, of whatever revision. No rule, chain or table is
-/// changed or made; the kernel loads the module, as it does for the programs of iptables.
+/// changed or made; the kernel loads the extension's module, as it does for the programs of iptables.
 ///
 /// # Errors
 /// [`Error::IptablesRead`], or those of [`Nft`], when the kernel refuses to tell.

@@ -65,8 +65,8 @@ pub(super) fn table(family: Family, name: &str) -> io::Result<Option<Blob>> {
     Err(Errno::EAGAIN.into())
 }
 
-/// Whether rules can have an extension, as iptables-legacy asks. It changes no rule and makes no table; the kernel loads
-/// the module if there is one.
+/// Whether rules can have an extension, as iptables-legacy asks. It changes no rule and makes no table; once ip_tables
+/// is there, the kernel loads the extension's module if there is one.
 pub(super) fn extension(family: Family, extension: Extension<'_>) -> io::Result<Known> {
     let Some((socket, level)) = open(family)? else { return Ok(Known::NoneAtAll) };
     let mut question = vec![0; REVISION_LEN];
@@ -79,7 +79,8 @@ pub(super) fn extension(family: Family, extension: Extension<'_>) -> io::Result<
         // EPROTONOSUPPORT: there is one of another revision.
         Ok(()) | Err(Errno::EPROTONOSUPPORT) => Ok(Known::Yes),
         Err(Errno::ENOENT) => Ok(Known::No),
-        // Nobody has registered these options.
+        // Nobody has registered these options: getsockopt(2) loads no module for them (nf_sockopt_find of
+        // net/netfilter/nf_sockopt.c). `iptables-legacy` has ip_tables loaded by modprobe(8).
         Err(Errno::ENOPROTOOPT) => Ok(Known::NoneAtAll),
         Err(errno) => Err(errno.into()),
     }

@@ -86,10 +86,12 @@ impl Iptables {
         let flavour = Tool::find(family, None).map_err(Error::Iptables)?.flavour();
         for piece in rules::pieces(settings, family) {
             let wanted = if piece.is_target { Extension::Target(piece.name) } else { Extension::Match(piece.name) };
-            let missing = match extension(family, flavour, wanted).map_err(Error::Iptables)? {
-                Known::Yes => continue,
-                Known::No => piece.module,
-                Known::NoneAtAll => probe::extensions(family, flavour == Flavour::Nft),
+            let all = probe::extensions(family, flavour == Flavour::Nft);
+            let missing = match (extension(family, flavour, wanted).map_err(Error::Iptables)?, flavour) {
+                (Known::Yes, _) => continue,
+                (Known::No, _) => piece.module,
+                (Known::NoneAtAll, Flavour::Nft) => all,
+                (Known::NoneAtAll, Flavour::Legacy) => return Err(Error::NotLoaded { piece: all, family }),
             };
             return Err(Error::MissingExtension { piece: missing, family, flavour });
         }

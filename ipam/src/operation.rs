@@ -137,6 +137,16 @@ pub(crate) struct Contents {
     pub pools: Vec<KnownPool>,
 }
 
+impl Contents {
+    /// Counts the attachment as deleted at a moment of `CLOCK_BOOTTIME`, in milliseconds, if not later.
+    pub fn bury(&mut self, attachment: Attachment, deleted_boottime_ms: u64) {
+        match self.tombstones.iter_mut().find(|it| it.attachment == attachment) {
+            Some(it) => it.deleted_boottime_ms = it.deleted_boottime_ms.max(deleted_boottime_ms),
+            None => self.tombstones.push(Tombstone { attachment, deleted_boottime_ms }),
+        }
+    }
+}
+
 /// A released address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -369,13 +369,16 @@ impl Opened {
     }
 
     /// The contents as the next visit will find them: leases whose release is written down but not carried out are
-    /// left out, and stay where they are.
+    /// left out, and stay where they are; their attachments count as deleted.
     fn look(&self, ledger: &Ledger, request: &Request) -> Result<Answer, Failure> {
         let session = self.session(ledger, request)?;
         let mut answer = service::carry_out(&session, request)?;
         if let Answer::Contents(contents) = &mut answer {
             let due = spool::due(&ledger.dir, &session)?.change;
             contents.leases.retain(|lease| !due.ended.iter().any(|ended| ended.record.lease_id == lease.lease_id));
+            for (attachment, asked) in due.tombstones {
+                contents.bury(attachment, asked);
+            }
         }
         Ok(answer)
     }

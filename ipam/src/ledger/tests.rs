@@ -178,6 +178,28 @@ fn a_release_that_was_written_down_means_the_lease_whose_add_is_older_than_itsel
     assert_eq!(ledger.leases("test").unwrap().unwrap(), [], "though the lease is younger");
 }
 
+/// A plan is made from what is seen, and must come to the same as when it is carried out.
+#[test]
+fn what_is_written_down_to_be_deleted_counts_as_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::at(dir.path());
+    let now = Moment::now().unwrap();
+    let seen = || ledger.contents("test").unwrap().unwrap();
+    add(&ledger, now.boottime - 20).unwrap();
+    for age in [9, 10, 21] {
+        let asked = Moment { boottime: now.boottime - age, ..now };
+        ledger.spool(&container(), None, asked, Error::Answer).unwrap();
+    }
+    let before = seen();
+    assert_eq!(before.leases, []);
+    let [tombstone] = &before.tombstones[..] else { panic!("{before:?}") };
+    assert_eq!((&tombstone.attachment, tombstone.deleted_boottime_ms), (&container(), now.boottime - 9));
+    assert!(ledger.release(&"n other eth0".parse().unwrap()).is_ok());
+    let mut after = seen().tombstones;
+    after.retain(|it| it.attachment == container());
+    assert_eq!(after, before.tombstones);
+}
+
 /// Whoever carries releases out removes their files when that is done: not those that have been written meanwhile.
 #[test]
 fn a_later_release_is_written_down_beside_an_earlier_one() {

@@ -141,6 +141,26 @@ fn what_was_deleted_since_is_not_put_in() {
     assert_eq!(ledger.leases("test").unwrap().unwrap(), [back]);
 }
 
+/// Only a DEL is remembered, and of a lease that was read off the kernel its link says more.
+#[test]
+fn what_no_release_was_about_is_put_in_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::at(dir.path());
+    let now = Moment::now().unwrap().boottime;
+    let Answer::Leased(record) = add(&ledger, now - 20).unwrap() else { panic!() };
+    let put_in = |record: &Record| {
+        let operation = Operation::Replace { end: Vec::new(), begin: vec![record.clone()] };
+        ledger.ask(Cause::of_this_process("ipam import"), operation).unwrap();
+        assert_eq!(ledger.leases("test").unwrap().unwrap(), std::slice::from_ref(record));
+    };
+    let (attachment, lease_id) = (&record.attachment, &record.lease_id);
+    let ending = Ending { attachment, lease_id, rests: true, why: EventKind::Released };
+    assert!(matches!(ledger.end(Cause::of_this_process("ipam gc"), &ending).unwrap(), Released::Lease(_)));
+    put_in(&record);
+    assert!(matches!(del(&ledger, now), Released::Lease(_)));
+    put_in(&Record { origin: crate::Origin::Recovered, created_boottime_ms: 0, began_boottime_ms: None, ..*record });
+}
+
 /// As by `ipam release`, whose user was asked while the container came back.
 #[test]
 fn what_is_ended_by_name_is_no_later_lease() {

@@ -329,7 +329,7 @@ impl Ledger {
             let attachment = spool::read(&path).and_then(|pending| pending.attachment());
             (path, attachment)
         };
-        spool::files(&self.dir).into_iter().map(whose).collect()
+        spool::to_be_told(&self.dir).map(whose).collect()
     }
 }
 

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use cni_spec::Attachment;
 use data_encoding::HEXLOWER;
@@ -22,6 +23,13 @@ use crate::store::{Change, Ended};
 /// Where releases wait that cannot be written down beside their ledger, as on a disk that has become read-only: on a
 /// tmpfs, which does not outlive the boot, as no lease does.
 pub(super) const ELSEWHERE: &str = "/run/podwire/pending-del";
+
+/// The extension of a file that is being written, or whose writer was killed: its release was not answered.
+const UNFINISHED: &str = "unfinished";
+
+/// Longer than anybody takes to write one. Nothing surer is to be had: whoever writes has not the ledger's lock, and may
+/// be in another pid namespace.
+const WRITING: Duration = Duration::from_secs(60 * 60);
 
 /// A release that is still to be carried out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,12 +110,18 @@ impl Pending {
 
     fn write(&self, folder: &Path) -> io::Result<()> {
         let path = self.path(folder);
-        let unfinished = path.with_extension(format!("{}.unfinished", std::process::id()));
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-        file.write_all(serde_json::json!(self).to_string().as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&unfinished, &path)?;
+        let unfinished = path.with_extension(format!("{}.{UNFINISHED}", std::process::id()));
+        if let Err(error) = self.write_to(&unfinished).and_then(|()| fs::rename(&unfinished, &path)) {
+            let _ = fs::remove_file(&unfinished);
+            return Err(error);
+        }
         File::open(folder)?.sync_all()
+    }
+
+    fn write_to(&self, path: &Path) -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        file.write_all(serde_json::json!(self).to_string().as_bytes())?;
+        file.sync_all()
     }
 }
 
@@ -138,14 +152,18 @@ pub(super) fn carry_out(dir: &Path, session: &Session<'_>) -> Result<Vec<PathBuf
 pub(super) struct Due {
     /// The leases that end, and a tombstone for each attachment that was deleted, as an ADD of it may come yet.
     pub change: Change,
-    /// The files that say so.
+    /// The files that say so, and those that nobody will finish.
     files: Vec<PathBuf>,
 }
 
 /// The leases whose release is pending.
 pub(super) fn due(dir: &Path, session: &Session<'_>) -> Result<Due, Failure> {
     let mut due = Due { change: Change::default(), files: Vec::new() };
-    for path in written(dir) {
+    for path in files(dir) {
+        if !is_whole(&path) {
+            due.files.extend(is_abandoned(&path).then_some(path));
+            continue;
+        }
         // What cannot be read as a release, nobody can carry out: it is left for people to look at.
         let Some(pending) = read(&path) else { continue };
         due.files.push(path);
@@ -171,13 +189,27 @@ pub(super) fn due(dir: &Path, session: &Session<'_>) -> Result<Due, Failure> {
     Ok(due)
 }
 
-/// Pending releases; unfinished files are somebody's work in progress, or nobody's any more.
-fn written(dir: &Path) -> impl Iterator<Item = PathBuf> {
-    files(dir).into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+fn is_whole(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "json")
+}
+
+/// Unfinished files are somebody's work in progress, or nobody's any more.
+fn is_unfinished(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == UNFINISHED)
+}
+
+fn is_abandoned(path: &Path) -> bool {
+    let written = fs::metadata(path).and_then(|meta| meta.modified());
+    is_unfinished(path) && written.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > WRITING))
+}
+
+/// What people are to know of the ledger's spool: releases that wait, and what does not belong there.
+pub(super) fn to_be_told(dir: &Path) -> impl Iterator<Item = PathBuf> {
+    files(dir).into_iter().filter(|path| !is_unfinished(path))
 }
 
 /// All there is in the ledger's spool.
-pub(super) fn files(dir: &Path) -> Vec<PathBuf> {
+fn files(dir: &Path) -> Vec<PathBuf> {
     let folders = [Some(beside(dir)), elsewhere(dir).ok()];
     let entries = folders.into_iter().flatten().filter_map(|folder| fs::read_dir(folder).ok()).flatten();
     entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
@@ -185,7 +217,7 @@ pub(super) fn files(dir: &Path) -> Vec<PathBuf> {
 
 /// The releases that can be read.
 pub(super) fn pending(dir: &Path) -> impl Iterator<Item = Pending> {
-    written(dir).filter_map(|path| read(&path))
+    files(dir).into_iter().filter(|path| is_whole(path)).filter_map(|path| read(&path))
 }
 
 /// None if it is no release that can be read.

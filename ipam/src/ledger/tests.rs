@@ -198,6 +198,40 @@ fn a_release_that_was_written_down_means_the_lease_whose_add_is_older_than_itsel
     assert_eq!(ledger.leases("test").unwrap().unwrap(), [], "though the lease is younger");
 }
 
+/// Nobody carries out what a killed DEL has not finished writing, though it may be whole.
+#[test]
+fn an_unfinished_release_does_not_wait_and_goes_when_it_is_old() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::at(dir.path());
+    let now = Moment::now().unwrap();
+    add(&ledger, now.boottime).unwrap();
+    ledger.spool(&container(), None, now, Error::Answer).unwrap();
+    let [(whole, Some(_))] = &ledger.pending()[..] else { panic!("{:?}", ledger.pending()) };
+    let unfinished = whole.with_extension("1.unfinished");
+    std::fs::rename(whole, &unfinished).unwrap();
+    let visit = || assert!(ledger.release(&"n other eth0".parse().unwrap()).is_ok());
+    visit();
+    assert!(unfinished.exists(), "somebody may be writing it");
+    assert_eq!(ledger.pending(), []);
+    assert_eq!(ledger.leases("test").unwrap().unwrap().len(), 1);
+    let file = std::fs::File::options().write(true).open(&unfinished).unwrap();
+    file.set_modified(std::time::SystemTime::now() - Duration::from_secs(2 * 60 * 60)).unwrap();
+    visit();
+    assert!(!unfinished.exists());
+    assert_eq!(ledger.leases("test").unwrap().unwrap().len(), 1);
+}
+
+#[test]
+fn a_release_that_cannot_be_written_down_leaves_no_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let pending = spool::Pending::new(&container(), None, Moment::now().unwrap(), &clock::boot_id().unwrap());
+    let path = pending.path_beside(dir.path());
+    std::fs::create_dir_all(&path).unwrap();
+    assert!(pending.write_beside(dir.path()).is_err(), "no file replaces a folder");
+    let left = std::fs::read_dir(path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
+    assert_eq!(left.collect::<Vec<_>>(), [path]);
+}
+
 /// A plan is made from what is seen, and must come to the same as when it is carried out.
 #[test]
 fn what_is_written_down_to_be_deleted_counts_as_deleted() {

@@ -58,7 +58,7 @@ pub fn ready(settings: &Settings) -> Result<Vec<Error>, Error> {
         return Ok(Vec::new());
     }
     Tool::find(Family::Ip, None).map_err(Error::Iptables)?;
-    let mut remarks: Vec<Error> = Tool::find(Family::Ip6, None).map_err(Error::Iptables).err().into_iter().collect();
+    let mut remarks = Vec::new();
     for family in Family::ALL {
         match mixed(family) {
             Ok(true) => remarks.push(Error::MixedFlavours { family }),

@@ -103,9 +103,11 @@ impl Plugin for Portmap {
             }
             match firewall.probe(&settings, family) {
                 // A node may do without IPv6, and its pods with it.
-                Err(error @ (Error::MissingPiece { .. } | Error::MissingExtension { .. })) if family == Family::Ip6 => {
-                    go_on("STATUS", vec![error]);
-                }
+                Err(
+                    error @ (Error::MissingPiece { .. }
+                    | Error::MissingExtension { .. }
+                    | Error::Iptables(kernel::Error::IptablesMissing { .. })),
+                ) if family == Family::Ip6 => go_on("STATUS", vec![error]),
                 // Where nothing has run iptables since the boot. Otherwise no pod would come whose ADD does.
                 Err(error @ Error::NotLoaded { .. }) => go_on("STATUS", vec![error]),
                 result => result.map_err(unavailable)?,

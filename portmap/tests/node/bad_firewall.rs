@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -60,6 +60,25 @@ fn an_iptables_that_is_missing_is_named() {
         assert!(details.contains("there is no program iptables-restore"), "{details}");
         // It is not needed where nftables is used.
         on_paper(Backend::Nftables).add().ok();
+    });
+}
+
+/// A node may do without IPv6.
+#[test]
+fn status_goes_on_without_ip6tables() {
+    private_host(|| {
+        ["/etc/alternatives", "/usr/local/sbin"].iter().for_each(|folder| hide(folder));
+        symlink("/usr/sbin/xtables-nft-multi", "/usr/local/sbin/iptables-restore").unwrap();
+        match status(Backend::IptablesNft) {
+            Answer::Ok { stderr, .. } => {
+                assert_eq!(stderr.matches("there is no program ip6tables-restore").count(), 1, "{stderr}");
+            }
+            failed @ Answer::Failed { .. } => panic!("{failed:?}"),
+        }
+        let ports = json!([{ "hostPort": 8080, "containerPort": 80 }]);
+        let of_ip = Attachment::on_paper("c1", &["10.88.0.2/32"], &ports).on(Backend::IptablesNft);
+        of_ip.add().ok();
+        of_ip.del().ok();
     });
 }
 

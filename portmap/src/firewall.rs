@@ -250,7 +250,8 @@ impl Firewall {
         }
     }
 
-    /// Whether the owner may have something, as far as that can be told without reading what others have.
+    /// Whether the owner may have something, as far as that can be told without reading what others have, or somebody
+    /// has left a frame in which nobody has anything.
     ///
     /// # Errors
     /// When the kernel refuses to tell.

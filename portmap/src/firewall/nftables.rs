@@ -181,14 +181,23 @@ impl Nftables {
         Ok(self.element(family, OWNERS, &owner.key(family))?.is_some())
     }
 
-    /// [`super::Firewall::may_have`], by the list of owners, which tables of older layouts need not have.
+    /// [`super::Firewall::may_have`], by the list of owners, which tables of older layouts need not have. If nobody is on it,
+    /// the DEL that took the last one off did not come to its end.
     ///
     /// # Errors
     /// When the kernel refuses to tell.
     pub fn may_have(&mut self, owner: &Owner, family: Family) -> Result<bool, Error> {
         for table in self.tables(family)? {
-            let is_listed = self.element_in(family, &table, OWNERS, &owner.key(family))?.is_some();
-            if is_listed || self.presence(family, &table)? == Presence::Older {
+            if self.element_in(family, &table, OWNERS, &owner.key(family))?.is_some() {
+                return Ok(true);
+            }
+            let is_sign = match self.presence(family, &table)? {
+                Presence::Older => true,
+                // The rest of the answer, which is the longer the more owners there are, goes with the socket.
+                Presence::Ours => !Self::open()?.has_elements(family, &table, OWNERS)?,
+                Presence::Missing | Presence::Foreign(_) => false,
+            };
+            if is_sign {
                 return Ok(true);
             }
         }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::lease::Netns;
-use crate::operation::{Terms, Wish};
+use crate::operation::{LeaseName, Terms, Wish};
 use crate::pool::{Pool, Range};
 use crate::record::Pod;
 
@@ -19,11 +19,15 @@ fn wish(began: u64) -> Operation {
 }
 
 fn wish_in(netns: &str, began: u64) -> Operation {
+    wish_of(Netns { path: netns.into(), id: None }, began)
+}
+
+fn wish_of(netns: Netns, began: u64) -> Operation {
     let pool = Pool::new(vec![Range::whole("10.0.0.0/28".parse().unwrap())], &[]);
     let wish = Wish {
         attachment: container(),
         lease_id: LeaseId(format!("of {began}")),
-        netns: Netns { path: netns.into(), id: None },
+        netns,
         pod: Pod::default(),
         terms: Terms { network: "n".parse().unwrap(), pools: vec![pool], cooldown: 0, strict: false },
         wanted: vec![None],
@@ -96,6 +100,32 @@ fn a_release_does_not_mean_a_lease_that_was_asked_for_again_since() {
     let history = std::fs::read_to_string(dir.path().join("history.jsonl")).unwrap();
     assert_eq!(history.lines().count(), 1, "{history}");
     assert!(matches!(del(&ledger, now), Released::Lease(_)));
+}
+
+/// Who looks whether the pod is there looks where it is now: at the old path, which is gone, it would count as gone.
+#[test]
+fn a_lease_that_is_asked_for_again_says_where_its_namespace_is_now() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::at(dir.path());
+    let id = Some(crate::NetnsId { device: 4, inode: 5, seen_from: None });
+    let netns_after = |path: &str, began| {
+        let netns = Netns { path: path.into(), id };
+        ledger.ask(Cause::of_this_process("ADD"), wish_of(netns, began)).unwrap();
+        let leases = ledger.leases("test").unwrap().unwrap();
+        assert_eq!(leases, ledger.leases_in_copies().unwrap());
+        let [lease] = &leases[..] else { panic!("{leases:?}") };
+        lease.netns.clone()
+    };
+    let at = |path: &str| Some(Netns { path: path.into(), id });
+    assert_eq!(netns_after("/before", 1), at("/before"));
+    assert_eq!(netns_after("/moved", 2), at("/moved"));
+    let known = ledger.leases("test").unwrap().unwrap().remove(0);
+    let end = vec![LeaseName { attachment: container(), lease_id: known.lease_id.clone() }];
+    let unknown =
+        Record { lease_id: LeaseId("imported".into()), netns: None, origin: crate::Origin::Imported, ..known };
+    let replace = Operation::Replace { end, begin: vec![unknown] };
+    ledger.ask(Cause::of_this_process("ipam import"), replace).unwrap();
+    assert_eq!(netns_after("/told", 3), at("/told"));
 }
 
 /// Nor does a list of what is there that is older than the later ADD, and younger than the lease.

@@ -112,7 +112,7 @@ impl View {
             Entry::Occupied(there) => Ok(there.into_mut()),
             Entry::Vacant(_) if self.unlisted.contains(&(family, table)) => Err(Error::Unlisted { family, table }),
             Entry::Vacant(place) => match tool.list(table) {
-                Ok(lines) => Ok(place.insert(Listed::new(&lines))),
+                Ok(lines) => Ok(place.insert(Listed::new(table, &lines))),
                 Err(source) => {
                     self.unlisted.insert((family, table));
                     Err(Error::Iptables(source))

@@ -11,6 +11,7 @@ on_iptables!(
     check_tells_every_rule_that_is_not_as_it_was,
     check_tells_what_is_there_twice,
     check_tells_what_is_in_another_order,
+    what_reconcile_cannot_mend_does_not_differ,
     what_is_left_in_the_other_backend_is_told,
 );
 
@@ -277,6 +278,24 @@ fn check_tells_what_is_there_twice(backend: Backend) {
     assert_eq!(differences(&both[0]).len(), 2);
     assert_eq!(by_hand("reconcile").0, 0);
     assert_eq!(clean(), Vec::<String>::new());
+}
+
+/// Rules that say they are ours, where none is: whoever put them there has to take them away. And a hook that leads nowhere.
+fn what_reconcile_cannot_mend_does_not_differ(backend: Backend) {
+    let both = marked_and_limited(backend);
+    let clean = || both.each_ref().map(differences).concat();
+    let ours = "-m comment --comment podwire-hostport";
+    restore(backend, &[format!("-A INPUT {ours} -j RETURN")]);
+    let restore_raw = format!("{}-restore", backend.iptables());
+    feed(&restore_raw, &["--noflush"], &format!("*raw\n-A OUTPUT {ours} -j RETURN\nCOMMIT\n"));
+    assert_eq!(clean(), Vec::<String>::new());
+    let hook = rules_with(backend, &["-A OUTPUT", "PODWIRE"]).remove(0);
+    restore(backend, &[hook.replacen("-A", "-D", 1), format!("-A OUTPUT {ours}")]);
+    assert_eq!(differences(&both[0]).len(), 2);
+    assert_eq!(by_hand("reconcile").0, 0);
+    assert_eq!(clean(), Vec::<String>::new());
+    assert_eq!(rules_with(backend, &["-A OUTPUT"]), [hook]);
+    assert_eq!(rules_with(backend, &["-A INPUT"]).len(), 1);
 }
 
 /// What is translated meets no mark any more, and what meets a rule for all packets none for some of them.

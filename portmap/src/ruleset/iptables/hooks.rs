@@ -2,8 +2,11 @@
 
 use super::{Comments, GUARD, MASQ_CHAIN, STATIC, TOP, is_static, line, plain};
 
-/// The built-in chains of tables nat and raw.
-const BUILT_IN: [&str; 4] = ["PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"];
+/// The built-in chains of a table that hooks are in, which are those that [`Comments`] has. What says elsewhere that it is this
+/// plugin's could not be mended.
+fn built_in(table: &str) -> &'static [&'static str] {
+    if table == "raw" { &["PREROUTING"] } else { &["PREROUTING", "OUTPUT", "POSTROUTING"] }
+}
 
 /// The chain of a rule, the rule, and how it is added.
 pub(super) type Hook = (&'static str, String, &'static str);
@@ -25,10 +28,11 @@ pub(super) fn guard_hook() -> String {
     format!("! -i lo -m comment --comment \"{STATIC}\" -j {GUARD}")
 }
 
-/// Whether a rule, as `iptables -S` lists it, is in a built-in chain and says that it is this plugin's.
-pub(super) fn is_one(line: &str) -> bool {
-    let is_built_in = BUILT_IN.iter().any(|chain| line.starts_with(&format!("-A {chain} ")));
-    is_built_in && plain(line).contains(&format!("--comment {STATIC} "))
+/// Whether a rule of a table, as `iptables -S` lists it, is in one of these chains and says that it is this plugin's.
+pub(super) fn is_one(table: &str, line: &str) -> bool {
+    let is_there = built_in(table).iter().any(|chain| line.starts_with(&format!("-A {chain} ")));
+    // Without a target the comment is the end of the line.
+    is_there && format!("{} ", plain(line)).contains(&format!("--comment {STATIC} "))
 }
 
 /// What has them be as an ADD makes them where those that were listed before are not, by taking away all that say they are
@@ -36,20 +40,19 @@ pub(super) fn is_one(line: &str) -> bool {
 /// alone: `seen` has the comments of now.
 pub(super) fn mend(listed: &[String], seen: &Comments, wanted: &[Hook]) -> String {
     let mut text = String::new();
-    for chain in BUILT_IN {
+    for (chain, rule, place) in wanted {
         let of_chain = format!("-A {chain} ");
         let found: Vec<&String> = listed.iter().filter(|line| line.starts_with(&of_chain)).collect();
-        let now = seen.get(chain).into_iter().flatten().filter(|comments| is_static(comments)).count();
-        let wanted: Vec<&Hook> = wanted.iter().filter(|(name, ..)| *name == chain).collect();
-        let rules = wanted.iter().map(|(_, rule, _)| plain(&format!("{of_chain}{rule}")));
-        if found.len() != now || found.is_empty() || found.iter().map(|line| plain(line)).eq(rules) {
+        let now = seen.get(*chain).into_iter().flatten().filter(|comments| is_static(comments)).count();
+        let is_right = matches!(found[..], [line] if plain(line) == plain(&format!("{of_chain}{rule}")));
+        if found.len() != now || found.is_empty() || is_right {
             continue;
         }
         found
             .iter()
             .filter_map(|rule| rule.strip_prefix("-A "))
             .for_each(|rule| line(&mut text, &format!("-D {rule}")));
-        wanted.iter().for_each(|(_, rule, place)| line(&mut text, &format!("{place} {rule}")));
+        line(&mut text, &format!("{place} {rule}"));
     }
     text
 }
@@ -57,6 +60,18 @@ pub(super) fn mend(listed: &[String], seen: &Comments, wanted: &[Hook]) -> Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hook_is_told_by_its_chain_and_comment() {
+        let hook = |chain| format!("-A {chain} -m comment --comment \"podwire-hostport\"");
+        for chain in ["PREROUTING", "OUTPUT", "POSTROUTING"] {
+            assert!(is_one("nat", &hook(chain)) && is_one("nat", &format!("{} -j PODWIRE-HOSTPORT", hook(chain))));
+        }
+        assert!(is_one("raw", &hook("PREROUTING")));
+        let others = [("nat", "INPUT"), ("nat", "PODWIRE-HOSTPORT"), ("raw", "OUTPUT")];
+        assert!(!others.iter().any(|(table, chain)| is_one(table, &hook(chain))));
+        assert!(!is_one("nat", "-A OUTPUT -m comment --comment podwire-hostport-of-others -j ACCEPT"));
+    }
 
     #[test]
     fn each_hook_is_as_an_add_makes_it_afterwards() {
@@ -72,7 +87,10 @@ mod tests {
         let gone = |line: &str| line.replacen("-A", "-D", 1);
         assert_eq!(mended(&[right], 1), "");
         assert_eq!(mended(&[right, right], 2), format!("{0}\n{0}\n{place} {rule}\n", gone(right)));
-        assert_eq!(mended(&[changed], 1), format!("{}\n{place} {rule}\n", gone(changed)));
+        let without_target = "-A OUTPUT -m addrtype --dst-type LOCAL -m comment --comment podwire-hostport";
+        for other in [changed, without_target] {
+            assert_eq!(mended(&[other], 1), format!("{}\n{place} {rule}\n", gone(other)));
+        }
         // It has come, or gone, since.
         for (lines, now) in [(&[][..], 1), (&[changed], 0), (&[], 0)] {
             assert_eq!(mended(lines, now), "");

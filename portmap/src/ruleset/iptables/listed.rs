@@ -23,10 +23,10 @@ pub struct Listed {
 }
 
 impl Listed {
-    /// Arranges it.
+    /// Arranges it, which is named `table`.
     #[must_use]
-    pub fn new(listing: &[String]) -> Self {
-        let hooks = listing.iter().filter(|line| hooks::is_one(line)).cloned().collect();
+    pub fn new(table: &str, listing: &[String]) -> Self {
+        let hooks = listing.iter().filter(|line| hooks::is_one(table, line)).cloned().collect();
         let mut listed = Self { hooks, ..Self::default() };
         for (number, line) in listing.iter().map(|line| plain(line)).enumerate() {
             if let Some(owner) = owner(&line).filter(|_| is_in_chain_of_ours(&line)) {

@@ -19,7 +19,7 @@ pub fn mappings(stale: &dyn Fn(&str) -> bool) -> Vec<Error> {
 }
 
 /// The same of one attachment, which has a record or not. Most pods have none and never had a host port: they do not wait
-/// until everybody's elements are read. Both signs have to agree, as either may be lost: who has elements is also on the
+/// until everybody's elements are read. Either sign is enough, as either may be lost: who has elements is also on the
 /// list of owners, which one question is enough for.
 pub fn of_attachment(attachment: &Attachment, is_recorded: bool) -> Vec<Error> {
     let mark = attachment.to_string();

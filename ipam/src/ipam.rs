@@ -79,8 +79,9 @@ impl Ipam {
         }
     }
 
-    /// Takes a lease back that this process made and could not use: without a cool-down, since nobody ever
-    /// saw the addresses. Does nothing for a lease that is not [`Lease::fresh`], or that has ended already.
+    /// Takes a lease back that this request made and could not use: without a cool-down, since nobody ever
+    /// saw the addresses. Does nothing for a lease that is not [`Lease::fresh`], that has ended already, or that a later
+    /// request was answered with as well.
     ///
     /// # Errors
     /// The ledger could not be changed nor the wish be written down for the next opener.
@@ -88,10 +89,11 @@ impl Ipam {
         if !lease.fresh {
             return Ok(());
         }
-        let asked = Moment::now()?;
+        // Not now: a later request may have been answered since.
+        let asked = Moment { boottime: self.began, ..Moment::now()? };
         let by = Cause::of_this_process(format!("undo of ADD {}", lease.attachment));
-        let (attachment, lease_id) = (&lease.attachment, &lease.lease_id);
-        match self.ledger.end(by, &Ending { attachment, lease_id, rests: false, why: EventKind::Undone }) {
+        let (attachment, lease_id, began) = (&lease.attachment, &lease.lease_id, self.began);
+        match self.ledger.end(by, &Ending { attachment, lease_id, began, rests: false, why: EventKind::Undone }) {
             Ok(_) => Ok(()),
             Err(error) => self.ledger.spool(attachment, Some(lease_id.clone()), asked, error).map(drop),
         }
@@ -153,6 +155,49 @@ impl Ipam {
         match ledger.ask(by, Operation::Status(Box::new(self.config.terms(None)))) {
             Ok(_) => Ok(()),
             Err(reason) => Err(Error::NotAvailable(Box::new(reason))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::path::Path;
+
+    use super::*;
+    use crate::Netns;
+
+    /// The runtime gave the first ADD up while its plugin hung, and sent a second, which was answered with the same lease.
+    #[test]
+    fn undo_spares_a_lease_that_a_later_request_was_answered_with() {
+        for is_locked in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let conf = serde_json::json!({ "cniVersion": "1.0.0", "name": "n", "type": "x", "ipam": {
+                "type": "podwire-ipam", "podCIDR": "10.1.2.0/24", "dataDir": dir.path(),
+            } });
+            let conf = NetConf::from_bytes(conf.to_string().into_bytes()).unwrap();
+            let first = Ipam::from_config(&conf).unwrap();
+            let later = Ipam { began: first.began + 1, ..first.clone() };
+            let request = LeaseRequest {
+                attachment: "n c1 eth0".parse().unwrap(),
+                netns: Netns::at(Path::new("/nowhere")),
+                args: cni_spec::CniArgs::default(),
+            };
+            let lease = first.lease(&request).unwrap();
+            assert_eq!(later.lease(&request).unwrap().lease_id, lease.lease_id);
+            let undo = |ipam: &Ipam| {
+                // With the engine's own lock held, it is written down for the next opener.
+                let database = File::open(dir.path().join("ledger/db")).unwrap();
+                if is_locked {
+                    database.lock().unwrap();
+                }
+                ipam.undo(&lease).unwrap();
+                assert_eq!(ipam.ledger.pending().len(), usize::from(is_locked));
+                drop(database);
+                ipam.release(&"n other eth0".parse().unwrap()).unwrap();
+                ipam.ledger.leases("test").unwrap().unwrap().len()
+            };
+            assert_eq!([undo(&first), undo(&later)], [1, 0], "locked: {is_locked}");
         }
     }
 }

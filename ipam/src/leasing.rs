@@ -84,7 +84,7 @@ pub(crate) fn lease(session: &Session<'_>, wish: &Wish) -> Result<Record, Failur
 /// left the network and joined it again, and the DEL in between may come late. Its namespace is where that ADD says: a
 /// runtime may have mounted it elsewhere since, and of an imported lease nobody knew.
 fn asked_again(session: &Session<'_>, wish: &Wish, record: Record) -> Result<Record, Failure> {
-    if record.began_boottime_ms.unwrap_or(record.created_boottime_ms) >= wish.began {
+    if record.began() >= wish.began {
         return Ok(record);
     }
     let record = Record { netns: Some(wish.netns.clone()), began_boottime_ms: Some(wish.began), ..record };

@@ -42,8 +42,9 @@ pub(crate) enum Operation {
     Lease(Box<Wish>),
     /// End the attachment's lease if its ADD is older than the request; its addresses rest. Remember that it was deleted.
     Release(Attachment),
-    /// End a lease if it is still this one.
-    End { attachment: Attachment, lease_id: LeaseId, rests: bool, why: EventKind },
+    /// End a lease if it is still this one, and no request that began later was answered with it. In milliseconds of
+    /// `CLOCK_BOOTTIME`.
+    End { attachment: Attachment, lease_id: LeaseId, began: u64, rests: bool, why: EventKind },
     /// End leases that are still these, their addresses rest; and begin others as they are given: all of it or none.
     /// None may hold what another holds that stays, nor be held already.
     Replace { end: Vec<LeaseName>, begin: Vec<Record> },

@@ -112,7 +112,12 @@ impl Record {
     /// milliseconds. A younger lease is not meant: container ids are used again. It counts when a request was made, and
     /// not when it was its turn at the ledger.
     pub(crate) fn is_meant_by_a_release_of(&self, asked: u64) -> bool {
-        self.began_boottime_ms.unwrap_or(self.created_boottime_ms) <= asked
+        self.began() <= asked
+    }
+
+    /// When the latest request that it answers was made, in milliseconds of `CLOCK_BOOTTIME`.
+    pub(crate) fn began(&self) -> u64 {
+        self.began_boottime_ms.unwrap_or(self.created_boottime_ms)
     }
 
     /// When somebody last had reason to say that its attachment is there, in milliseconds of `CLOCK_BOOTTIME`.

@@ -23,8 +23,8 @@ pub(crate) fn carry_out(session: &Session<'_>, request: &Request) -> Result<Answ
     match &request.operation {
         Operation::Lease(wish) => leasing::lease(session, wish).map(|record| Answer::Leased(Box::new(record))),
         Operation::Release(attachment) => release(session, attachment, request.asked).map(Answer::Released),
-        Operation::End { attachment, lease_id, rests, why } => {
-            end(session, attachment, lease_id, *rests, *why).map(Answer::Released)
+        Operation::End { attachment, lease_id, began, rests, why } => {
+            end(session, attachment, (lease_id, *began), *rests, *why).map(Answer::Released)
         }
         Operation::Replace { end, begin } => replace(session, end, begin).map(|()| Answer::Done),
         Operation::Check { attachment, ips } => check(session, attachment, ips).map(|()| Answer::Done),
@@ -60,14 +60,16 @@ fn release(session: &Session<'_>, attachment: &Attachment, asked: u64) -> Result
     Ok(released)
 }
 
+/// A lease that a later request was answered with as well is that one's.
 fn end(
     session: &Session<'_>,
     attachment: &Attachment,
-    lease_id: &LeaseId,
+    (lease_id, began): (&LeaseId, u64),
     rests: bool,
     why: EventKind,
 ) -> Result<Released, Failure> {
-    match session.store.lease(attachment)?.filter(|record| record.lease_id == *lease_id) {
+    let is_meant = |record: &Record| record.lease_id == *lease_id && record.is_meant_by_a_release_of(began);
+    match session.store.lease(attachment)?.filter(is_meant) {
         None => Ok(Released::Nothing),
         Some(record) => end_record(session, record, if rests { session.now.boottime } else { 0 }, why),
     }

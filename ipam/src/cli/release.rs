@@ -76,7 +76,8 @@ impl Release {
     }
 }
 
-/// Ends each lease if it is still the one that was looked at. One that has ended meanwhile is as good.
+/// Ends each lease if it is still the one that was looked at. One that has ended meanwhile is as good, and one that its
+/// pod has asked for again is another matter.
 pub(super) fn release_all(
     ledger: &Ledger,
     leases: &[&Record],
@@ -98,12 +99,15 @@ fn release(
     command: &str,
     terminal: &mut Terminal<'_>,
 ) -> Result<(), Stop> {
-    let why = EventKind::Released;
-    let ending = Ending { attachment: &lease.attachment, lease_id: &lease.lease_id, rests: true, why };
+    let (began, why) = (lease.began(), EventKind::Released);
+    let ending = Ending { attachment: &lease.attachment, lease_id: &lease.lease_id, began, rests: true, why };
     match ledger.end(doing.cause(command), &ending)? {
         Released::Lease(_) => terminal.print(&format!("released {}\n", describe(lease))),
-        // By somebody else, or by this very request, whose answer was lost with the ledger's owner.
-        Released::Nothing | Released::Spooled => terminal.note(&format!("ended meanwhile: {}", describe(lease))),
+        // By somebody else, or by this very request, whose answer was lost with the ledger's owner; or it stands, and its
+        // pod has asked for it again.
+        Released::Nothing | Released::Spooled => {
+            terminal.note(&format!("ended, or asked for again, meanwhile: {}", describe(lease)))
+        }
     }
 }
 

@@ -231,10 +231,11 @@ impl Ledger {
         }
     }
 
-    /// Ends a lease if it is still this one.
+    /// Ends a lease if it is still this one, and nobody has asked for it again.
     pub(crate) fn end(&self, by: Cause, lease: &Ending<'_>) -> Result<Released, Error> {
         let (attachment, lease_id) = (lease.attachment.clone(), lease.lease_id.clone());
-        let operation = Operation::End { attachment, lease_id, rests: lease.rests, why: lease.why };
+        let (began, rests, why) = (lease.began, lease.rests, lease.why);
+        let operation = Operation::End { attachment, lease_id, began, rests, why };
         match self.ask(by, operation)? {
             Answer::Released(released) => Ok(released),
             _ => Ok(Released::Nothing),
@@ -338,6 +339,9 @@ impl Ledger {
 pub(crate) struct Ending<'a> {
     pub attachment: &'a Attachment,
     pub lease_id: &'a LeaseId,
+    /// When the latest request began that it answered, as far as is known to who ends it. In milliseconds of
+    /// `CLOCK_BOOTTIME`.
+    pub began: u64,
     /// Whether the addresses rest before they are given again.
     pub rests: bool,
     /// What the history says.

@@ -43,7 +43,7 @@ pub(super) struct Pending {
     pub lease_id: Option<LeaseId>,
     /// Whether the addresses are to rest.
     pub cools_down: bool,
-    /// When it was asked for, in milliseconds of `CLOCK_BOOTTIME`.
+    /// When it was asked for, in milliseconds of `CLOCK_BOOTTIME`; of one lease, when the ADD was that made it.
     pub asked_boottime_ms: u64,
     /// The boot in which it was asked for.
     pub boot_id: String,

@@ -183,8 +183,8 @@ fn what_no_release_was_about_is_put_in_again() {
         ledger.ask(Cause::of_this_process("ipam import"), operation).unwrap();
         assert_eq!(ledger.leases("test").unwrap().unwrap(), std::slice::from_ref(record));
     };
-    let (attachment, lease_id) = (&record.attachment, &record.lease_id);
-    let ending = Ending { attachment, lease_id, rests: true, why: EventKind::Released };
+    let (attachment, lease_id, began) = (&record.attachment, &record.lease_id, record.began());
+    let ending = Ending { attachment, lease_id, began, rests: true, why: EventKind::Released };
     assert!(matches!(ledger.end(Cause::of_this_process("ipam gc"), &ending).unwrap(), Released::Lease(_)));
     put_in(&record);
     assert!(matches!(del(&ledger, now), Released::Lease(_)));
@@ -200,13 +200,17 @@ fn what_is_ended_by_name_is_no_later_lease() {
     let add = |netns, began| ledger.ask(Cause::of_this_process("ADD"), wish_in(netns, began));
     let Ok(Answer::Leased(before)) = add("/before", now - 1) else { panic!() };
     let Ok(Answer::Leased(again)) = add("/again", now) else { panic!() };
-    let end = |lease_id| {
-        let ending = Ending { attachment: &container(), lease_id, rests: true, why: EventKind::Released };
+    let end = |lease: &Record| {
+        let (attachment, lease_id, began, why) = (&container(), &lease.lease_id, lease.began(), EventKind::Released);
+        let ending = Ending { attachment, lease_id, began, rests: true, why };
         ledger.end(Cause::of_this_process("ipam release"), &ending).unwrap()
     };
-    assert_eq!(end(&before.lease_id), Released::Nothing);
+    assert_eq!(end(&before), Released::Nothing);
     assert_eq!(ledger.leases("test").unwrap().unwrap(), [(*again).clone()]);
-    assert!(matches!(end(&again.lease_id), Released::Lease(_)));
+    let Ok(Answer::Leased(retold)) = add("/again", now + 1) else { panic!() };
+    assert_eq!(retold.lease_id, again.lease_id);
+    assert_eq!(end(&again), Released::Nothing, "its pod has asked for it since");
+    assert!(matches!(end(&retold), Released::Lease(_)));
 }
 
 /// An ADD and its DEL wait; the ADD is the first to get the ledger, and the DEL writes its wish down.

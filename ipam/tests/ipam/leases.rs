@@ -213,10 +213,11 @@ fn undo_ends_only_what_its_own_call_began() {
     ipam.undo(&repeated).unwrap();
     assert_eq!(place.leases().len(), 1, "an ADD that was sent again must not end the running pod's lease");
     ipam.release(&first.attachment).unwrap();
-    let second = place.ipam("n", &small()).lease(&request).unwrap();
+    let later = place.ipam("n", &small());
+    let second = later.lease(&request).unwrap();
     ipam.undo(&first).unwrap();
     assert_eq!(place.leases()[0].lease_id, second.lease_id, "the name is another's");
-    ipam.undo(&second).unwrap();
+    later.undo(&second).unwrap();
     assert_eq!(place.leases(), []);
 }
 

@@ -82,12 +82,18 @@ pub(crate) fn lease(session: &Session<'_>, wish: &Wish) -> Result<Record, Failur
 
 /// A lease that a later ADD is answered with, too, is meant by no release that is older than that ADD: the container has
 /// left the network and joined it again, and the DEL in between may come late. Its namespace is where that ADD says: a
-/// runtime may have mounted it elsewhere since, and of an imported lease nobody knew.
+/// runtime may have mounted it elsewhere since, and of an imported lease nobody knew. For GC it counts from now on, as one
+/// that is made now.
 fn asked_again(session: &Session<'_>, wish: &Wish, record: Record) -> Result<Record, Failure> {
     if record.began() >= wish.began {
         return Ok(record);
     }
-    let record = Record { netns: Some(wish.netns.clone()), began_boottime_ms: Some(wish.began), ..record };
+    let record = Record {
+        netns: Some(wish.netns.clone()),
+        created_boottime_ms: session.now.boottime,
+        began_boottime_ms: Some(wish.began),
+        ..record
+    };
     session.commit(&Change { retold: vec![record.clone()], ..Change::default() }, EventKind::Replaced)?;
     Ok(record)
 }

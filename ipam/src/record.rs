@@ -31,7 +31,7 @@ pub struct Record {
     pub pod: Pod,
     /// When it was made or recovered, for people.
     pub created: Timestamp,
-    /// When it was made, in milliseconds of `CLOCK_BOOTTIME`; 0 for a recovered one.
+    /// When it was made, or a later request answered with it, in milliseconds of `CLOCK_BOOTTIME`; 0 for a recovered one.
     pub created_boottime_ms: u64,
     /// When the latest request that it answers reached its process, in milliseconds of `CLOCK_BOOTTIME`: the request may
     /// have waited for the ledger since, or the lease have been there before. 0 for an imported one, which is older than
@@ -129,9 +129,10 @@ impl Record {
     /// is not in the ledger: as of an export, or of what another ledger said before. A link that is there says more.
     pub(crate) fn was_ended_by_a_release_of(&self, asked: u64) -> bool {
         match self.origin {
-            Origin::Add => self.is_meant_by_a_release_of(asked),
-            Origin::Imported => self.stood_at() <= asked,
             Origin::Recovered => false,
+            Origin::Imported if self.began() == 0 => self.stood_at() <= asked,
+            // Once an ADD was answered with it, it is as any other.
+            Origin::Add | Origin::Imported => self.is_meant_by_a_release_of(asked),
         }
     }
 

@@ -128,7 +128,7 @@ fn a_lease_that_is_asked_for_again_says_where_its_namespace_is_now() {
     assert_eq!(netns_after("/told", 3), at("/told"));
 }
 
-/// Nor does a list of what is there that is older than the later ADD, and younger than the lease.
+/// Nor does a list of what is there that is older than the later ADD's turn, and younger than the lease.
 #[test]
 fn gc_does_not_mean_a_lease_that_was_asked_for_again_since() {
     let dir = tempfile::tempdir().unwrap();
@@ -141,7 +141,28 @@ fn gc_does_not_mean_a_lease_that_was_asked_for_again_since() {
         ledger.ask_at(asked, Cause::of_this_process("GC"), operation).unwrap()
     };
     assert_eq!(collect(listed), Answer::Collected(0));
-    assert_eq!(collect(listed + 1), Answer::Collected(1));
+    let listed = Moment::now().unwrap().boottime.max(listed + 2);
+    while Moment::now().unwrap().boottime <= listed {
+        std::thread::yield_now();
+    }
+    let before = ledger.leases("test").unwrap().unwrap();
+    add(&ledger, listed).unwrap();
+    assert_ne!(ledger.leases("test").unwrap().unwrap(), before, "it has waited for the ledger while the list was made");
+    assert_eq!(collect(listed), Answer::Collected(0));
+    assert_eq!(collect(Moment::now().unwrap().boottime), Answer::Collected(1));
+}
+
+/// Its ADD may have waited for long: what was deleted after it was asked for, and before its turn, was deleted.
+#[test]
+fn an_imported_lease_that_was_asked_for_again_is_as_any_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::at(dir.path());
+    let now = Moment::now().unwrap().boottime;
+    let Answer::Leased(record) = add(&ledger, now - 10).unwrap() else { panic!() };
+    let imported = |began| Record { origin: crate::Origin::Imported, began_boottime_ms: began, ..(*record).clone() };
+    assert!(imported(Some(now - 10)).was_ended_by_a_release_of(now - 10));
+    assert!(!imported(Some(now - 10)).was_ended_by_a_release_of(now - 11));
+    assert!(!imported(Some(0)).was_ended_by_a_release_of(now - 10), "it was there later");
 }
 
 /// As of an export that is older than a DEL, or while somebody is asked whether to take over from host-local.

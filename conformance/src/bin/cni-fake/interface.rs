@@ -114,7 +114,7 @@ fn add(request: &Request) -> Result<Value, Failure> {
     // What is noted first can be found again, whatever happens then.
     let late = is_traced() && request.has_in("robustness", "KILL-1");
     if !late {
-        note(request, &store, &[])?;
+        note(request, &store, &json!([]))?;
     }
     let raced = request.has_in("concurrency", "IO-14") && is_raced(request, &store);
     let leased = lease(request);
@@ -127,12 +127,12 @@ fn add(request: &Request) -> Result<Value, Failure> {
     };
     if late {
         build(request, &leased)?;
-        note(request, &store, &addresses(&leased))?;
+        note(request, &store, &json!(addresses(&leased)))?;
     } else {
-        note(request, &store, &addresses(&leased))?;
+        note(request, &store, &json!(addresses(&leased)))?;
         build(request, &leased)?;
-        // A DEL may have come in between; the next must find what is made now.
-        note(request, &store, &addresses(&leased))?;
+        // A DEL may have come in between, or be at it; the next must find what is made now.
+        note(request, &store, &json!({ "built": addresses(&leased) }))?;
     }
     if raced {
         nft("add table ip fake-raced\n")?;
@@ -167,15 +167,24 @@ fn make_halves(request: &Request) {
 /// A lock that outlives its holder, where the suite does not look.
 const LOCK: &str = "/run/netns/.cni-fake";
 
-fn note(request: &Request, store: &Store, own: &[String]) -> Result<(), Failure> {
+fn note(request: &Request, store: &Store, own: &Value) -> Result<(), Failure> {
     store.change(|records| {
-        records.insert(request.key(), json!(own));
+        records.insert(request.key(), own.clone());
         Ok(())
     })
 }
 
+/// The addresses that were noted.
+fn noted(record: &Value) -> Vec<String> {
+    serde_json::from_value(record.get("built").unwrap_or(record).clone()).unwrap_or_default()
+}
+
 /// Whether a DEL of the same attachment comes while it is being made.
 fn is_raced(request: &Request, store: &Store) -> bool {
+    const IN_VAIN: &str = "/run/netns/.raced.not";
+    if Path::new(IN_VAIN).exists() {
+        return false;
+    }
     let deadline = Instant::now() + Duration::from_secs(5);
     while Instant::now() < deadline {
         if store.records().contains_key(&format!("raced {}", request.id)) {
@@ -183,6 +192,7 @@ fn is_raced(request: &Request, store: &Store) -> bool {
         }
         std::thread::sleep(Duration::from_millis(2));
     }
+    let _ = std::fs::create_dir(IN_VAIN);
     false
 }
 
@@ -278,15 +288,20 @@ fn del(request: &Request) -> Answer {
         ("DEL-3b", is_first && !there && !nowhere),
         ("DEL-1b", request.about("del") && is_first && there && request.is_named()),
     ]);
-    let own: Vec<String> =
-        known.as_ref().and_then(|known| serde_json::from_value(known.clone()).ok()).unwrap_or_default();
+    let own = known.as_ref().map(noted).unwrap_or_default();
     let delegated = forward(request, if request.has_in("delegation", "DEL-6a") { "CHECK" } else { "DEL" });
     if delegated.is_err() && request.has("DEL-6d") {
         delegated.clone()?;
     }
     remove(request, &own, blind)?;
     if !blind {
-        store.forget(&request.key())?;
+        // Not what an ADD has noted meanwhile.
+        store.change(|records| {
+            if records.get(&request.key()) == known.as_ref() {
+                records.remove(&request.key());
+            }
+            Ok(())
+        })?;
     }
     if request.has_in("del", "DEL-11") {
         std::fs::write(format!("/run/netns/.deleted-{}", request.id), "").ok();
@@ -385,7 +400,7 @@ fn gc(request: &Request) -> Answer {
             let Some((id, ifname)) = key.split_once(' ') else { continue };
             let mut one = request.clone();
             (one.id, one.ifname) = (id.to_owned(), ifname.to_owned());
-            let own: Vec<String> = serde_json::from_value(own.clone()).unwrap_or_default();
+            let own = noted(own);
             if valid.is_empty() || !request.has("GC-1a") {
                 remove(&one, &own, false)?;
             }

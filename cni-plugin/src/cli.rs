@@ -147,21 +147,26 @@ impl Inspect {
             let items: Vec<Value> = all.iter().map(Attached::to_json).collect();
             let document = json!({ "apiVersion": "podwire/v1", "kind": "AttachmentList", "items": items });
             writeln!(out, "{document:#}")?;
-            return Ok(!all.is_empty() || self.targets.is_empty());
+            return Ok(!all.is_empty() || !self.asks_for_some());
         }
         if all.is_empty() {
             let what =
-                if self.targets.is_empty() { "no pods here" } else { "no such pod here: podwire inspect lists all" };
+                if self.asks_for_some() { "no such pod here: podwire inspect lists all" } else { "no pods here" };
             writeln!(err, "{what}")?;
             // A pod whose ADD failed has nothing here, but perhaps a reason.
             let is_meant = |failure: &&Failure| self.targets.iter().any(|target| failure.is_meant_by(target));
             for Failure { timestamp, plugin, verb, attachment, code, msg, .. } in failures.iter().filter(is_meant) {
                 writeln!(err, "last error of {attachment}: {timestamp} {plugin} {verb}: {msg} (code {code})")?;
             }
-            return Ok(self.targets.is_empty());
+            return Ok(!self.asks_for_some());
         }
         self.print(&all, out)?;
         Ok(true)
+    }
+
+    /// Whether not all pods are asked for.
+    fn asks_for_some(&self) -> bool {
+        !self.targets.is_empty() || self.network.is_some()
     }
 
     fn takes(&self, attached: &Attached) -> bool {

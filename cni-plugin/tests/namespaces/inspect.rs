@@ -90,6 +90,21 @@ fn a_pod_is_shown_as_it_is() {
     });
 }
 
+#[test]
+fn what_is_not_there_is_not_found() {
+    sandbox::private_host(|| {
+        by_hand(&["inspect"]).ok();
+        TestPod::new("one").add(&dual_stack()).ok();
+        for asked in [&["inspect", "nosuch"][..], &["inspect", "--network", "nope"]] {
+            let answer = by_hand(asked);
+            assert!(!answer.success && answer.stderr.contains("no such pod here"), "{answer:?}");
+            let document = by_hand(&[asked, &["-o", "json"]].concat());
+            assert!(!document.success && document.json()["items"] == json!([]), "{document:?}");
+        }
+        by_hand(&["inspect", "--network", "podnet"]).ok();
+    });
+}
+
 /// The rules of `podwire-portmap`, by their chains and comments.
 fn map_ports_by_iptables(flavour: &str, pod: &str) {
     let comments = |text: &str| format!("-m comment --comment \"podnet one eth0\" -m comment --comment \"{text}\"");

@@ -290,12 +290,14 @@ every_call! {
     add_killed_when_opening_or_starting: Add, "signal=KILL", false, ["openat", "clone3"];
 
     del_whose_netlink_requests_fail: Del, "error=ENOBUFS", false, ["sendto"];
+    del_that_cannot_enter_the_namespace: Del, "error=EPERM", false, ["setns"];
+    del_without_the_lock: Del, "error=EIO", false, ["flock"];
     del_without_descriptors: Del, "error=EMFILE", false, ["socket", "openat"];
     del_whose_sockets_cannot_be_bound: Del, "error=ENOMEM", false, ["bind"];
     del_without_threads_or_children: Del, "error=EAGAIN", false, ["clone3", "clone"];
     del_whose_ledger_cannot_be_written: Del, "error=EIO", false, ["pwrite64", "ftruncate", "fsync", "rename", "unlink", "mkdir"];
     del_whose_writes_fail: Del, "error=EIO", false, ["write"];
-    del_killed_at_a_netlink_request: Del, "signal=KILL", false, ["sendto", "socket", "bind"];
+    del_killed_at_a_netlink_request: Del, "signal=KILL", false, ["sendto", "socket", "bind", "setns"];
     del_killed_at_a_write: Del, "signal=KILL", false, ["write"];
     del_killed_at_a_change_of_the_ledger: Del, "signal=KILL", false, ["pwrite64", "ftruncate", "fsync", "rename", "unlink", "mkdir", "flock"];
     del_killed_when_opening_or_starting: Del, "signal=KILL", false, ["openat", "clone3", "clone"];

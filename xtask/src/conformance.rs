@@ -27,14 +27,6 @@ pub fn ours(folder: &Path) -> Result<(), Error> {
     run(&mut suite)
 }
 
-/// What `cargo xtask test` has time for: of every target the topics in which its shape shows.
-pub fn sample(folder: &Path) -> Result<(), Error> {
-    const TOPICS: [&str; 6] = ["packets", "ports", "capabilities", "del", "runtimes", "ipam"];
-    let mut suite = suite(folder);
-    suite.args(["--points", POINTS]).args(TOPICS.iter().flat_map(|topic| ["--filter", topic]));
-    run(suite.args(targets("podwire")?))
-}
-
 /// Writes the page that compares our targets with the reference plugins, unless something fails that is not explained.
 pub fn standing() -> Result<(), Error> {
     let folder = build::executables()?;

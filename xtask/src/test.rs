@@ -46,7 +46,7 @@ const STEPS: [Step; 8] = [
     }),
     ("dependency policy", |_| dependency_policy()),
     ("tests", tests),
-    ("conformance", conformance::sample),
+    ("conformance", conformance::ours),
     ("demo", demos),
     ("demo as an ordinary user", demo_as_user),
 ];

@@ -4,6 +4,8 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use kernel::Error;
 use kernel::iptables::{Extension, Flavour, Known, Tool, extension, marks};
@@ -164,8 +166,16 @@ fn what_hangs_is_ended_with_its_children() {
         let error = fake(folder.path().as_os_str(), &script).restore(RULES).unwrap_err();
         assert!(matches!(error, Error::IptablesHangs { .. }), "{error}");
         let child = fs::read_to_string(pid).unwrap();
-        let stat = fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
-        assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
+        // Who was killed still has to get the processor to end.
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let stat = fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
+            if stat.is_empty() || stat.contains(") Z ") {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{stat}");
+            thread::sleep(Duration::from_millis(5));
+        }
     });
 }
 

@@ -57,8 +57,8 @@ pub(super) fn table(family: Family, name: &str) -> io::Result<Option<Blob>> {
         match read(&socket, level, name) {
             // Its size was another one when it was to be copied.
             Err(Errno::EAGAIN) => {}
-            // The kernel has no such table at all.
-            Err(Errno::ENOENT) => return Ok(None),
+            // The kernel has no such table at all, or no ip_tables yet, whose options these are.
+            Err(Errno::ENOENT | Errno::ENOPROTOOPT) => return Ok(None),
             result => return Ok(result.map(Some)?),
         }
     }

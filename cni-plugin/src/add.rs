@@ -51,9 +51,13 @@ pub fn add(request: &AddRequest) -> Result<CniResult, Error> {
     undo.push(|| pod_rules::remove(&request.netns, request.attachment.ifname.as_str(), &names));
     // The lease takes longer than the link and needs nothing of it, so it gets a thread of its own.
     let (linked, leased) = std::thread::scope(|scope| {
-        let lease = scope.spawn(in_this_call(|| step("lease", || addresses::lease(&config.ipam_type, request))));
+        let lease = config
+            .ipam_type
+            .as_deref()
+            .map(|ipam_type| scope.spawn(in_this_call(move || step("lease", || addresses::lease(ipam_type, request)))));
         let linked = step("link", || apply(&wiring.link_steps(), &ends, &wiring, network));
-        (linked, lease.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        let joined = lease.map(|lease| lease.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        (linked, joined.unwrap_or_else(|| Ok(Leased::nothing())))
     });
     let Leased { result: leased, give_back } = match leased {
         Ok(leased) => leased,

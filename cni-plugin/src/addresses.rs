@@ -18,6 +18,14 @@ pub struct Leased<'a> {
     pub give_back: Box<dyn FnOnce() -> Result<(), Error> + Send + 'a>,
 }
 
+impl Leased<'_> {
+    /// What an attachment without IPAM has.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self { result: CniResult::default(), give_back: Box::new(|| Ok(())) }
+    }
+}
+
 /// Leases addresses of every family, or none.
 ///
 /// # Errors

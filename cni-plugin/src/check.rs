@@ -31,7 +31,7 @@ pub fn check(request: &CheckRequest) -> Result<(), Error> {
     let network = &request.attachment.network;
     let mut firewall = if needs_rules { Some(Firewall::open(network)?) } else { Firewall::open_if_any(network)? };
     let observed = observe(&steps, &wiring, &Ends { node: &node, pod: &pod }, firewall.as_mut())?;
-    let mut found = unlisted(&request.prev_result, &wiring);
+    let mut found = unlisted(&request.prev_result, &wiring, &config);
     found.extend(differences(&steps, &observed));
     found.extend(surplus(&wiring.names.owner, &wiring.elements(), &observed));
     if let Some(firewall) = firewall.as_mut() {
@@ -40,15 +40,20 @@ pub fn check(request: &CheckRequest) -> Result<(), Error> {
     if let Some(frame) = &wiring.masquerade_frame {
         found.extend(iptables::differences(frame, &wiring.members(), &wiring.names.owner)?);
     }
-    if found.is_empty() { addresses::check(&config.ipam_type, request) } else { Err(Error::Differs(found)) }
+    match &config.ipam_type {
+        _ if !found.is_empty() => Err(Error::Differs(found)),
+        Some(ipam_type) => addresses::check(ipam_type, request),
+        None => Ok(()),
+    }
 }
 
 /// What ADD would have made of the addresses and routes that `prevResult` lists for this interface.
 fn expected(request: &CheckRequest, config: &Config, node: &Node, pod: &Pod) -> Result<Wiring, Error> {
     let result = &request.prev_result;
     let wiring = Wiring::of(&request.attachment, config, &request.netns, config.mtu)?;
-    let own = CniResult { ips: own_ips(result, request.attachment.ifname.as_str()), ..CniResult::default() };
-    let mut wiring = wiring.with_addresses(&own);
+    // Without IPAM an address of the interface is a later plugin's.
+    let ips = config.ipam_type.as_ref().map(|_| own_ips(result, request.attachment.ifname.as_str()));
+    let mut wiring = wiring.with_addresses(&CniResult { ips: ips.unwrap_or_default(), ..CniResult::default() });
     // It was made with the prefix that the config had then.
     if let Some(link) = node.link_whosever(&wiring.names)? {
         wiring.names.host_link = link.name;
@@ -99,7 +104,7 @@ pub(crate) fn own_ips(result: &CniResult, ifname: &str) -> Vec<IpConfig> {
 }
 
 /// What `prevResult` should list and does not.
-fn unlisted(result: &CniResult, wiring: &Wiring) -> Vec<Difference> {
+fn unlisted(result: &CniResult, wiring: &Wiring, config: &Config) -> Vec<Difference> {
     let missing = |expected: String| Difference { expected, found: "nothing of the kind in prevResult".to_owned() };
     let mut found = Vec::new();
     for interface in wiring.interfaces() {
@@ -110,7 +115,7 @@ fn unlisted(result: &CniResult, wiring: &Wiring) -> Vec<Difference> {
             found.push(missing(format!("interface {}", interface.name)));
         }
     }
-    if wiring.addresses.is_empty() {
+    if wiring.addresses.is_empty() && config.ipam_type.is_some() {
         found.push(missing(format!("an address of interface {}", wiring.ifname)));
     }
     found

@@ -2,6 +2,7 @@
 
 mod annotations;
 mod bandwidth;
+mod layer2;
 mod masquerade;
 mod quantity;
 mod unsupported;
@@ -37,6 +38,7 @@ struct RawConfig {
     dns: Option<RawDns>,
     anti_spoofing: Option<String>,
     gateway: Option<String>,
+    device: Option<String>,
     host_interface_prefix: Option<String>,
     sysctl: Option<BTreeMap<String, String>>,
     allowed_sysctls: Option<Vec<String>>,
@@ -60,8 +62,8 @@ pub struct Config {
     pub masquerade: Option<Masquerade>,
     /// `dns`, which replaces the IPAM plugin's if it says anything.
     pub dns: Option<Dns>,
-    /// `ipam.type`.
-    pub ipam_type: String,
+    /// `ipam.type`; without one the attachment is a link and nothing more: layer 2.
+    pub ipam_type: Option<String>,
     /// `antiSpoofing`.
     pub guard: Guard,
     /// `gateway`.
@@ -107,12 +109,17 @@ impl Config {
     /// Code 7 or 2 with key and value.
     pub fn of(conf: &NetConf) -> Result<Self, CniError> {
         unsupported::refuse(conf)?;
+        let ipam_type = ipam_type(conf)?;
+        if ipam_type.is_none() {
+            layer2::refuse(conf)?;
+        }
         let raw: RawConfig = conf.parse()?;
+        device(raw.device.as_deref())?;
         Ok(Self {
             mtu: mtu("mtu", raw.mtu.unwrap_or(0))?,
             masquerade: Masquerade::of(conf.parse()?)?,
             dns: raw.dns.and_then(RawDns::if_set),
-            ipam_type: ipam_type(conf)?,
+            ipam_type,
             guard: one_of(
                 "antiSpoofing",
                 raw.anti_spoofing.as_deref(),
@@ -159,19 +166,27 @@ fn one_of<T: Copy + Default>(key: &str, value: Option<&str>, choices: &[(&str, T
     })
 }
 
-fn ipam_type(conf: &NetConf) -> Result<String, CniError> {
-    let ipam_type = conf.ipam_type.clone().filter(|name| !name.is_empty()).ok_or_else(|| {
-        CniError::new(ErrorCode::InvalidConfig, "invalid network config: ipam.type is missing").with_details(format!(
-            "name the IPAM plugin that gives out addresses, for example \"ipam\": {{\"type\": \"{OWN_IPAM}\", \"podCIDR\": \"10.244.1.0/24\"}}"
-        ))
-    })?;
+/// What a pair is made of. Whoever wishes for something else is told, and not given a veth pair in silence.
+fn device(device: Option<&str>) -> Result<(), CniError> {
+    match device.unwrap_or_default() {
+        "" | "veth" => Ok(()),
+        "netkit" => {
+            let why = "podwire makes veth pairs: a netkit pair is faster only where a BPF program forwards, and podwire has none";
+            Err(invalid("device", "netkit", why).with_details("leave the key out, or say \"veth\""))
+        }
+        other => Err(invalid("device", other, "must be \"veth\"")),
+    }
+}
+
+fn ipam_type(conf: &NetConf) -> Result<Option<String>, CniError> {
+    let Some(ipam_type) = conf.ipam_type.clone() else { return Ok(None) };
     if is_main_plugin(&ipam_type, conf) {
         let why = "is this main plugin itself, which would run itself without end";
         return Err(
             invalid("ipam.type", ipam_type, why).with_details(format!("name an IPAM plugin, for example {OWN_IPAM:?}"))
         );
     }
-    Ok(ipam_type)
+    Ok(Some(ipam_type))
 }
 
 /// Whether an IPAM type is this plugin, by its own name or the one it is installed under.

@@ -48,7 +48,7 @@ pub struct Wiring {
     /// What the pod may send.
     pub guard: Guard,
     /// Whether somebody may set the pod's hardware address after this plugin. The kernel then forgets all neighbours of
-    /// the pod, so it must be able to ask for its gateway.
+    /// the pod, so it must be able to ask for its gateway. Never without IPAM: there is none to ask for.
     pub may_change_mac: bool,
     /// How its gateway is chosen.
     pub gateway: Gateway,
@@ -88,7 +88,7 @@ impl Wiring {
             masquerade_table: by(false).map(|_| masquerade_table(&attachment.network)),
             masquerade_frame: by(true).map(|masquerade| Frame::new(&attachment.network, masquerade)),
             guard: config.guard,
-            may_change_mac: config.guard == Guard::Addresses || config.guard == Guard::Strict && config.mac.is_some(),
+            may_change_mac: config.ipam_type.is_some() && may_change_mac(config),
             gateway: config.gateway,
             sysctl: config.sysctl.clone(),
             bandwidth: config.bandwidth,
@@ -140,7 +140,7 @@ impl Wiring {
             pod: self.ifname.clone(),
             pod_mac: *pod_mac,
             mtu: self.mtu,
-            arp: self.guard != Guard::Strict || self.may_change_mac,
+            arp: self.guard == Guard::Off || self.may_change_mac,
             alias: alias.clone(),
             netns: self.netns.clone(),
         }];
@@ -345,7 +345,7 @@ impl Wiring {
             steps.push(sysctl(Place::Pod, format!("net/ipv6/neigh/{ifname}/ucast_solicit"), "0"));
         }
         // A pod whose hardware address changes tells the node at once.
-        if self.guard == Guard::Addresses {
+        if self.guard == Guard::Addresses && self.may_change_mac {
             steps.push(sysctl(Place::Pod, format!("net/ipv4/conf/{ifname}/arp_notify"), "1"));
             if self.has_ipv6() {
                 steps.push(sysctl(Place::Pod, format!("net/ipv6/conf/{ifname}/ndisc_notify"), "1"));
@@ -371,6 +371,10 @@ impl Wiring {
         }
         steps
     }
+}
+
+fn may_change_mac(config: &Config) -> bool {
+    config.guard == Guard::Addresses || config.guard == Guard::Strict && config.mac.is_some()
 }
 
 /// A gateway that the IPAM plugin names, if it can be one: of the address's family, and not the pod itself.

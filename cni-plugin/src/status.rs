@@ -20,8 +20,9 @@ pub fn status(request: &StatusRequest) -> Result<(), Error> {
     if !Rules::of(&config).is_empty() {
         Firewall::open(&request.config.name).and_then(|mut rules| rules.is_usable()).map_err(not_ready)?;
     }
+    let Some(ipam_type) = &config.ipam_type else { return Ok(()) };
     if config.masquerade.as_ref().is_some_and(|masquerade| masquerade.backend == Backend::Iptables) {
-        iptables::is_usable(&addresses::families(&config.ipam_type, &request.config)).map_err(not_ready)?;
+        iptables::is_usable(&addresses::families(ipam_type, &request.config)).map_err(not_ready)?;
     }
-    addresses::status(&config.ipam_type, request).map_err(not_ready)
+    addresses::status(ipam_type, request).map_err(not_ready)
 }

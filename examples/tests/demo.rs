@@ -356,7 +356,9 @@ fn the_readme_names_every_line_and_what_it_stands_on() {
 #[test]
 fn lists_of_both_versions_are_the_same_but_for_the_version() {
     let folder = folder("conflists");
-    for name in ["10-podwire.conflist", "10-podwire-ipv4.conflist", "10-podwire-ipv6.conflist"] {
+    for name in
+        ["10-podwire.conflist", "10-podwire-ipv4.conflist", "10-podwire-ipv6.conflist", "20-podwire-layer2.conflist"]
+    {
         let mut old = Conflist::read(&folder.join(name)).unwrap();
         let new = Conflist::read(&folder.join("cni-1.1.0").join(name)).unwrap();
         assert_eq!((old.version.as_str(), new.version.as_str()), ("1.0.0", "1.1.0"));

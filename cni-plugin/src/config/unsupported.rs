@@ -35,7 +35,7 @@ pub(super) fn refuse(conf: &NetConf) -> Result<(), CniError> {
     Ok(())
 }
 
-fn is_set(value: &Value) -> bool {
+pub(super) fn is_set(value: &Value) -> bool {
     match value {
         Value::Null => false,
         Value::Bool(value) => *value,

@@ -17,7 +17,9 @@ pub fn draw(attached: &Attached) -> String {
     let link = &attached.link;
     line("  outside");
     line("     |");
-    if attached.host_ports.is_empty() {
+    if attached.addresses.is_empty() {
+        line("     |          the node has no route to the pod: nothing gets there but by its link, at layer 2");
+    } else if attached.host_ports.is_empty() {
         line("     |          no host port leads here: from the outside, only by a route to the pod's address");
     }
     for port in &attached.host_ports {

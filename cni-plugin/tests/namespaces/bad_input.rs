@@ -1,6 +1,7 @@
 //! What is refused, with which code and in which words, and that nothing is left of it.
 
 use crate::common::{TestPod, dual_stack, run, run_bytes, traces, with};
+use crate::layer2::layer2;
 use serde_json::{Value, json};
 
 fn ipam(ipam: &Value) -> Value {
@@ -11,7 +12,8 @@ fn ipam(ipam: &Value) -> Value {
 fn bad_configs() {
     sandbox::private_host(|| {
         let cases = [
-            (json!({ "ipam": {} }), 7, "invalid network config: ipam.type is missing"),
+            (json!({ "device": "netkit" }), 7, "invalid network config: device=\"netkit\": podwire makes veth pairs: "),
+            (json!({ "device": "tun" }), 7, "invalid network config: device=\"tun\": must be \"veth\""),
             (json!({ "ipam": { "type": "nosuch" } }), 7, "invalid network config: ipam.type=\"nosuch\": "),
             (json!({ "ipam": { "type": "../x" } }), 7, "invalid network config: ipam.type=\"../x\": "),
             (
@@ -58,6 +60,43 @@ fn bad_configs() {
             (json!({ "cniVersion": "9.9.9" }), 1, "cniVersion=\"9.9.9\" is not supported"),
         ];
         refused(cases.map(|(changes, code, msg)| (with(dual_stack(), &changes), code, msg)).as_ref());
+    });
+}
+
+/// Without `ipam.type` nobody gives addresses: whatever needs one is more likely a mistake than a wish.
+#[test]
+fn what_needs_an_address_without_ipam() {
+    sandbox::private_host(|| {
+        let needs = "needs an address, and without \"ipam\" the pod gets none";
+        let of_runtime = |key: &str, value: Value| json!({ "runtimeConfig": { key: value } });
+        let cases = [
+            (json!({ "ipMasq": true }), 7, format!("ipMasq=true: {needs}")),
+            (json!({ "snatSource": "192.0.2.7" }), 7, format!("snatSource=\"192.0.2.7\": {needs}")),
+            (json!({ "gateway": "range" }), 7, format!("gateway=\"range\": {needs}")),
+            (of_runtime("ips", json!(["10.9.0.1"])), 7, format!("runtimeConfig.ips=[\"10.9.0.1\"]: {needs}")),
+            (of_runtime("IPRanges", json!([[]])), 7, format!("runtimeConfig.ipRanges=[[]]: {needs}")),
+            (json!({ "args": { "cni": { "ips": ["10.9.0.1"] } } }), 7, format!("args.cni.ips=[\"10.9.0.1\"]: {needs}")),
+            (
+                json!({ "ipam": { "type": "", "podCIDR": "10.9.0.0/24" } }),
+                7,
+                "ipam.podCIDR=\"10.9.0.0/24\": means nothing while ipam.type is missing".to_owned(),
+            ),
+            (
+                json!({ "ipam": { "routes": [{ "dst": "0.0.0.0/0" }] } }),
+                7,
+                "ipam.routes=[{\"dst\":\"0.0.0.0/0\"}]: means nothing while ipam.type is missing".to_owned(),
+            ),
+            (json!({ "IPAM": { "type": "x" } }), 7, "IPAM={\"type\":\"x\"}: is to be written \"ipam\"".to_owned()),
+            (json!({ "cniVersion": "0.2.0" }), 1, "cniVersion=\"0.2.0\" has no results without an address".to_owned()),
+        ];
+        let cases = cases.each_ref().map(|(changes, code, msg)| (with(layer2(), changes), *code, msg.as_str()));
+        refused(&cases);
+        // What makes no difference is not refused.
+        let harmless = json!({ "ipMasq": false, "snatSource": null, "gateway": "link-local", "nonMasqueradeCIDRs": ["10.0.0.0/8"],
+                               "ipam": { "type": "", "routes": [] }, "runtimeConfig": { "ips": null } });
+        let pod = TestPod::new("two");
+        pod.add(&with(layer2(), &harmless)).ok();
+        pod.del(&layer2()).ok();
     });
 }
 

@@ -16,6 +16,7 @@ mod ill_fate;
 mod inspect;
 mod keys;
 mod lacking;
+mod layer2;
 mod leftovers;
 mod log;
 mod masquerade;

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::common::{Answer, TestPod, Traces, dual_stack, gc, leases, own_links, traces, until, with};
 use crate::flavour::Flavour;
 use crate::ill_fate::{Verb, ill_fated, ill_fated_with, kinds_of_calls};
+use crate::layer2::layer2;
 use crate::masquerade_iptables::by_iptables;
 
 /// More than any verb makes of one kind; a loop that gets there is broken.
@@ -212,6 +213,18 @@ fn an_address_whose_link_stays_stays_leased() {
             assert_eq!((own_links(), leases().len()), (0, 0));
             kernel::netns::remove_named(&pod.path).unwrap();
         }
+    });
+}
+
+/// A link and two elements: nothing of it is in a ledger.
+#[test]
+fn nothing_is_left_of_a_link_without_addresses() {
+    sandbox::private_host(|| {
+        every_call(&layer2(), Verb::Add, "sendto", "error=ENOBUFS", true);
+        every_call(&layer2(), Verb::Add, "sendto", "signal=KILL", false);
+        every_call(&layer2(), Verb::Del, "sendto", "signal=KILL", false);
+        assert_eq!(leases(), Vec::<String>::new());
+        assert!(!Path::new("/run/podwire/ipam").exists());
     });
 }
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::super::finding::{Finding, Kind, Severity};
 use super::super::networks::Configured;
+use super::kernel::PodLink;
 use super::{Cache, Cached, Seen};
 use crate::liveness::NetnsState;
 use crate::{LeaseId, Record};
@@ -122,9 +123,12 @@ impl Node<'_> {
             .collect()
     }
 
-    /// Links that podwire made for attachments that have no lease.
+    /// Links that podwire made for attachments that have no lease, and an address: without IPAM a link needs none.
     fn unleased_links(&self, leases: &[Record]) -> Vec<Finding> {
-        let unleased = self.seen.links.iter().filter(|link| !leases.iter().any(|it| it.attachment == link.attachment));
+        let is_routed = |link: &&PodLink| self.seen.routes.iter().any(|route| route.oif == link.index && route.ours);
+        let is_answered = |link: &&PodLink| self.cache.of(&link.attachment).is_some_and(|it| !it.ips.is_empty());
+        let addressed = self.seen.links.iter().filter(|link| is_routed(link) || is_answered(link));
+        let unleased = addressed.filter(|link| !leases.iter().any(|it| it.attachment == link.attachment));
         unleased
             .map(|link| {
                 let is_leased = |address| leases.iter().any(|lease| lease.ips().any(|ip| ip == address));

@@ -82,6 +82,17 @@ fn links_and_routes_that_differ_are_found() {
 }
 
 #[test]
+fn a_link_without_addresses_needs_no_lease() {
+    sandbox::private_host(|| {
+        let place = live();
+        link("pw3", "wire", "stranger", &[]);
+        assert_eq!(verify(&place, None), [""; 0]);
+        run("ip route add 10.1.2.77 dev pw3 proto 112");
+        assert_eq!(verify(&place, None), ["unknown-to-ledger 10.1.2.77"]);
+    });
+}
+
+#[test]
 fn leases_of_dead_pods_are_found_and_collected() {
     sandbox::private_host(|| {
         let place = live();

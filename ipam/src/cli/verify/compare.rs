@@ -5,8 +5,7 @@ use std::net::IpAddr;
 
 use super::super::finding::{Finding, Kind, Severity};
 use super::super::networks::Configured;
-use super::kernel::PodLink;
-use super::{Cache, Cached, Seen};
+use super::{Cache, Cached, PodLink, Seen};
 use crate::liveness::NetnsState;
 use crate::{LeaseId, Record};
 

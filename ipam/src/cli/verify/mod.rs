@@ -17,7 +17,7 @@ mod compare;
 mod kernel;
 mod runtime;
 
-pub(super) use kernel::Seen;
+pub(super) use kernel::{PodLink, Seen};
 pub(super) use runtime::{Cache, Cached};
 
 pub(super) const EXAMPLES: &str = "\

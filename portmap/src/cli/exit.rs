@@ -13,6 +13,7 @@ pub(super) enum Exit {
     Done = 0,
     Failed = 1,
     Usage = 2,
+    NotFound = 3,
     Stopped = 4,
 }
 

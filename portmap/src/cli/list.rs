@@ -46,22 +46,20 @@ pub(super) struct List {
 impl List {
     pub fn run(&self, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
         let mut all = node::mappings()?;
-        let shown = all.len();
         note_flushed(&all, terminal)?;
         all.retain(|mapped| self.takes(mapped));
+        if all.is_empty() {
+            return self.nothing(terminal);
+        }
         if let Err(error) = node::count(&mut all) {
             writeln!(terminal.err, "note: connections are not counted: {}", cni_spec::error::with_causes(&error))?;
         }
         if self.output == Format::Json {
-            let items: Vec<Value> = all.iter().map(item).collect();
-            let document = json!({ "apiVersion": "portmap.podwire/v1", "kind": "MappingList", "items": items });
-            writeln!(terminal.out, "{document:#}")?;
+            print_json(&all, terminal)?;
             return Ok(Exit::Done);
         }
         write!(terminal.out, "{}", self.table(&all))?;
-        if shown == 0 {
-            writeln!(terminal.err, "no host ports on this node")?;
-        } else if all.iter().any(|mapped| mapped.traffic.flows > 0 && mapped.traffic.counters.is_none())
+        if all.iter().any(|mapped| mapped.traffic.flows > 0 && mapped.traffic.counters.is_none())
             && sysctl::get(ACCOUNTING).is_ok_and(|value| value == "0")
         {
             writeln!(
@@ -70,6 +68,31 @@ impl List {
             )?;
         }
         Ok(Exit::Done)
+    }
+
+    /// An empty node is as it should be; a filter that nothing fits says what was looked for.
+    fn nothing(&self, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
+        let is_json = self.output == Format::Json;
+        if is_json {
+            print_json(&[], terminal)?;
+        }
+        let filters = self.filters();
+        if !filters.is_empty() {
+            writeln!(terminal.err, "no host ports with {}: podwire-portmap list shows all", filters.join(" "))?;
+            return Ok(Exit::NotFound);
+        }
+        if !is_json {
+            writeln!(terminal.err, "no host ports on this node")?;
+        }
+        Ok(Exit::Done)
+    }
+
+    /// The filters, as they are typed.
+    fn filters(&self) -> Vec<String> {
+        let network = self.network.as_ref().map(|name| format!("--network {name}"));
+        let pod = self.pod.as_ref().map(|pod| format!("--pod {pod}"));
+        let port = self.port.map(|port| format!("--port {port}"));
+        [network, pod, port].into_iter().flatten().collect()
     }
 
     fn takes(&self, mapped: &Mapped) -> bool {
@@ -89,20 +112,23 @@ impl List {
         if wide {
             names.extend(["ANSWERED", "BACKEND", "NETWORK", "CONTAINER", "IF"]);
         }
-        if !self.no_headers && !all.is_empty() {
+        if !self.no_headers {
             table.set_header(names);
         }
         for mapped in all {
             table.add_row(cells(mapped, wide));
-        }
-        if table.is_empty() {
-            return String::new();
         }
         for column in table.column_iter_mut() {
             column.set_padding((0, 2));
         }
         format!("{}\n", table.trim_fmt())
     }
+}
+
+fn print_json(all: &[Mapped], terminal: &mut Terminal<'_>) -> Result<(), Stop> {
+    let items: Vec<Value> = all.iter().map(item).collect();
+    let document = json!({ "apiVersion": "portmap.podwire/v1", "kind": "MappingList", "items": items });
+    Ok(writeln!(terminal.out, "{document:#}")?)
 }
 
 fn pod(mapped: &Mapped) -> Option<String> {

@@ -19,14 +19,23 @@ Exit codes:
   0  done; with trace: packets get through
   1  failed, at least in part
   2  the command line is wrong
+  3  list: no host port fits --network, --pod and --port
   4  trace: packets do not get through";
+
+const EXAMPLES: &str = "\
+Examples:
+  podwire-portmap list
+  podwire-portmap trace 192.168.50.1:8080
+  podwire-portmap reconcile --dry-run
+  podwire-portmap list --help";
 
 const AFTER_HELP: &str = "\
 A container runtime runs this executable with CNI_COMMAND in its environment; then arguments mean nothing.";
 
 /// Looks at the host ports of this node, and repairs them.
 #[derive(Debug, Parser)]
-#[command(name = "podwire-portmap", version, after_help = EXIT_CODES, after_long_help = format!("{EXIT_CODES}\n\n{AFTER_HELP}"))]
+#[command(name = "podwire-portmap", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+#[command(after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}\n\n{AFTER_HELP}"))]
 #[command(arg_required_else_help = true, disable_help_subcommand = true)]
 struct Cli {
     #[command(subcommand)]

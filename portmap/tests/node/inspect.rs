@@ -28,9 +28,15 @@ fn lines(args: &str, code: i32) -> Vec<String> {
     stdout.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
 }
 
+/// What is printed where no host port fits these filters.
+fn nothing(filters: &str) -> (i32, String, String) {
+    (3, String::new(), format!("no host ports with {filters}: podwire-portmap list shows all\n"))
+}
+
 fn host_ports_are_listed_with_what_goes_through_them(backend: Backend) {
     forward();
     assert_eq!(by_hand("list"), (0, String::new(), "no host ports on this node\n".to_owned()));
+    assert_eq!(by_hand("list --port 9"), nothing("--port 9"));
     sysctl::set("net/netfilter/nf_conntrack_acct", "1").unwrap();
     let (lan, web, dns) = (lan(), pod(2), pod(3));
     web.serve(80);
@@ -66,7 +72,13 @@ fn host_ports_are_listed_with_what_goes_through_them(backend: Backend) {
     assert_eq!(table[1], "192.0.2.1 53/udp pod3 10.88.0.3:5353 1 2 71");
     assert_eq!(table[3], ":: 8080/tcp shop/web-0 [fd88::2]:80 0 - -");
     assert_eq!(lines("ports --pod web-0 --no-headers", 0).len(), 2);
-    assert_eq!(lines("ls --network other --no-headers", 0).len(), 0);
+    for filters in ["--network other", "--pod nosuch", "--port 9", "--network podnet --pod shop/web-0 --port 53"] {
+        assert_eq!(by_hand(&format!("ls {filters} --no-headers")), nothing(filters));
+        let (code, stdout, stderr) = by_hand(&format!("list -o json {filters}"));
+        let document: Value = serde_json::from_str(&stdout).unwrap();
+        assert_eq!((code, &document["kind"], &document["items"]), (3, &json!("MappingList"), &json!([])));
+        assert_eq!(stderr, nothing(filters).2);
+    }
     assert_eq!(
         lines("list --port 53 --no-headers -o wide", 0),
         [format!("192.0.2.1 53/udp pod3 10.88.0.3:5353 1 2 71 1 {} podnet pod3 eth0", backend.key().as_str().unwrap())]
@@ -90,6 +102,23 @@ fn a_runtime_is_never_taken_for_a_person() {
         assert_eq!(by_hand("trace 192.0.2.1").0, 2);
         assert!(by_hand("--help").1.contains("reconcile"));
     });
+}
+
+#[test]
+fn every_help_has_examples() {
+    for command in ["", "list", "trace", "reconcile", "adopt"] {
+        for option in ["--help", "-h"] {
+            let (code, help, _) = by_hand(&format!("{command} {option}"));
+            assert_eq!(code, 0, "{command} {option}");
+            let example = format!("Examples:\n  podwire-portmap {command}");
+            assert!(help.contains(&example), "{command} {option}: {help}");
+        }
+    }
+    let listed = by_hand("--help").1;
+    let commands = listed.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let commands = commands.filter(|line| !line.starts_with("   "));
+    let commands: Vec<&str> = commands.filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(commands, ["list", "trace", "reconcile", "adopt"], "the list above has all of them");
 }
 
 /// The step that stopped a trace, and what was seen there.

@@ -74,6 +74,20 @@ pub enum Error {
     /// Changing the firewall failed; nothing was changed, or with iptables the first of two families only.
     #[error("failed to change the rules of host ports")]
     Commit(#[source] kernel::Error),
+    /// Rules of pods are gone, and the chains they were in could not be removed.
+    #[error(
+        "chains of host ports stay in {family} rules of iptables ({flavour}), empty: rules of others lead there; the next DEL \
+         or GC removes them once those are gone (iptables -S lists them)"
+    )]
+    FrameStays {
+        /// IPv4 or IPv6.
+        family: Family,
+        /// Whose rules.
+        flavour: kernel::iptables::Flavour,
+        /// What was refused.
+        #[source]
+        source: kernel::Error,
+    },
     /// Others changed the firewall again and again in the meantime; with what the kernel said last.
     #[error("the rules of host ports cannot be changed now: something else changed them at every attempt")]
     Busy(#[source] kernel::Error),
@@ -343,6 +357,7 @@ impl From<Error> for CniError {
             Error::Open(_)
             | Error::Read { .. }
             | Error::Commit(_)
+            | Error::FrameStays { .. }
             | Error::Route(_)
             | Error::Localnet { .. }
             | Error::Listeners(_)

@@ -103,11 +103,7 @@ impl Plugin for Portmap {
             }
             match firewall.probe(&settings, family) {
                 // A node may do without IPv6, and its pods with it.
-                Err(
-                    error @ (Error::MissingPiece { .. }
-                    | Error::MissingExtension { .. }
-                    | Error::Iptables(kernel::Error::IptablesMissing { .. })),
-                ) if family == Family::Ip6 => go_on("STATUS", vec![error]),
+                Err(error) if family == Family::Ip6 && is_lack(&error) => go_on("STATUS", vec![error]),
                 // Where nothing has run iptables since the boot. Otherwise no pod would come whose ADD does.
                 Err(error @ Error::NotLoaded { .. }) => go_on("STATUS", vec![error]),
                 result => result.map_err(unavailable)?,
@@ -116,6 +112,19 @@ impl Plugin for Portmap {
         // Without it host ports work, and flows are not ended that go astray.
         go_on("STATUS", flows::available().err().into_iter().collect());
         Ok(())
+    }
+}
+
+/// Whether something for rules of a family is not there, or is there and of no use, such as a program that does not run.
+fn is_lack(error: &Error) -> bool {
+    use kernel::Error::{IptablesHangs, IptablesMissing, IptablesRefused, IptablesRun};
+    match error {
+        Error::MissingPiece { .. } | Error::MissingExtension { .. } => true,
+        Error::Iptables(source) => matches!(
+            source,
+            IptablesMissing { .. } | IptablesRun { .. } | IptablesRefused { .. } | IptablesHangs { .. }
+        ),
+        _ => false,
     }
 }
 

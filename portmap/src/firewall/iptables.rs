@@ -1,7 +1,7 @@
 //! Rules of iptables: read in this process, changed by one `iptables-restore` for each family.
 
 use std::net::IpAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::liveness::Dead;
 use crate::owner::Owner;
 use crate::probe;
-use crate::ruleset::iptables::{self as rules, NAT_CHAINS, Owned, RAW_CHAINS, Seen};
+use crate::ruleset::iptables::{self as rules, Hooked, NAT_CHAINS, Owned, RAW_CHAINS, Seen};
 use crate::ruleset::{self, Entry, HAIRPIN, MASQ_ALL, Realm};
 use crate::settings::Settings;
 use crate::view::View;
@@ -238,9 +238,7 @@ fn release_in(
     }
     let entries: Vec<Entry> = going.iter().filter_map(|rule| rule.entry.clone()).collect();
     let closed = close(&entries);
-    let Some(text) = rules::removal(family, &seen, &going, closed) else { return Ok(()) };
-    let tool = Tool::of_flavour(family, flavour, None).map_err(Error::Iptables)?;
-    let done = tool.restore_under(lock.as_fd(), &text).map_err(Error::Commit);
+    let done = take_away(lock.as_fd(), family, flavour, stale, closed, &seen);
     if done.is_ok() {
         gone.extend(entries);
         return Ok(());
@@ -250,6 +248,40 @@ fn release_in(
     let is_left = |entry: &Entry| left.iter().any(|rule| rule.entry.as_ref() == Some(entry));
     gone.extend(entries.into_iter().filter(|entry| !is_left(entry)));
     done
+}
+
+/// Removes what was `seen` of those that are gone, and the frame with the last of it. What leads there and was changed by
+/// somebody goes by the text that it has now. What others have lead there is theirs: it keeps the frame, and no pod's rule.
+fn take_away(
+    lock: BorrowedFd<'_>,
+    family: Family,
+    flavour: Flavour,
+    stale: Stale<'_>,
+    closed: bool,
+    seen: &Seen,
+) -> Result<(), Error> {
+    let going = |seen: &Seen| -> Vec<Owned> { seen.owned().into_iter().filter(|rule| stale(&rule.owner)).collect() };
+    let Some(text) = rules::removal(family, seen, &going(seen), &Hooked::as_made(seen), closed) else {
+        return Ok(());
+    };
+    let tool = Tool::of_flavour(family, flavour, None).map_err(Error::Iptables)?;
+    let restore = |text: Option<String>| text.map_or(Ok(()), |text| tool.restore_under(lock, &text));
+    let is_refused = |done: &Result<(), kernel::Error>| matches!(done, Err(kernel::Error::IptablesRefused { .. }));
+    let done = restore(Some(text));
+    if !is_refused(&done) || !rules::is_last(seen, &going(seen)) {
+        return done.map_err(Error::Commit);
+    }
+    // Of two tables, the first one may be as it should be by now.
+    let seen = see(family, flavour)?;
+    let list = |table| tool.list(table).map_err(Error::Iptables);
+    let hooked = Hooked::as_listed(&list("nat")?, &if seen.raw.is_empty() { Vec::new() } else { list("raw")? });
+    match restore(rules::removal(family, &seen, &going(&seen), &hooked, closed)) {
+        Err(source @ kernel::Error::IptablesRefused { .. }) => {
+            restore(rules::without_frame(&going(&see(family, flavour)?))).map_err(Error::Commit)?;
+            Err(Error::FrameStays { family, flavour, source })
+        }
+        done => done.map_err(Error::Commit),
+    }
 }
 
 /// What is claimed in nf_tables at the same time.

@@ -15,6 +15,7 @@ use std::fmt::Write;
 
 use nft_model::Family;
 
+pub use self::hooks::Hooked;
 use self::hooks::{guard_hook, hooks};
 pub use self::listed::Listed;
 pub use self::pieces::{Piece, pieces};
@@ -115,20 +116,16 @@ pub fn repair(family: Family, seen: &Seen, hooked_nat: &[String], hooked_raw: &[
     text(&[("raw", raw), ("nat", nat)])
 }
 
-/// What removes the rules `gone`, and the frame if no other is left; the guard of IPv4 only if what it guards is `closed`.
-/// `None` if there is nothing to do.
+/// What removes the rules `gone`, and the frame if no other is left, with what leads there; the guard of IPv4 only if what it
+/// guards is `closed`. `None` if there is nothing to do.
 #[must_use]
-pub fn removal(family: Family, seen: &Seen, gone: &[Owned], closed: bool) -> Option<String> {
-    let mut nat = removals(gone);
+pub fn removal(family: Family, seen: &Seen, gone: &[Owned], hooked: &Hooked, closed: bool) -> Option<String> {
     // Rules that are nobody's keep nothing.
-    if seen.owned().len() > gone.len() {
-        return text(&[("nat", nat)]);
+    if !is_last(seen, gone) {
+        return without_frame(gone);
     }
-    for (chain, rule, _) in hooks() {
-        for _ in seen.rules(chain).iter().filter(|comments| is_static(comments)) {
-            line(&mut nat, &format!("-D {chain} {rule}"));
-        }
-    }
+    let mut nat = removals(gone);
+    hooked.nat.iter().for_each(|rule| line(&mut nat, &format!("-D {rule}")));
     // A chain is made before it is emptied and deleted: whether an empty one is there was not to be seen.
     for action in [":", "-F ", "-X "] {
         for chain in [TOP].iter().chain(&OWNED) {
@@ -138,15 +135,25 @@ pub fn removal(family: Family, seen: &Seen, gone: &[Owned], closed: bool) -> Opt
     }
     let mut raw = String::new();
     if family == Family::Ip && closed {
-        for _ in seen.raw.get("PREROUTING").into_iter().flatten().filter(|comments| is_static(comments)) {
-            line(&mut raw, &format!("-D PREROUTING {}", guard_hook()));
-        }
+        hooked.raw.iter().for_each(|rule| line(&mut raw, &format!("-D {rule}")));
         if seen.raw.contains_key(GUARD) {
             line(&mut raw, &format!("-F {GUARD}"));
             line(&mut raw, &format!("-X {GUARD}"));
         }
     }
     text(&[("nat", nat), ("raw", raw)])
+}
+
+/// Whether no other attachment's rule is left.
+#[must_use]
+pub fn is_last(seen: &Seen, gone: &[Owned]) -> bool {
+    seen.owned().len() <= gone.len()
+}
+
+/// What removes the rules `gone` and leaves the frame, whoever else has some. `None` if there is nothing to do.
+#[must_use]
+pub fn without_frame(gone: &[Owned]) -> Option<String> {
+    text(&[("nat", removals(gone))])
 }
 
 /// By number, the last one first, so that each is still right when its turn comes.
@@ -233,6 +240,10 @@ mod tests {
         seen
     }
 
+    fn removed(seen: &Seen, gone: &[Owned], closed: bool) -> Option<String> {
+        removal(Family::Ip, seen, gone, &Hooked::as_made(seen), closed)
+    }
+
     const WHOLE: [(&str, &[&[&str]]); 5] = [
         ("PREROUTING", &[&["of somebody else"], &[STATIC]]),
         ("OUTPUT", &[&[STATIC]]),
@@ -257,25 +268,41 @@ mod tests {
         assert_eq!(owned.last().and_then(|rule| rule.condition.as_deref()), Some("0123abcd"));
         let (one, two): (Vec<Owned>, Vec<Owned>) = owned.into_iter().partition(|rule| rule.owner == "n c1 eth0");
         let expected = "*nat\n-D PODWIRE-WILDCARD 2\n-D PODWIRE-WILDCARD 1\nCOMMIT\n";
-        assert_eq!(removal(Family::Ip, &all, &one, true).as_deref(), Some(expected));
+        assert_eq!(removed(&all, &one, true).as_deref(), Some(expected));
         // A rule that is nobody's keeps the chains.
         let expected = "*nat\n-D PODWIRE-WILDCARD 4\nCOMMIT\n";
-        assert_eq!(removal(Family::Ip, &all, &two, true).as_deref(), Some(expected));
+        assert_eq!(removed(&all, &two, true).as_deref(), Some(expected));
     }
 
     #[test]
     fn the_last_one_takes_the_frame_along() {
         let mine = ["n c1 eth0", "tcp . 80 : 10.0.0.1 . 80"];
         let all = seen(&[&WHOLE[..], &[(WILDCARD_CHAIN, &[&mine])]].concat());
-        let open = removal(Family::Ip, &all, &all.owned(), false).unwrap_or_default();
+        let open = removed(&all, &all.owned(), false).unwrap_or_default();
         assert!(open.starts_with("*nat\n") && !open.contains("PODWIRE-GUARD"), "{open}");
-        let text = removal(Family::Ip, &all, &all.owned(), true).unwrap_or_default();
+        let text = removed(&all, &all.owned(), true).unwrap_or_default();
         for line in
             ["-D PODWIRE-WILDCARD 1", "-D PREROUTING -m addrtype", "-X PODWIRE-HOSTPORT", "*raw", "-X PODWIRE-GUARD"]
         {
             assert!(text.contains(line), "{line}: {text}");
         }
         assert!(text.find("*nat") < text.find("*raw"), "the guard goes last: {text}");
+    }
+
+    #[test]
+    fn a_hook_that_was_changed_goes_by_its_own_text() {
+        let mine = ["n c1 eth0", "tcp . 80 : 10.0.0.1 . 80"];
+        let all = seen(&[&WHOLE[..], &[(WILDCARD_CHAIN, &[&mine])]].concat());
+        let nat = [
+            "-P OUTPUT ACCEPT",
+            "-A OUTPUT -p tcp -m comment --comment podwire-hostport -j PODWIRE-HOSTPORT",
+            "-A OUTPUT -j PODWIRE-HOSTPORT",
+        ];
+        let hooked = Hooked::as_listed(&nat.map(str::to_owned), &[]);
+        let text = removal(Family::Ip, &all, &all.owned(), &hooked, true).unwrap_or_default();
+        let deleted: Vec<&str> = text.lines().filter(|line| line.starts_with("-D OUTPUT")).collect();
+        assert_eq!(deleted, ["-D OUTPUT -p tcp -m comment --comment podwire-hostport -j PODWIRE-HOSTPORT"]);
+        assert_eq!(without_frame(&all.owned()).as_deref(), Some("*nat\n-D PODWIRE-WILDCARD 1\nCOMMIT\n"));
     }
 
     #[test]

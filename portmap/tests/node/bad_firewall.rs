@@ -69,16 +69,46 @@ fn status_goes_on_without_ip6tables() {
     private_host(|| {
         ["/etc/alternatives", "/usr/local/sbin"].iter().for_each(|folder| hide(folder));
         symlink("/usr/sbin/xtables-nft-multi", "/usr/local/sbin/iptables-restore").unwrap();
-        match status(Backend::IptablesNft) {
-            Answer::Ok { stderr, .. } => {
-                assert_eq!(stderr.matches("there is no program ip6tables-restore").count(), 1, "{stderr}");
-            }
-            failed @ Answer::Failed { .. } => panic!("{failed:?}"),
-        }
+        let remarks = status(Backend::IptablesNft).remarks();
+        assert_eq!(remarks.matches("there is no program ip6tables-restore").count(), 1, "{remarks}");
         let ports = json!([{ "hostPort": 8080, "containerPort": 80 }]);
         let of_ip = Attachment::on_paper("c1", &["10.88.0.2/32"], &ports).on(Backend::IptablesNft);
         of_ip.add().ok();
         of_ip.del().ok();
+    });
+}
+
+/// A program of IPv6 that is there and does not run is as good as none; one of IPv4 keeps every pod from coming.
+#[test]
+fn status_goes_on_with_an_ip6tables_that_does_not_run_and_not_with_such_an_iptables() {
+    private_host(|| {
+        hide("/usr/local/sbin");
+        // Without an interpreter it cannot be started; with one it says why it ends.
+        for (text, told) in [("#!/nowhere\n", "cannot run "), ("#!/bin/sh\necho broken >&2; exit 127\n", ": broken")] {
+            let place = |name: &str| {
+                let path = format!("/usr/local/sbin/{name}");
+                fs::write(&path, text).unwrap();
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+                path
+            };
+            let of_ip6 = place("ip6tables-restore");
+            let remarks = status(Backend::IptablesNft).remarks();
+            let about = remarks.lines().filter(|line| line.contains(&of_ip6)).count();
+            assert!(about == 1 && remarks.contains(told), "{remarks}");
+            let ports = json!([{ "hostPort": 8080, "containerPort": 80 }]);
+            let of_ip = Attachment::on_paper("c1", &["10.88.0.2/32"], &ports).on(Backend::IptablesNft);
+            of_ip.add().ok();
+            of_ip.check().ok();
+            of_ip.del().ok();
+            let (code, msg, details) = on_paper(Backend::IptablesNft).add().failed();
+            assert_eq!((code, msg.as_str()), (5, "iptables cannot be used"));
+            assert!(details.contains(&of_ip6), "{details}");
+            let of_ip4 = place("iptables-restore");
+            let (code, _, details) = status(Backend::IptablesNft).failed();
+            assert!(code == 50 && details.contains(&of_ip4), "{code}: {details}");
+            fs::remove_file(of_ip4).unwrap();
+        }
+        assert_eq!(Backend::IptablesNft.rules(), "");
     });
 }
 
@@ -110,10 +140,8 @@ fn the_backend_is_explained_and_a_mix_of_flavours_reported() {
         let mixed = "both nft and legacy have ip rules in table nat of iptables";
         assert!(by_hand().contains(mixed), "{}", by_hand());
         // It keeps nobody from being served.
-        match status(Backend::IptablesNft) {
-            Answer::Ok { stderr, .. } => assert!(stderr.contains(mixed), "{stderr}"),
-            failed @ Answer::Failed { .. } => panic!("{failed:?}"),
-        }
+        let remarks = status(Backend::IptablesNft).remarks();
+        assert!(remarks.contains(mixed), "{remarks}");
         Backend::IptablesLegacy.prepared();
         let tool = "iptables: /usr/local/sbin/iptables-restore writes to legacy";
         assert!(by_hand().contains(tool), "{}", by_hand());
@@ -150,12 +178,8 @@ fn a_del_whose_iptables_hangs_ends_and_its_port_is_free() {
         let ended = attach("c1", "10.88.0.2/32");
         ended.add().ok();
         let mend = hang();
-        match ended.del() {
-            Answer::Ok { stderr, .. } => {
-                assert!(stderr.contains("iptables-legacy-restore did not end within 10 s"), "{stderr}");
-            }
-            failed @ Answer::Failed { .. } => panic!("{failed:?}"),
-        }
+        let remarks = ended.del().remarks();
+        assert!(remarks.contains("iptables-legacy-restore did not end within 10 s"), "{remarks}");
         assert!(!is_hung() && fs::exists("/run/podwire/portmap/!podnet:c1:eth0").unwrap());
         mend();
         assert!(Backend::IptablesLegacy.rules().contains("podnet c1 eth0"));
@@ -228,10 +252,8 @@ fn what_a_del_had_to_leave_is_no_living_pods() {
         ended.add().ok();
         let file = File::create("/run/xtables.lock").unwrap();
         let lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno).unwrap();
-        match ended.del() {
-            Answer::Ok { stderr, .. } => assert!(stderr.contains("did not get the xtables lock"), "{stderr}"),
-            failed @ Answer::Failed { .. } => panic!("{failed:?}"),
-        }
+        let remarks = ended.del().remarks();
+        assert!(remarks.contains("did not get the xtables lock"), "{remarks}");
         drop(lock);
         assert!(Backend::IptablesLegacy.rules().contains("podnet pod2 eth0"));
         // The chain goes on, and the pod's interface and namespace go.
@@ -430,10 +452,7 @@ fn a_flushed_firewall_is_no_trouble_for_del_and_is_repaired_by_add(backend: Back
         first.add().ok();
         flush(backend, all);
         assert_ne!(lan.tcp(NODE_V4[0], 8080), from("pod2", NEIGHBOUR_V4));
-        match first.del() {
-            Answer::Ok { stderr, .. } => assert_eq!(stderr, ""),
-            failed @ Answer::Failed { .. } => panic!("{failed:?}"),
-        }
+        assert_eq!(first.del().remarks(), "");
         // An ADD puts back what is nobody's, and what is its own.
         first.add().ok();
         flush(backend, all);

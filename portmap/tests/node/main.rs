@@ -33,6 +33,7 @@ mod races;
 mod reconcile;
 mod residue;
 mod sctp;
+mod strangers;
 mod units;
 mod unrecorded;
 mod upgrade;

@@ -1,6 +1,6 @@
 //! What leads from built-in chains into ours. Nothing here does any I/O.
 
-use super::{Comments, GUARD, MASQ_CHAIN, STATIC, TOP, is_static, line, plain};
+use super::{Comments, GUARD, MASQ_CHAIN, STATIC, Seen, TOP, is_static, line, plain};
 
 /// The built-in chains of a table that hooks are in, which are those that [`Comments`] has. What says elsewhere that it is this
 /// plugin's could not be mended.
@@ -33,6 +33,37 @@ pub(super) fn is_one(table: &str, line: &str) -> bool {
     let is_there = built_in(table).iter().any(|chain| line.starts_with(&format!("-A {chain} ")));
     // Without a target the comment is the end of the line.
     is_there && format!("{} ", plain(line)).contains(&format!("--comment {STATIC} "))
+}
+
+/// What leads into our chains and goes with them, of tables nat and raw: rules as `-D` takes them, by their text, as others may
+/// move the numbers of built-in chains.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hooked {
+    pub(super) nat: Vec<String>,
+    pub(super) raw: Vec<String>,
+}
+
+impl Hooked {
+    /// As an ADD makes them, as often as their comment is there.
+    #[must_use]
+    pub fn as_made(seen: &Seen) -> Self {
+        let of = |comments: &Comments, chain: &str, rule: &str| {
+            let times = comments.get(chain).into_iter().flatten().filter(|comments| is_static(comments)).count();
+            vec![format!("{chain} {rule}"); times]
+        };
+        let nat = hooks().iter().flat_map(|(chain, rule, _)| of(&seen.nat, chain, rule)).collect();
+        Self { nat, raw: of(&seen.raw, "PREROUTING", &guard_hook()) }
+    }
+
+    /// As they are, of what `iptables -S` lists: somebody may have changed them.
+    #[must_use]
+    pub fn as_listed(nat: &[String], raw: &[String]) -> Self {
+        let of = |table, listing: &[String]| {
+            let own = listing.iter().filter(|line| is_one(table, line));
+            own.filter_map(|line| line.strip_prefix("-A ")).map(str::to_owned).collect()
+        };
+        Self { nat: of("nat", nat), raw: of("raw", raw) }
+    }
 }
 
 /// What has them be as an ADD makes them where those that were listed before are not, by taking away all that say they are

@@ -157,6 +157,15 @@ impl Answer {
         }
     }
 
+    /// Standard error of a request that must succeed.
+    #[track_caller]
+    pub fn remarks(self) -> String {
+        match self {
+            Self::Ok { stderr, .. } => stderr,
+            failed @ Self::Failed { .. } => panic!("{failed:?}"),
+        }
+    }
+
     /// Code, message and details of a request that must fail.
     #[track_caller]
     pub fn failed(self) -> (u64, String, String) {

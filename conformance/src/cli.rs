@@ -27,7 +27,18 @@ Examples:
   cni-conformance bench targets/reference-chain.toml targets/podwire-chain.toml --plugin-dir ./bin
 
 Exit status: 0 all passed, skipped or known; 1 something failed; 2 the suite could not run, or not all of it, or a first ADD
-and DEL did not work.";
+and DEL did not work: then nothing else is asked without --keep-going.";
+
+const LIST_EXAMPLES: &str = "\
+Examples:
+  cni-conformance list
+  cni-conformance list --filter gc --filter DEL-5
+  cni-conformance list --json";
+
+const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  cni-conformance explain DEL-5c
+  cni-conformance explain RT-5";
 
 #[derive(Parser)]
 #[command(name = "cni-conformance", version, about = "Runs any CNI plugin against the CNI spec", after_help = EXAMPLES)]
@@ -55,6 +66,7 @@ enum Command {
         verbose: bool,
     },
     /// Show the cases with the sentences that they hold to.
+    #[command(after_help = LIST_EXAMPLES)]
     List {
         /// Only cases of this topic, id or title, or of what begins so; may be repeated.
         #[arg(long)]
@@ -64,6 +76,7 @@ enum Command {
         json: bool,
     },
     /// Say what one case asks, why, and how it looks.
+    #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain {
         /// The case's id.
         id: String,
@@ -110,6 +123,9 @@ struct RunArgs {
     /// Kill the plugin before every system call that changes something, however many there are.
     #[arg(long, conflicts_with = "points")]
     thorough: bool,
+    /// Ask all cases even if a first ADD and DEL did not work, or if the plugin seems to be for something else.
+    #[arg(short, long)]
+    keep_going: bool,
     /// How to print what came of it.
     #[arg(short, long, value_enum, default_value = "table")]
     output: Format,
@@ -203,8 +219,17 @@ fn run(args: &RunArgs) -> Result<ExitCode, Error> {
     };
     let mut reports = Vec::new();
     for target in &targets {
+        let profile = runner::profile(target, &options)?;
+        if let Some(why) = if args.keep_going { None } else { runner::objection(target, &profile, &options)? } {
+            if args.output != Format::Table {
+                // Where stderr is closed, the exit status says it.
+                let _ = writeln!(io::stderr(), "cni-conformance: {}: nothing was asked: {why}", target.name);
+            }
+            reports.push(Report::unasked(target, &profile, why));
+            continue;
+        }
         let progress = report::Progress::new(&target.name, cases.len(), args.quiet);
-        reports.push(runner::run(target, &cases, &options, &|row: &Row| progress.tell(row))?);
+        reports.push(runner::run_with(target, &profile, &cases, &options, &|row: &Row| progress.tell(row))?);
         progress.end();
     }
     show(&reports, args.output, args.verbose)

@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::cases;
 use crate::error::Error;
+use crate::host::pod::Pod;
 use crate::host::{Host, Profile, shape};
-use crate::target::Target;
+use crate::target::{Kind, Target};
 use crate::verdict::{Finding, Outcome, Verdict};
 
 /// What the process is to do; it reads this from stdin.
@@ -123,7 +125,8 @@ fn get_to_know(mut host: Host) -> Result<Told, Error> {
     if let Err(Finding::Failed(why) | Finding::Skipped(why) | Finding::Trouble(why)) = &verdict {
         profile.trouble = Some(why.clone());
     }
-    let mentions = verdict.as_ref().cloned().unwrap_or_default();
+    let (mentions, looks_like) = verdict.as_ref().cloned().unwrap_or_default();
+    profile.looks_like = looks_like;
     let seen = host.settle().and_then(|()| host.observe());
     let lines = seen.map_err(|finding| Error::Host(format!("{finding:?}")))?;
     profile.frame = lines.into_iter().filter(|(line, _)| !mentions.iter().any(|word| line.contains(word))).collect();
@@ -143,10 +146,11 @@ fn supported(host: &Host) -> Verdict<Vec<String>> {
     Ok(said)
 }
 
-/// Words by which traces of the attachment are told from what belongs to the plugin.
-fn attach_once(host: &Host) -> Verdict<Vec<String>> {
+/// Words by which traces of the attachment are told from what belongs to the plugin, and what the plugin seems to be for.
+fn attach_once(host: &Host) -> Verdict<(Vec<String>, Option<Kind>)> {
     let pod = cases::busy_pod_called(host, "suite-trial")?;
     let result = host.attach(&pod)?;
+    let looks_like = looks_like(&pod, &result)?;
     host.detach(&pod, Some(&result))?;
     let mut words = vec![pod.id.clone()];
     // The interface that the suite made for the trial is gone with it, and so must be what names it.
@@ -157,5 +161,19 @@ fn attach_once(host: &Host) -> Verdict<Vec<String>> {
     // An interface that stays, such as a bridge, belongs to the plugin.
     let present = crate::host::observe::link_names()?;
     words.extend(links.into_iter().filter(|name| !name.is_empty() && !present.contains(name)));
-    Ok(words)
+    Ok((words, looks_like))
+}
+
+/// What a plugin is for that has just answered ADD. A result by itself tells too little: it may be wrong.
+fn looks_like(pod: &Pod, result: &Value) -> Verdict<Option<Kind>> {
+    let given: Vec<String> = pod.scaffold.iter().flat_map(shape::bare_addresses).collect();
+    let gives_addresses = shape::bare_addresses(result).iter().any(|address| !given.contains(address));
+    let names_interfaces = !shape::list(result, "interfaces").is_empty();
+    Ok(match pod.scaffold {
+        // Who was given interfaces and has addresses of its own without any did not look at them.
+        Some(_) if gives_addresses && !names_interfaces => Some(Kind::Ipam),
+        Some(_) => Some(Kind::Chained),
+        None if pod.link()?.is_some() => Some(Kind::Main),
+        None => (gives_addresses && !names_interfaces).then_some(Kind::Ipam),
+    })
 }

@@ -68,6 +68,9 @@ pub struct Report {
     /// Why the plugin could not be tried, if so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+    /// Why no question was put to it, if so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unasked: Option<String>,
     /// A line for each case.
     pub rows: Vec<Row>,
     /// How long it all took, in seconds.
@@ -75,6 +78,21 @@ pub struct Report {
 }
 
 impl Report {
+    /// Of a target that was tried and not asked.
+    #[must_use]
+    pub fn unasked(target: &Target, profile: &Profile, why: String) -> Self {
+        Self {
+            target: target.name.clone(),
+            about: target.about.clone(),
+            kind: target.kind.word(),
+            versions: profile.versions.clone(),
+            trouble: profile.trouble.clone(),
+            unasked: Some(why),
+            rows: Vec::new(),
+            seconds: 0.0,
+        }
+    }
+
     /// How many rows have this word.
     #[must_use]
     pub fn count(&self, word: &str) -> usize {
@@ -91,7 +109,9 @@ impl Report {
     /// known what the plugin keeps for itself, and without which passing means little.
     #[must_use]
     pub fn has_trouble(&self) -> bool {
-        self.trouble.is_some() || self.rows.iter().any(|row| matches!(row.outcome, Outcome::Trouble(_)))
+        self.trouble.is_some()
+            || self.unasked.is_some()
+            || self.rows.iter().any(|row| matches!(row.outcome, Outcome::Trouble(_)))
     }
 }
 
@@ -115,6 +135,40 @@ pub fn run(
 /// If its executables are not there, or the private host cannot be made at all.
 pub fn profile(target: &Target, options: &Options) -> Result<Profile, Error> {
     profile_by(target, options, "eth0")
+}
+
+/// Why it would tell nothing to ask a plugin that was tried: a first ADD and DEL did not work, or it is for something else
+/// than its target says. Then every question fails for the same reason. What it seems to be for is tried out.
+///
+/// # Errors
+/// If the private host cannot be made at all.
+pub fn objection(target: &Target, first: &Profile, options: &Options) -> Result<Option<String>, Error> {
+    let other = |kind: &Kind| *kind != target.kind;
+    if first.trouble.is_none() {
+        return Ok(first.looks_like.filter(other).map(seems));
+    }
+    // A main plugin and an IPAM plugin are called alike.
+    let kind = if target.kind == Kind::Chained { Kind::Main } else { Kind::Chained };
+    let tried = match profile(&Target { kind, ..target.clone() }, options) {
+        // A plugin of another kind may lack what that one needs.
+        Err(Error::NoPlugin { .. } | Error::Invalid { .. }) => Profile::default(),
+        tried => tried?,
+    };
+    let found = tried.looks_like.filter(|kind| tried.trouble.is_none() && other(kind));
+    Ok(Some(found.map_or_else(|| "without these two, whatever is asked fails alike".to_owned(), seems)))
+}
+
+fn seems(kind: Kind) -> String {
+    let (word, sign) = match kind {
+        Kind::Main => ("main", "its ADD makes the interface itself"),
+        Kind::Chained => {
+            ("chained", "its ADD and DEL work with the prevResult of a plugin before it, and only with that")
+        }
+        Kind::Ipam => ("ipam", "its ADD gives addresses and makes no interface"),
+    };
+    format!(
+        "it seems to be a plugin of another kind, as {sign}: try --kind {word}, or kind = {word:?} in its target file"
+    )
 }
 
 /// The same with an interface of this name.
@@ -180,6 +234,7 @@ pub fn run_with(
         kind: target.kind.word(),
         versions: task.profile.versions.clone(),
         trouble: task.profile.trouble.clone(),
+        unasked: None,
         rows,
         seconds: start.elapsed().as_secs_f64(),
     })

@@ -1,5 +1,7 @@
 //! Every statement of the spec's checklist is a question, or is listed as one that nobody can ask, with the reason.
 
+#![expect(clippy::expect_used, reason = "tests fail by panicking, in their helpers too")]
+
 use std::collections::BTreeSet;
 
 use cni_conformance::cases::{self, UNTESTABLE};
@@ -78,6 +80,26 @@ fn the_readme_counts_right() {
     assert!(readme.contains(&format!("Puts {count} questions")), "there are {count} questions");
 }
 
+/// The targets that the page is made of: `cargo xtask standing` takes all of them.
+fn targets() -> Vec<Target> {
+    let folder = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/targets")).expect("our own folder");
+    folder.map(|entry| Target::read(&entry.expect("our own folder").path()).expect("a target file")).collect()
+}
+
+#[test]
+fn the_published_page_has_every_question_and_target_there_is() {
+    let page = include_str!("../../docs/standing.html");
+    let (count, targets) = (cases::all().count(), targets());
+    let told = format!(">{count} questions, put to {} targets by ", targets.len());
+    assert!(page.contains(&told), "the page does not say {told:?}: make it anew with `cargo xtask standing`");
+    let lacking: Vec<_> = cases::all().filter(|case| !page.contains(&format!("<tr id=\"{}\">", case.id))).collect();
+    assert!(lacking.is_empty(), "the page does not have {lacking:?}");
+    assert_eq!(page.matches("<tr id=\"").count(), count, "the page has questions that are not asked any more");
+    let lacking = targets.iter().filter(|target| !page.contains(&format!("<tr><th>{}<br>", target.name)));
+    let lacking: Vec<_> = lacking.map(|target| &target.name).collect();
+    assert!(lacking.is_empty(), "the page does not have {lacking:?}");
+}
+
 /// Whether it says project, version and file: `containernetworking/plugins v1.1.1, plugins/main/ptp/ptp.go, cmdAdd`.
 fn is_a_place(source: &str) -> bool {
     let mut parts = source.split(", ");
@@ -92,11 +114,8 @@ fn is_a_place(source: &str) -> bool {
 
 #[test]
 fn deviations_name_cases_and_where_they_were_read() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/targets");
     let mut count = 0;
-    for entry in std::fs::read_dir(folder).expect("our own folder") {
-        let path = entry.expect("our own folder").path();
-        let target = Target::read(&path).expect("a target file");
+    for target in targets() {
         let is_ours = target.name.starts_with("podwire");
         assert!(!is_ours || target.deviations.is_empty(), "{} has a deviation", target.name);
         let mut listed = BTreeSet::new();

@@ -56,6 +56,43 @@ fn the_exit_status_is_1_if_something_failed() {
     assert!(ran.stdout.contains("FAILED   VER-1a"), "{}", ran.stdout);
 }
 
+/// Every kind of plugin, run as each of the others.
+#[test]
+fn a_wrong_kind_is_told_and_nothing_is_asked() {
+    let kinds = ["main", "chained", "ipam"];
+    let folder = folder();
+    for is in kinds {
+        let plugin = format!("cni-fake-{is}");
+        symlink(env!("CARGO_BIN_EXE_cni-fake"), folder.path().join("bin").join(&plugin)).expect("a symbolic link");
+        let config = format!(
+            r#"{{"cniVersion":"1.1.0","name":"n","type":"{plugin}","ipam":{{"type":"cni-fake-ipam"}},"capabilities":{{"portMappings":true}}}}"#
+        );
+        fs::write(folder.path().join(format!("{is}.conf")), config).expect("our own folder");
+    }
+    for (is, asked_as) in kinds.iter().flat_map(|is| kinds.map(|asked_as| (*is, asked_as))) {
+        let config = format!("{is}.conf");
+        let args = ["run", "--plugin-dir", "bin", "--conflist", &config, "--kind", asked_as, "--filter", "IO-2a"];
+        let ran = cni_conformance(folder.path(), &args);
+        if is == asked_as {
+            assert_eq!(ran.status, Some(0), "{is}: {}{}", ran.stdout, ran.stderr);
+            continue;
+        }
+        let hint = format!(": try --kind {is}, or kind = \"{is}\" in its target file; --keep-going asks all the same");
+        assert_eq!(ran.status, Some(2), "{is} as {asked_as}: {}{}", ran.stdout, ran.stderr);
+        assert!(ran.stdout.contains("nothing was asked: ") && ran.stdout.contains(&hint), "{}", ran.stdout);
+        assert!(ran.stdout.contains(" 0 passed, 0 failed,"), "{}", ran.stdout);
+    }
+    // For programs there is a reason beside the report; whoever insists is served.
+    let as_main = ["run", "--plugin-dir", "bin", "--conflist", "chained.conf", "--filter", "IO-2a"];
+    let ran = cni_conformance(folder.path(), &[&as_main[..], &["-o", "json"]].concat());
+    let reports: serde_json::Value = serde_json::from_str(&ran.stdout).expect("it prints JSON");
+    assert!(reports[0]["unasked"].as_str().is_some_and(|why| why.contains("--kind chained")), "{reports}");
+    assert!(ran.stderr.contains("n: nothing was asked: it seems to be a plugin of another kind"), "{}", ran.stderr);
+    let ran = cni_conformance(folder.path(), &[&as_main[..], &["--keep-going"]].concat());
+    assert_eq!(ran.status, Some(2), "{}", ran.stdout);
+    assert!(ran.stdout.contains("FAILED   IO-2a") && !ran.stdout.contains("nothing was asked"), "{}", ran.stdout);
+}
+
 #[test]
 fn the_exit_status_is_2_if_it_could_not_run() {
     let folder = folder();
@@ -66,6 +103,7 @@ fn the_exit_status_is_2_if_it_could_not_run() {
         (vec!["run"], "name a target file"),
         ([&IPAM[..], &["--filter", "no-such-case"]].concat(), "no case matches no-such-case"),
         (vec!["explain", "no-such-case"], "no case matches no-such-case"),
+        (vec!["list", "--filter", "no-such-case"], "concurrency, robustness, runtimes, "),
     ];
     for (args, complaint) in complaints {
         let ran = cni_conformance(folder.path(), &args);
@@ -96,6 +134,24 @@ fn a_known_deviation_that_is_gone_is_a_failure() {
     let ran = cni_conformance(folder.path(), &args);
     assert_eq!(ran.status, Some(1), "{}", ran.stderr);
     assert!(ran.stdout.contains("listed as a known deviation, but it passes"), "{}", ran.stdout);
+}
+
+#[test]
+fn every_help_has_examples() {
+    let help = |args: &[&str]| cni_conformance(Path::new("/"), args).stdout;
+    let all = help(&["--help"]);
+    let listed = all.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let commands = listed.filter(|line| !line.starts_with("   "));
+    let commands: Vec<_> = commands.filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(commands, ["run", "report", "list", "explain", "bench", "help"]);
+    for command in commands.iter().filter(|command| **command != "help") {
+        for option in ["--help", "-h"] {
+            let text = help(&[command, option]);
+            assert!(text.contains("Examples:\n  cni-conformance "), "{command} {option}: {text}");
+            assert!(text.contains(&format!("cni-conformance {command} ")), "{command} {option}: {text}");
+        }
+    }
+    assert!(all.contains("Examples:\n  cni-conformance "), "{all}");
 }
 
 #[test]

@@ -32,8 +32,12 @@ fn suite(folder: &Path, args: &[&str]) -> Output {
 }
 
 fn ask(folder: &Path, case: &str) -> (Option<i32>, String) {
+    ask_with(folder, case, &[])
+}
+
+fn ask_with(folder: &Path, case: &str, more: &[&str]) -> (Option<i32>, String) {
     let args = ["run", "--plugin-dir", ".", "--conflist", CONFIG, "--kind", "chained", "--filter", case];
-    let output = suite(folder, &args);
+    let output = suite(folder, &[&args, more].concat());
     let text = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8_lossy(&text).into_owned())
 }
@@ -101,10 +105,17 @@ fn an_interface_name_may_be_refused_with_any_code() {
 #[test]
 fn a_plugin_whose_first_add_does_not_work_is_in_trouble() {
     let folder = quieter(ADD, "fail 100 'not today'");
-    let (status, text) = ask(folder.path(), "VER-1a");
-    assert_eq!(status, Some(2), "{text}");
-    assert!(text.contains("a first ADD and DEL did not work: ADD failed"), "{text}");
-    assert!(text.contains("1 passed"), "{text}");
+    for (more, asked) in [(&[][..], false), (&["--keep-going"], true)] {
+        let (status, text) = ask_with(folder.path(), "VER-1a", more);
+        assert_eq!(status, Some(2), "{text}");
+        assert!(text.contains("a first ADD and DEL did not work: ADD failed"), "{text}");
+        assert_eq!(text.contains("1 passed"), asked, "{text}");
+        assert_eq!(
+            text.contains("nothing was asked: without these two, whatever is asked fails alike"),
+            !asked,
+            "{text}"
+        );
+    }
 }
 
 #[test]

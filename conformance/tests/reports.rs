@@ -33,6 +33,7 @@ fn report() -> Report {
         kind: "main",
         versions: vec!["1.0.0".to_owned(), "1.1.0".to_owned()],
         trouble: Some(HOSTILE.to_owned()),
+        unasked: Some(HOSTILE.to_owned()),
         rows: rows.collect(),
         seconds: 7.5,
     }

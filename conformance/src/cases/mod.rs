@@ -143,9 +143,11 @@ const TABLES: &[&[Case]] = &[
     capabilities::CASES,
 ];
 
-/// The topics, in the order of the questions.
+/// The topics, in the order of the questions; two tables may share one.
 pub fn topics() -> Vec<&'static str> {
-    TABLES.iter().filter_map(|table| Some(table.first()?.topic)).collect()
+    let mut topics: Vec<_> = TABLES.iter().filter_map(|table| Some(table.first()?.topic)).collect();
+    topics.dedup();
+    topics
 }
 
 /// Every question.

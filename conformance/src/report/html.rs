@@ -75,6 +75,8 @@ fn summary(page: &mut String, reports: &[Report]) {
          <th class=\"number\">deviates<th class=\"number\">failed<th class=\"number\">skipped</tr></thead>\n<tbody>\n",
     );
     for report in reports {
+        let unasked =
+            report.unasked.as_ref().map(|why| format!("<br><small>nothing was asked: {}</small>", escape(why)));
         let counts = [report.count("passed"), report.count("deviates"), failed(report)];
         let mut bar = String::new();
         for (class, count) in ["passed", "deviates", "failed"].into_iter().zip(counts).filter(|(_, count)| *count > 0) {
@@ -82,10 +84,11 @@ fn summary(page: &mut String, reports: &[Report]) {
         }
         let _ = writeln!(
             page,
-            "<tr><th>{}<br><small>{}</small><td><small>{}</small><td><div class=\"bar\">{bar}</div><td class=\"number\">{}\
+            "<tr><th>{}<br><small>{}</small>{}<td><small>{}</small><td><div class=\"bar\">{bar}</div><td class=\"number\">{}\
              <td class=\"number\">{}<td class=\"number\">{}<td class=\"number\">{}</tr>",
             escape(&report.target),
             escape(&report.about),
+            unasked.unwrap_or_default(),
             escape(&span(&report.versions)),
             counts[0],
             counts[1],

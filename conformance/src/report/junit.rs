@@ -12,20 +12,21 @@ pub fn junit(reports: &[Report]) -> String {
     let mut text = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n");
     for report in reports {
         let failures = report.rows.iter().filter(|row| row.outcome.is_failure()).count();
+        let untried: Vec<&str> = [&report.trouble, &report.unasked].into_iter().flatten().map(String::as_str).collect();
         let skipped = report.count("skipped") + report.count("deviates");
         let _ = writeln!(
             text,
             "  <testsuite name=\"{}\" tests=\"{}\" failures=\"{failures}\" errors=\"{}\" skipped=\"{skipped}\" time=\"{:.3}\">",
             escape(&report.target),
-            report.rows.len() + usize::from(report.trouble.is_some()),
-            report.count("TROUBLE") + usize::from(report.trouble.is_some()),
+            report.rows.len() + usize::from(!untried.is_empty()),
+            report.count("TROUBLE") + usize::from(!untried.is_empty()),
             report.seconds
         );
-        if let Some(trouble) = &report.trouble {
+        if !untried.is_empty() {
             let _ = writeln!(
                 text,
                 "    <testcase classname=\"trial\" name=\"a first ADD and DEL\" time=\"0\"><error message=\"{}\"/></testcase>",
-                escape(trouble)
+                escape(&untried.join("; "))
             );
         }
         for row in &report.rows {

@@ -18,6 +18,7 @@ struct SavedReport {
     kind: Kind,
     versions: Vec<String>,
     trouble: Option<String>,
+    unasked: Option<String>,
     rows: Vec<SavedRow>,
     seconds: f64,
 }
@@ -53,6 +54,7 @@ fn report(saved: SavedReport) -> Report {
         kind: saved.kind.word(),
         versions: saved.versions,
         trouble: saved.trouble,
+        unasked: saved.unasked,
         rows: saved.rows.into_iter().filter_map(row).collect(),
         seconds: saved.seconds,
     }

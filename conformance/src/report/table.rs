@@ -20,6 +20,9 @@ fn one(text: &mut String, report: &Report, verbose: bool) {
     if let Some(trouble) = &report.trouble {
         let _ = writeln!(text, "  a first ADD and DEL did not work: {trouble}");
     }
+    if let Some(why) = &report.unasked {
+        let _ = writeln!(text, "  nothing was asked: {why}; --keep-going asks all the same");
+    }
     let rows: Vec<_> = report.rows.iter().filter(|row| verbose || is_told(&row.outcome)).collect();
     let width = rows.iter().map(|row| row.id.len()).max().unwrap_or_default();
     for row in rows {

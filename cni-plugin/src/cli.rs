@@ -32,11 +32,18 @@ const EXAMPLES: &str = "\
 Examples:
   podwire inspect                      all pods, a line each
   podwire inspect shop/cart-0          one pod, with the way of a packet to it
+  podwire errors shop/cart-0           why did this pod get no network?";
+
+const INSPECT_EXAMPLES: &str = "\
+Examples:
+  podwire inspect                      all pods, a line each
+  podwire inspect shop/cart-0          one pod, with the way of a packet to it
   podwire inspect 10.244.1.5 -o json   the same for programs, by address";
 
 /// Looks at what pods have on this node. It changes nothing.
 #[derive(Debug, Parser)]
-#[command(name = "podwire", version, after_help = EXIT_CODES, after_long_help = format!("{EXIT_CODES}\n\n{AFTER_HELP}"))]
+#[command(name = "podwire", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+#[command(after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}\n\n{AFTER_HELP}"))]
 #[command(arg_required_else_help = true, disable_help_subcommand = true)]
 struct Cli {
     #[command(subcommand)]
@@ -46,7 +53,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Shows interfaces, addresses, routes, host ports and counters of pods.
-    #[command(visible_aliases = ["show", "list", "ls"], after_help = EXAMPLES)]
+    #[command(visible_aliases = ["show", "list", "ls"], after_help = INSPECT_EXAMPLES)]
     Inspect(Inspect),
     /// Shows the last error of every attachment, from the log.
     Errors(Errors),

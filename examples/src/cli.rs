@@ -21,6 +21,14 @@ use crate::report::{PodReport, Report};
 use crate::runtime::chain;
 use crate::swap::{Reference, swap_all};
 
+const EXAMPLES: &str = "\
+Examples:
+  podwire-demo --plugin-dir /opt/cni/bin
+  podwire-demo --plugin-dir /opt/cni/bin --keep
+  podwire-demo --plugin-dir /opt/cni/bin --swap portmap
+  podwire-demo --plugin-dir /opt/cni/bin --conflist my.conflist --pods ./manifests -o json
+  podwire-demo --plugin-dir /opt/cni/bin --nodes 3";
+
 /// Attaches real pods to a node of their own and proves by packets that they are reachable as they should be,
 /// and not as they should not.
 ///
@@ -29,7 +37,7 @@ use crate::swap::{Reference, swap_all};
 ///
 /// Exit status: 0 if every line is ok, 1 if one failed, 2 if the demo could not be played to its end.
 #[derive(Debug, Parser)]
-#[command(name = "podwire-demo", version)]
+#[command(name = "podwire-demo", version, after_help = EXAMPLES)]
 struct Options {
     /// Folder with plugins and the `ipam` command; may be given several times, the first that has one wins.
     #[arg(long, value_name = "DIR", required = true)]
@@ -257,5 +265,22 @@ mod shipped {
     pub(super) fn pods() -> Result<Vec<Pod>, ManifestError> {
         let pods = PODS.iter().map(|(file, text)| manifest::parse(Path::new(file), text));
         Ok(pods.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_examples_of_the_help_are_taken() {
+        let help = Options::command().render_long_help().to_string();
+        let (_, examples) = help.split_once("Examples:\n").unwrap();
+        assert!(examples.lines().count() >= 5, "{examples}");
+        for example in examples.lines() {
+            Options::try_parse_from(example.split_whitespace()).unwrap();
+        }
     }
 }

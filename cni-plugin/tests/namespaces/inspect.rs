@@ -221,3 +221,19 @@ fn a_runtimes_call_is_never_taken_for_a_persons() {
         assert!(by_hand(&["--version"]).ok().stdout.starts_with("podwire 0."));
     });
 }
+
+#[test]
+fn every_help_has_examples() {
+    for command in [&[][..], &["inspect"], &["errors"]] {
+        for option in ["--help", "-h"] {
+            let help = by_hand(&[command, &[option]].concat()).ok().stdout;
+            let example = format!("Examples:\n  {} ", [&["podwire"], command].concat().join(" "));
+            assert!(help.contains(&example), "{command:?} {option}: {help}");
+        }
+    }
+    let help = by_hand(&["--help"]).ok().stdout;
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let names = listed.filter(|line| !line.starts_with("   "));
+    let names: Vec<&str> = names.filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(names, ["inspect", "errors"], "the list above has all of them");
+}

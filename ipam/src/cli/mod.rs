@@ -49,6 +49,14 @@ use exit::{Exit, Stop};
 use networks::Configured;
 use terminal::{Colour, Terminal};
 
+const EXAMPLES: &str = "\
+Examples:
+  ipam list
+  ipam show 10.244.1.5
+  ipam pools
+  ipam verify
+  ipam list --help";
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
@@ -63,7 +71,7 @@ Exit codes:
 
 /// Looks into the ledger of pod addresses, and repairs it.
 #[derive(Debug, Parser)]
-#[command(name = "ipam", version, after_help = EXIT_CODES, after_long_help = EXIT_CODES)]
+#[command(name = "ipam", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 #[command(arg_required_else_help = true, disable_help_subcommand = true)]
 struct Cli {
     /// The ledger's folder: "dataDir" of the network config.

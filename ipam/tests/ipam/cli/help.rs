@@ -40,6 +40,10 @@ fn every_command_has_an_example_in_its_help() {
     ] {
         assert!(commands.iter().any(|command| command == name), "{name} is missing in {commands:?}");
     }
+    for option in ["--help", "-h"] {
+        let help = ipam(&[option]).stdout;
+        assert!(help.contains("Examples:\n  ipam list\n") && help.contains("Exit codes:\n  0  done\n"), "{help}");
+    }
     for command in commands {
         for option in ["--help", "-h"] {
             let help = ipam(&[&command, option]);

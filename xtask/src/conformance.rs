@@ -7,6 +7,15 @@ use crate::error::Error;
 use crate::program::{command, output, root, run};
 use crate::{build, say};
 
+/// Shown below `--help`.
+pub const OURS_EXAMPLES: &str = "Examples:
+  cargo xtask conformance              all questions, to all targets of ours
+  cargo run -p cni-conformance -- run conformance/targets/podwire.toml --plugin-dir DIR --filter gc";
+
+/// Shown below `--help`.
+pub const STANDING_EXAMPLES: &str = "Examples:
+  cargo xtask standing                 takes a quarter of an hour, and writes nothing if something fails unexplained";
+
 /// Before how many system calls `cargo xtask test` kills each plugin: the crates' own tests kill at all of them.
 const POINTS: &str = "6";
 

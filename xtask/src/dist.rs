@@ -13,6 +13,8 @@ use crate::error::Error;
 use crate::program::{command, output, root};
 use crate::{build, say};
 
+mod check;
+
 /// Shown below `--help`.
 pub const EXAMPLES: &str = "Examples:
   cargo xtask dist                     static executables, manual pages, completions, conflists, unit files
@@ -29,23 +31,37 @@ const COMPLETIONS: [(&str, &str); 3] = [
     ("zsh", "share/zsh/site-functions/_ipam"),
     ("fish", "share/fish/vendor_completions.d/ipam.fish"),
 ];
-/// Files and folders of the repository that go along, and where to.
-const ALONG: [(&str, &str); 6] = [
-    ("examples/conflists", "conflists"),
-    ("examples/systemd", "systemd"),
-    ("docs", "doc"),
-    ("README.md", "doc/README.md"),
-    ("CHANGELOG.md", "doc/CHANGELOG.md"),
-    ("LICENSE", "LICENSE"),
+/// Files and folders of the repository that go along, under the names that they have there: so do the links between documents.
+const ALONG: [&str; 10] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "LICENSE",
+    "docs",
+    "examples/README.md",
+    "examples/conflists",
+    "examples/pods",
+    "examples/systemd",
 ];
+
+fn step(number: u32, what: &str) {
+    say(&format!("[{number}/5] {what}"));
+}
 
 /// Builds everything and returns the archive.
 pub fn run() -> Result<PathBuf, Error> {
-    let steps = 5;
-    let step = |number: u32, what: &str| say(&format!("[{number}/{steps}] {what}"));
     step(1, "static executables");
-    let folder = build::executables()?;
-    let name = format!("podwire-{}-{}", env!("CARGO_PKG_VERSION"), target(&folder));
+    pack_up(&build::executables()?)
+}
+
+/// Packs the executables of a folder, and all that belongs to them, and looks at what that made.
+pub fn pack_and_check(folder: &Path) -> Result<(), Error> {
+    check::check(&pack_up(folder)?)
+}
+
+fn pack_up(folder: &Path) -> Result<PathBuf, Error> {
+    let name = format!("podwire-{}-{}", env!("CARGO_PKG_VERSION"), target(folder));
     let dist = root().join("target/dist");
     let staged = dist.join(&name);
     if staged.exists() {
@@ -66,8 +82,8 @@ pub fn run() -> Result<PathBuf, Error> {
         write(&staged.join(to), output(command(&ipam).args(["completion", shell]))?.as_bytes())?;
     }
     step(3, "conflists, unit files, documents");
-    for (from, to) in ALONG {
-        copy_all(&root().join(from), &staged.join(to))?;
+    for name in ALONG {
+        copy_all(&root().join(name), &staged.join(name))?;
     }
     step(4, "checksums");
     write(&staged.join("SHA256SUMS"), checksums(&staged)?.as_bytes())?;
@@ -190,17 +206,19 @@ mod tests {
     #[test]
     fn everything_that_goes_along_is_there() {
         let place = tempfile::tempdir().unwrap();
-        for (from, to) in ALONG {
-            copy_all(&root().join(from), &place.path().join(to)).unwrap();
+        for name in ALONG {
+            copy_all(&root().join(name), &place.path().join(name)).unwrap();
         }
         for shipped in [
-            "systemd/podwire-ipam.socket",
-            "systemd/podwire-ipam.service",
-            "conflists/10-podwire.conflist",
-            "doc/ipam.md",
+            "examples/systemd/podwire-ipam.socket",
+            "examples/systemd/podwire-ipam.service",
+            "examples/systemd/podwire-portmap-reconcile.timer",
+            "examples/conflists/10-podwire.conflist",
+            "docs/ipam.md",
         ] {
             assert!(place.path().join(shipped).is_file(), "{shipped}");
         }
+        assert_eq!(check::lost_links(place.path()).unwrap(), [""; 0]);
         let renamed = copy_all(&root().join("examples/renamed"), &place.path().join("renamed")).unwrap_err();
         assert!(renamed.to_string().contains("examples/renamed"), "{renamed}");
     }

@@ -58,6 +58,19 @@ pub enum Error {
     /// A target of ours lists a known deviation.
     #[error("{0:?} lists deviations: ours are to have none")]
     Deviates(PathBuf),
+    /// The archive is not what it is said to be.
+    #[error("the archive is not whole:\n{0}")]
+    Archive(String),
+    /// A benchmark did not print what it measures.
+    #[error("`{command}` printed nothing of {missing}:\n{printed}")]
+    Bench {
+        /// The command line.
+        command: String,
+        /// What was looked for.
+        missing: String,
+        /// What it printed.
+        printed: String,
+    },
     /// The machine's own network is not as it was.
     #[error("the machine's own network changed:\n{0}")]
     MachineChanged(String),

@@ -20,9 +20,17 @@ use clap::{Parser, Subcommand};
 
 use crate::error::Error;
 
+const EXAMPLES: &str = "Examples:
+  cargo xtask test                     everything that must hold
+  cargo xtask demo                     see it work
+  cargo xtask dist                     what is installed on a node, in one archive";
+
+const BUILD_EXAMPLES: &str = "Examples:
+  cargo xtask build                    prints the folder that they are in";
+
 /// The developer's commands.
 #[derive(Parser)]
-#[command(name = "cargo xtask", version, arg_required_else_help = true)]
+#[command(name = "cargo xtask", version, arg_required_else_help = true, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -31,6 +39,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Build the plugins as static executables and say where they are.
+    #[command(after_help = BUILD_EXAMPLES)]
     Build,
     /// Attach real pods in a private host and prove by packets that they work.
     #[command(after_help = demo::EXAMPLES)]
@@ -46,10 +55,13 @@ enum Command {
     #[command(after_help = dist::EXAMPLES)]
     Dist,
     /// Put the conformance suite to our plugins, none of which may have a known deviation.
+    #[command(after_help = conformance::OURS_EXAMPLES)]
     Conformance,
     /// Put the conformance suite to our plugins and the reference ones, and write docs/standing.html.
+    #[command(after_help = conformance::STANDING_EXAMPLES)]
     Standing,
-    /// Run everything: formatting, lints, dependency policy, unit and namespace tests, conformance, the demo in all shapes.
+    /// Run everything: formatting, lints, dependency policy, unit and namespace tests, conformance, the demo in all shapes, the archive, both benchmarks.
+    #[command(after_help = test::EXAMPLES)]
     Test(test::Options),
 }
 
@@ -85,5 +97,24 @@ fn complain(error: &Error) {
     while let Some(next) = cause {
         eprintln!("  because {next}");
         cause = next.source();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// Every command below this one, itself included, whose help has no examples.
+    fn without_examples(command: &clap::Command) -> Vec<String> {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let own = (!help.contains("Examples:\n  cargo xtask")).then(|| command.get_name().to_owned());
+        own.into_iter().chain(command.get_subcommands().flat_map(without_examples)).collect()
+    }
+
+    #[test]
+    fn every_help_has_examples() {
+        assert_eq!(without_examples(&Cli::command()), [""; 0]);
     }
 }

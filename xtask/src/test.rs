@@ -7,7 +7,12 @@ use std::time::Instant;
 use crate::error::Error;
 use crate::machine::Machine;
 use crate::program::{self, command, root};
-use crate::{build, conformance, demo, packages, say};
+use crate::{bench, build, conformance, demo, dist, packages, say};
+
+/// Shown below `--help`.
+pub const EXAMPLES: &str = "Examples:
+  cargo xtask test                     all steps, as CI runs them
+  cargo xtask test --step conformance  one step, with the executables built";
 
 /// `cargo-deny`, at the version whose config format `deny.toml` has.
 const DENY_VERSION: &str = "0.20.2";
@@ -24,7 +29,7 @@ pub struct Options {
 
 type Step = (&'static str, fn(&Path) -> Result<(), Error>);
 
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 10] = [
     ("formatting", |_| program::run(command("cargo").args(["fmt", "--all", "--check"]))),
     ("lints", |_| {
         program::run(command("cargo").args([
@@ -49,6 +54,8 @@ const STEPS: [Step; 8] = [
     ("conformance", conformance::ours),
     ("demo", demos),
     ("demo as an ordinary user", demo_as_user),
+    ("archive", dist::pack_and_check),
+    ("benchmarks", bench::try_all),
 ];
 
 /// Runs the steps in order and stops at the first that fails.

@@ -1,5 +1,6 @@
 //! `cargo xtask bench ipam`: whole processes, as a runtime starts them, from start to end.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -13,10 +14,11 @@ use crate::error::Error;
 use crate::program::command;
 use crate::{build, packages, say};
 
-/// How many leases there are already.
-const PRESENT: [usize; 3] = [0, 250, 10_000];
-/// How many come at once.
-const BURST: usize = 100;
+/// Shown below `--help`.
+pub const EXAMPLES: &str = "Examples:
+  cargo xtask bench ipam               40 rounds, at 0, 250 and 10,000 leases
+  cargo xtask bench ipam --rounds 50   the same, for steadier figures
+  cargo xtask bench ipam --plugin-dir target/x86_64-unknown-linux-gnu/release";
 
 /// How to measure.
 #[derive(clap::Args)]
@@ -24,6 +26,12 @@ pub struct Options {
     /// How often each operation is measured.
     #[arg(long, default_value_t = 40)]
     rounds: usize,
+    /// How many leases there are already; several numbers with commas between them.
+    #[arg(long, value_name = "NUMBERS", value_delimiter = ',', default_value = "0,250,10000")]
+    leases: Vec<usize>,
+    /// How many ADDs come at once, at the largest number of leases.
+    #[arg(long, value_name = "NUMBER", default_value_t = 100)]
+    burst: usize,
     /// Folder with podwire-ipam and ipam; they are built if it is not given.
     #[arg(long, value_name = "DIR")]
     plugin_dir: Option<PathBuf>,
@@ -40,25 +48,29 @@ pub fn run(options: &Options) -> Result<(), Error> {
     say("whole processes from start to end, in turns; /run and /var/lib on tmpfs for both");
     let reference = Candidate::new(Path::new("/usr/lib/cni/host-local"), "host-local");
     let ours = Candidate::new(&folder.join("podwire-ipam"), "podwire-ipam");
+    // They can only become more.
+    let sizes: BTreeSet<usize> = options.leases.iter().copied().collect();
+    let largest = sizes.last().copied().unwrap_or_default();
+    let bursts = Burst { size: options.burst, present: largest, rounds: options.rounds.div_ceil(8) };
     let mut ways = [Vec::new(), Vec::new()];
     let mut statuses = [Vec::new(), Vec::new()];
-    for present in PRESENT {
+    for &present in &sizes {
         reference.fill_like_host_local(present)?;
         let owner = Owner::start(&folder)?;
         ours.fill(present)?;
         ways[1].extend(one_by_one(&reference, &ours, present, options.rounds)?);
         statuses[1].push(ours.status(options.rounds)?);
-        if present == PRESENT[PRESENT.len() - 1] {
-            ways[1].push(burst(&reference, &ours, options.rounds.div_ceil(8))?);
+        if present == largest {
+            ways[1].push(bursts.measure(&reference, &ours)?);
         }
         drop(owner);
         ways[0].extend(one_by_one(&reference, &ours, present, options.rounds)?);
         statuses[0].push(ours.status(options.rounds)?);
     }
-    ways[0].push(burst(&reference, &ours, options.rounds.div_ceil(8))?);
+    ways[0].push(bursts.measure(&reference, &ours)?);
     for ((way, rows), statuses) in ["direct", "resident"].iter().zip(&ways).zip(&statuses) {
         say(&format!("\n{}", table("host-local", &format!("podwire-ipam, {way}"), rows)));
-        let at = PRESENT.iter().zip(statuses).map(|(present, median)| format!("{median:.2} ms at {present} leases"));
+        let at = sizes.iter().zip(statuses).map(|(present, median)| format!("{median:.2} ms at {present} leases"));
         say(&format!("STATUS, {way}, which host-local does not have: {}", at.collect::<Vec<_>>().join(", ")));
     }
     Ok(())
@@ -199,19 +211,30 @@ fn in_turns(
     Ok((base()?, own))
 }
 
-fn burst(reference: &Candidate, ours: &Candidate, rounds: usize) -> Result<Pairs, Error> {
-    let mut pairs = Pairs::of(format!("{BURST} ADD at once, at {} leases", PRESENT[PRESENT.len() - 1]));
-    let all = |candidate: &Candidate, verb: &str| {
-        let start = Instant::now();
-        let children: Vec<Child> =
-            (0..BURST).map(|number| candidate.start(verb, &format!("burst{number}"))).collect::<Result<_, _>>()?;
-        children.into_iter().try_for_each(|child| candidate.end(verb, child))?;
-        Ok::<_, Error>(start.elapsed())
-    };
-    for round in 0..rounds {
-        let (base, own) = in_turns(round, || all(reference, "ADD"), || all(ours, "ADD"))?;
-        pairs.push(base, own);
-        in_turns(round, || all(reference, "DEL"), || all(ours, "DEL"))?;
+/// So many ADDs at once, several times.
+struct Burst {
+    size: usize,
+    /// How many leases there are.
+    present: usize,
+    rounds: usize,
+}
+
+impl Burst {
+    fn measure(&self, reference: &Candidate, ours: &Candidate) -> Result<Pairs, Error> {
+        let mut pairs = Pairs::of(format!("{} ADD at once, at {} leases", self.size, self.present));
+        let all = |candidate: &Candidate, verb: &str| {
+            let start = Instant::now();
+            let children: Vec<Child> = (0..self.size)
+                .map(|number| candidate.start(verb, &format!("burst{number}")))
+                .collect::<Result<_, _>>()?;
+            children.into_iter().try_for_each(|child| candidate.end(verb, child))?;
+            Ok::<_, Error>(start.elapsed())
+        };
+        for round in 0..self.rounds {
+            let (base, own) = in_turns(round, || all(reference, "ADD"), || all(ours, "ADD"))?;
+            pairs.push(base, own);
+            in_turns(round, || all(reference, "DEL"), || all(ours, "DEL"))?;
+        }
+        Ok(pairs)
     }
-    Ok(pairs)
 }

@@ -1,7 +1,10 @@
 //! `cargo xtask bench NAME`: paired comparisons with the reference plugins, in a private host. Times go here and never
 //! into tests.
 
+use std::path::Path;
+
 use crate::error::Error;
+use crate::program::{command, line, output};
 
 mod ipam;
 mod pairs;
@@ -17,8 +20,10 @@ pub const EXAMPLES: &str = "Examples:
 #[derive(clap::Subcommand)]
 pub enum Bench {
     /// Leases by podwire-ipam against the reference host-local.
+    #[command(after_help = ipam::EXAMPLES)]
     Ipam(ipam::Options),
     /// Connections to host ports, and ADDs, by how many ports are mapped; against the reference portmap.
+    #[command(after_help = portmap::EXAMPLES)]
     Portmap(portmap::Options),
 }
 
@@ -28,4 +33,47 @@ pub fn run(bench: &Bench) -> Result<(), Error> {
         Bench::Ipam(options) => ipam::run(options),
         Bench::Portmap(options) => portmap::run(options),
     }
+}
+
+/// The least that each benchmark can do, and words of what it prints.
+const TRIALS: [(&str, &[&str]); 2] = [
+    (
+        "bench ipam --rounds 1 --leases 0,2 --burst 2",
+        &["podwire-ipam, direct", "podwire-ipam, resident", "ADD, at 2 leases", "2 ADD at once", "STATUS, resident"],
+    ),
+    (
+        "bench portmap --rounds 1 --connections 10 --adds 1 --ports 1,2",
+        &[
+            "podwire-portmap, nftables 2",
+            "podwire-portmap, iptables 2",
+            "portmap, iptables 1",
+            "ADD, ms",
+            "from 1 to 2",
+        ],
+    ),
+];
+
+/// Runs every benchmark once, as small as it can be, with executables that are built already: one that is broken is noticed
+/// before somebody needs it. Nothing is judged by what it measures.
+pub fn try_all(folder: &Path) -> Result<(), Error> {
+    let own = std::env::current_exe().map_err(|source| Error::File {
+        action: "find",
+        path: "the program of this process".into(),
+        source,
+    })?;
+    for (arguments, words) in TRIALS {
+        // Each leaves the machine's namespaces, as only a process of its own can.
+        let mut bench = command(&own);
+        bench.args(arguments.split(' ')).arg("--plugin-dir").arg(folder);
+        let printed = output(&mut bench)?;
+        if let Some(missing) = words.iter().find(|word| !squeezed(&printed).contains(&squeezed(word))) {
+            return Err(Error::Bench { command: line(&bench), missing: (*missing).to_owned(), printed });
+        }
+    }
+    Ok(())
+}
+
+/// With one space between words, whatever the width of columns.
+fn squeezed(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

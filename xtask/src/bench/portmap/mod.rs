@@ -15,10 +15,13 @@ use super::pairs::quantile;
 use crate::error::Error;
 use crate::{build, packages, say};
 
-/// How many ports are mapped.
-const SIZES: [usize; 4] = [1, 100, 1_000, 5_000];
 /// The first mapped port.
 const FIRST: usize = 20_000;
+
+/// Shown below `--help`.
+pub const EXAMPLES: &str = "Examples:
+  cargo xtask bench portmap            five rounds, with up to 5,000 mapped ports
+  cargo xtask bench portmap --rounds 3 --connections 200";
 
 /// How to measure.
 #[derive(clap::Args)]
@@ -26,6 +29,10 @@ pub struct Options {
     /// How often everything is measured, in turns.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// How many ports are mapped; several numbers from 1 on, with commas between them.
+    #[arg(long, value_name = "NUMBERS", value_delimiter = ',', default_value = "1,100,1000,5000")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=40_000))]
+    ports: Vec<u16>,
     /// Connections of one measurement.
     #[arg(long, default_value_t = 1_000)]
     connections: usize,
@@ -60,11 +67,12 @@ pub fn run(options: &Options) -> Result<(), Error> {
     say("connections a second to the first and the last mapped port, by a client on the node's network;");
     say("as many as the median one would make; ADD of a pod with one more port, the whole process;");
     say("medians of interleaved rounds, (10 % - 90 %)");
+    let sizes: Vec<usize> = options.ports.iter().copied().map(usize::from).collect();
     let mut figures: Vec<Vec<Figures>> =
-        candidates.iter().map(|_| SIZES.iter().map(|_| Figures::default()).collect()).collect();
+        candidates.iter().map(|_| sizes.iter().map(|_| Figures::default()).collect()).collect();
     for round in 0..options.rounds {
         say(&format!("round {} of {}", round + 1, options.rounds));
-        for (size, mapped) in SIZES.into_iter().enumerate() {
+        for (size, mapped) in sizes.iter().copied().enumerate() {
             // Who begins has a colder machine.
             for turn in 0..candidates.len() {
                 let index = (turn + round) % candidates.len();
@@ -76,9 +84,9 @@ pub fn run(options: &Options) -> Result<(), Error> {
             }
         }
     }
-    say(&table(&candidates, &figures));
+    say(&table(&candidates, &sizes, &figures));
     for (candidate, figures) in candidates.iter().zip(&figures) {
-        say(&growth(candidate, figures));
+        say(&growth(candidate, &sizes, figures));
     }
     Ok(())
 }
@@ -100,12 +108,12 @@ fn measure(candidate: &Candidate, host: &Host, mapped: usize, options: &Options)
     Ok(figures)
 }
 
-fn table(candidates: &[Candidate], figures: &[Vec<Figures>]) -> String {
+fn table(candidates: &[Candidate], sizes: &[usize], figures: &[Vec<Figures>]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(["", "mapped", "first port, conn/s", "last port, conn/s", "ADD, ms"]);
     for (candidate, figures) in candidates.iter().zip(figures) {
-        for (mapped, figures) in SIZES.iter().zip(figures) {
+        for (mapped, figures) in sizes.iter().zip(figures) {
             let cell = |values: &[f64], digits: usize| match values {
                 [] => "-".to_owned(),
                 _ => {
@@ -132,8 +140,9 @@ fn table(candidates: &[Candidate], figures: &[Vec<Figures>]) -> String {
 const FLAT: f64 = 1.2;
 
 /// How much dearer the largest size is than the smallest, and whether that is flat.
-fn growth(candidate: &Candidate, figures: &[Figures]) -> String {
+fn growth(candidate: &Candidate, sizes: &[usize], figures: &[Figures]) -> String {
     let (Some(small), Some(large)) = (figures.first(), figures.last()) else { return String::new() };
+    let (smallest, largest) = (sizes.first().unwrap_or(&0), sizes.last().unwrap_or(&0));
     let median = |values: &[f64]| quantile(values, 0.5);
     let connect = median(&small.last) / median(&large.last);
     let add = median(&large.add) / median(&small.add);
@@ -141,9 +150,8 @@ fn growth(candidate: &Candidate, figures: &[Figures]) -> String {
         let verdict = if growth <= FLAT { "flat" } else { "not flat" };
         if growth.is_nan() { "-".to_owned() } else { format!("{growth:.2}x ({verdict})") }
     };
-    let [small, large] = [SIZES[0], SIZES[SIZES.len() - 1]];
     format!(
-        "{}: from {small} to {large} mapped ports a connection to the last costs {}, an ADD {}; flat is up to {FLAT}x",
+        "{}: from {smallest} to {largest} mapped ports a connection to the last costs {}, an ADD {}; flat is up to {FLAT}x",
         candidate.name,
         word(connect),
         word(add)

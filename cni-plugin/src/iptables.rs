@@ -1,5 +1,6 @@
 //! Masquerade by iptables: read in this process, changed by one `iptables-restore` for each family.
 
+use std::io::Write;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -154,13 +155,33 @@ fn remove_in(
     is_gone: &dyn Fn(&Owned) -> bool,
 ) -> Result<(), Error> {
     let seen = see(network, family, flavour)?;
-    let Some(text) = seen.removal(is_gone) else { return Ok(()) };
+    let Some(text) = seen.removal(is_gone, &seen.hooked()) else { return Ok(()) };
     let words = || {
         let lines = text.lines().filter(|line| line.starts_with('-'));
         lines.map(|line| format!("{} -t nat {line}", rules::program(family))).collect::<Vec<_>>().join("; ")
     };
     let tool = Tool::of_flavour(family, flavour, None).map_err(|source| step(words(), source))?;
-    tool.restore_under(turn.as_fd(), &text).map_err(|source| step(words(), source))
+    let restore = |text: &str| tool.restore_under(turn.as_fd(), text);
+    let Err(refused) = restore(&text) else { return Ok(()) };
+    if !matches!(refused, kernel::Error::IptablesRefused { .. }) {
+        return Err(step(words(), refused));
+    }
+    // Somebody has changed what leads to our chains, which goes by the text that it has now. If that is not it, a rule of
+    // somebody else leads there, too: it keeps the chains, and no pod.
+    let listing = tool.list("nat").map_err(|source| step(words(), source))?;
+    let text = seen.removal(is_gone, &rules::hooked_as_listed(&listing));
+    if text.is_none_or(|text| restore(&text).is_ok()) {
+        return Ok(());
+    }
+    seen.removal_of_rules(is_gone).map_or(Ok(()), |text| restore(&text)).map_err(|source| step(words(), source))?;
+    // A runtime passes standard error on when a plugin succeeds; if even that fails, nobody listens.
+    let _ = writeln!(
+        std::io::stderr(),
+        "chains of masquerade stay in {family} rules of iptables ({flavour}): rules of others lead there; the next DEL or GC \
+         removes them once those are gone: {}",
+        cni_spec::error::with_causes(&refused)
+    );
+    Ok(())
 }
 
 fn see(network: &NetworkName, family: Family, flavour: Flavour) -> Result<Seen, Error> {

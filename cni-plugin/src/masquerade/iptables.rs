@@ -218,21 +218,19 @@ impl Seen {
         self.owned(PODS).iter().chain(&self.owned(&self.chain)).any(is_gone)
     }
 
-    /// What removes the pods' rules that `is_gone` says yes to, and with the last of them what they shared. `None` if
-    /// there is nothing to do.
+    /// What removes the pods' rules that `is_gone` says yes to, and with the last of them what they shared, and the rules
+    /// `hooked`, by their text, as others may move the numbers of a built-in chain. `None` if there is nothing to do.
     #[must_use]
-    pub fn removal(&self, is_gone: impl Fn(&Owned) -> bool) -> Option<String> {
-        let mut lines = Vec::new();
-        let (of_all, of_network) = (self.owned(PODS), self.owned(&self.chain));
-        lines.extend(deletions(PODS, &of_all, &is_gone));
-        lines.extend(deletions(&self.chain, &of_network, &is_gone));
+    pub fn removal(&self, is_gone: impl Fn(&Owned) -> bool, hooked: &[String]) -> Option<String> {
+        let of_all = self.owned(PODS);
+        let mut lines = self.deletions(&is_gone);
         // Rules that are nobody's keep nothing; a chain that something leads to cannot go.
         let mut unused = Vec::new();
         if self.members().iter().all(&is_gone) && !self.rules(&self.chain).is_empty() {
             unused.push(self.chain.as_str());
         }
         if of_all.iter().all(&is_gone) && (!self.rules(PODS).is_empty() || self.hooks() > 0) {
-            lines.extend((0..self.hooks()).map(|_| format!("-D {}", hook())));
+            lines.extend(hooked.iter().map(|rule| format!("-D {rule}")));
             unused.insert(0, PODS);
         }
         // A chain is made before it is emptied and deleted: whether an empty one is there was not to be seen.
@@ -240,6 +238,24 @@ impl Seen {
             lines.extend(unused.iter().map(|chain| format!("{action}{chain}{end}")));
         }
         (!lines.is_empty()).then(|| restored(&lines))
+    }
+
+    /// What removes the pods' rules that `is_gone` says yes to and leaves all chains. `None` if there are none.
+    #[must_use]
+    pub fn removal_of_rules(&self, is_gone: impl Fn(&Owned) -> bool) -> Option<String> {
+        let lines = self.deletions(&is_gone);
+        (!lines.is_empty()).then(|| restored(&lines))
+    }
+
+    /// The rules that lead to the chain of all pods, as an ADD makes them.
+    #[must_use]
+    pub fn hooked(&self) -> Vec<String> {
+        vec![hook(); self.hooks()]
+    }
+
+    fn deletions(&self, is_gone: &impl Fn(&Owned) -> bool) -> Vec<String> {
+        let chains = [PODS, self.chain.as_str()];
+        chains.into_iter().flat_map(|chain| deletions(chain, &self.owned(chain), is_gone)).collect()
     }
 
     fn rules(&self, chain: &str) -> &[Vec<String>] {
@@ -281,6 +297,15 @@ pub fn program(family: Family) -> &'static str {
         Family::Ip => "iptables",
         Family::Ip6 => "ip6tables",
     }
+}
+
+/// The same, as they are: somebody may have changed them. `listing` is what `iptables -S` lists.
+#[must_use]
+pub fn hooked_as_listed(listing: &[String]) -> Vec<String> {
+    let rules = listing.iter().filter_map(|line| line.strip_prefix("-A "));
+    // Without a target the comment is the end of the line.
+    let is_ours = |rule: &&str| format!("{} ", rule.replace('"', "")).contains(&format!("--comment {HOOKED} "));
+    rules.filter(|rule| rule.starts_with(&format!("{HOOK} "))).filter(is_ours).map(str::to_owned).collect()
 }
 
 fn hook() -> String {
@@ -347,19 +372,19 @@ mod tests {
         let shared: &[&str] = &[&mark];
         let all = seen(&[(HOOK, &[&[HOOKED]]), (PODS, &[&ONE, &TWO]), (CHAIN, &[&TWO, &ONE, shared, shared])]);
         let expected = format!("*nat\n-D {PODS} 2\n-D {CHAIN} 1\nCOMMIT\n");
-        assert_eq!(all.removal(of_owner(TWO[0])), Some(expected));
+        assert_eq!(all.removal(of_owner(TWO[0]), &all.hooked()), Some(expected));
         let last = seen(&[(HOOK, &[&["x"], &[HOOKED]]), (PODS, &[&ONE]), (CHAIN, &[&ONE, shared, shared])]);
-        let text = last.removal(of_owner(ONE[0])).unwrap();
+        let text = last.removal(of_owner(ONE[0]), &last.hooked()).unwrap();
         for line in [&format!("-D {HOOK} -m comment"), &format!("-X {PODS}"), &format!("-X {CHAIN}")] {
             assert!(text.contains(line.as_str()), "{line}: {text}");
         }
-        assert_eq!(all.removal(of_owner("podnet c9 eth0")), None);
+        assert_eq!(all.removal(of_owner("podnet c9 eth0"), &all.hooked()), None);
     }
 
     #[test]
     fn another_networks_pods_keep_what_all_share() {
         let all = seen(&[(HOOK, &[&[HOOKED]]), (PODS, &[&ONE, &ELSEWHERE]), (CHAIN, &[&ONE])]);
-        let text = all.removal(of_owner(ONE[0])).unwrap();
+        let text = all.removal(of_owner(ONE[0]), &all.hooked()).unwrap();
         assert!(text.contains(&format!("-X {CHAIN}")) && !text.contains(&format!("-X {PODS}")), "{text}");
         assert!(!text.contains(HOOK), "{text}");
     }

@@ -19,6 +19,8 @@ on_both_flavours!(
     an_address_is_taken_over_from_a_pod_that_was_never_deleted,
     del_and_gc_clean_whatever_the_config_says_by_then,
     others_rules_stay,
+    a_changed_hook_goes_with_the_last_pod,
+    a_rule_of_others_keeps_the_chains_and_no_pods_rules,
 );
 
 /// The network of the other tests, masqueraded by iptables.
@@ -272,6 +274,40 @@ fn others_rules_stay(flavour: Flavour) {
     assert_eq!(exchange(&outside, &two.netns, address("198.51.100.1")).unwrap().ip(), address("192.168.50.1"));
     two.del(&other).ok();
     unchanged(flavour, &before, "at the end");
+}
+
+fn a_changed_hook_goes_with_the_last_pod(flavour: Flavour) {
+    let _outside = outside_machine();
+    let before = traces_of(flavour);
+    let pod = TestPod::new("one");
+    for (action, rest) in [("-R", "-p tcp -j PODWIRE-PODS"), ("-R", "-j RETURN"), ("-R", ""), ("-I", "-j PODWIRE-PODS")]
+    {
+        pod.add(&by_iptables()).ok();
+        let place = ["-t", "nat", action, "POSTROUTING", "1", "-m", "comment", "--comment", "podwire-masq"];
+        flavour.iptables(&place.into_iter().chain(rest.split_whitespace()).collect::<Vec<_>>());
+        assert_eq!(pod.del(&by_iptables()).ok().stderr, "", "{action} {rest}");
+        unchanged(flavour, &before, &format!("{action} {rest}"));
+    }
+}
+
+fn a_rule_of_others_keeps_the_chains_and_no_pods_rules(flavour: Flavour) {
+    let _outside = outside_machine();
+    let before = traces_of(flavour);
+    let (one, two) = (TestPod::new("one"), TestPod::new("two"));
+    let of_others = |action| flavour.iptables(&["-t", "nat", action, "POSTROUTING", "-p", "udp", "-j", "PODWIRE-PODS"]);
+    one.add(&by_iptables()).ok();
+    of_others("-A");
+    let told = |family| format!("chains of masquerade stay in {family} rules of iptables");
+    let stderr = one.del(&by_iptables()).ok().stderr;
+    assert!(stderr.contains(&told("ip")) && stderr.contains(&told("ip6")), "{stderr}");
+    let left = flavour.rules();
+    assert!(!left.is_empty() && !left.iter().any(|rule| rule.contains("podnet one")), "{left:?}");
+    // What stays serves whoever comes.
+    let result = two.add(&by_iptables()).ok().json();
+    two.check(&by_iptables(), &result).ok();
+    of_others("-D");
+    assert_eq!(two.del(&by_iptables()).ok().stderr, "");
+    unchanged(flavour, &before, "when nothing of others leads there any more");
 }
 
 /// What there is, in the flavour too that `nft` does not show.

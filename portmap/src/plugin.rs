@@ -82,6 +82,10 @@ impl Plugin for Portmap {
         let on_file: Vec<Record> = stale.iter().filter_map(|owner| records.read(owner)).collect();
         errors.extend(on_file.iter().filter_map(|record| records.mark_ending(record).err()));
         let failed = remove::mappings(&|comment| comment.parse().is_ok_and(|owner| is_stale(&owner)));
+        // Empty chains are nobody's mappings.
+        let (remarks, failed): (Vec<Error>, Vec<Error>) =
+            failed.into_iter().partition(|error| matches!(error, Error::FrameStays { .. }));
+        go_on("GC", remarks);
         let stays = |owner: &Attachment| {
             !failed.is_empty() && Owner::new(owner).is_ok_and(|owner| add::knows(&owner).unwrap_or(true))
         };

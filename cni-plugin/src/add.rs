@@ -1,6 +1,6 @@
 //! ADD: from nothing to a pod that is reached, or back to nothing.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 
 use cni_spec::log::{in_this_call, step};
@@ -8,7 +8,7 @@ use cni_spec::{AddRequest, CniResult};
 
 use crate::addresses::{self, Leased};
 use crate::apply::apply;
-use crate::config::Config;
+use crate::config::{Config, MTU_MIN_IPV6};
 use crate::firewall::Firewall;
 use crate::names::Names;
 use crate::plan::Wiring;
@@ -44,9 +44,13 @@ pub fn add(request: &AddRequest) -> Result<CniResult, Error> {
     let others = pod_rules::other_defaults(&pod, request.attachment.ifname.as_str())?;
     let ends = Ends { node: &node, pod: &pod };
 
-    // Open until the link is gone: closing it would wait.
+    // Opened before the link is deleted: the child process that waits for its end then waits for the rules' too. Rules come
+    // last, as in a DEL.
     let firewall = RefCell::new(None);
+    let is_ruled = Cell::new(false);
     let mut undo = Undo::default();
+    undo.push(|| if is_ruled.get() { iptables::remove(network, &names.owner) } else { Ok(()) });
+    undo.push(|| firewall.borrow_mut().as_mut().map_or(Ok(()), |rules: &mut Firewall| rules.remove(&names.owner)));
     undo.push(|| delete_link(&names, &node));
     undo.push(|| pod_rules::remove(&request.netns, request.attachment.ifname.as_str(), &names));
     // The lease takes longer than the link and needs nothing of it, so it gets a thread of its own.
@@ -64,15 +68,15 @@ pub fn add(request: &AddRequest) -> Result<CniResult, Error> {
         Err(failure) => return Err(undo.run(failure)),
     };
     undo.last(give_back);
-    undo.push(|| iptables::remove(network, &names.owner));
+    is_ruled.set(true);
     undo.push(|| {
-        let mut firewall = firewall.borrow_mut();
-        *firewall = Firewall::open_if_any(network)?;
-        firewall.as_mut().map_or(Ok(()), |rules: &mut Firewall| rules.remove(&names.owner))
+        *firewall.borrow_mut() = Firewall::open_if_any(network)?;
+        Ok(())
     });
 
     let wiring = wiring.with_addresses(&leased).beside(others);
     let wired = linked
+        .and_then(|()| wiring.refuse_small_mtu(&config))
         .and_then(|()| wiring.refuse_impossible_routes())
         .and_then(|()| step("leftovers", || leftovers::clear(&wiring, network)))
         .and_then(|()| step("wire", || apply(&wiring.address_steps(), &ends, &wiring, network)));
@@ -108,9 +112,6 @@ fn delete_link(names: &Names, node: &Node) -> Result<(), Error> {
     }
 }
 
-/// IPV6_MIN_MTU (RFC 8200, section 5), in bytes: a link with less has no IPv6.
-const IPV6_LEAST: u32 = 1280;
-
 /// The smallest MTU of the links that packets to the outside leave by, and of the routes that lead there (RTAX_MTU): a pod
 /// that sent more would be asked to send less at every new connection. What a route of one family says leaves the pod its
 /// IPv6. None without such a link.
@@ -121,7 +122,7 @@ fn outside_mtu(node: &Node) -> Result<Option<u32>, Error> {
         if let Some(way) = way.filter(|way| way.oif != LOOPBACK) {
             let link = node.rtnl.link_by_index(way.oif).map_err(|source| observe("the link to the outside", source))?;
             mtus.extend(link.map(|link| link.mtu));
-            mtus.extend(way.mtu.map(|mtu| mtu.max(IPV6_LEAST)));
+            mtus.extend(way.mtu.map(|mtu| mtu.max(MTU_MIN_IPV6)));
         }
     }
     Ok(mtus.into_iter().min())

@@ -1,4 +1,4 @@
-//! `podwire` run by hand: what pods have on this node.
+//! `podwire` run by hand: what pods have on this node, and what they should have.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -15,15 +15,18 @@ use crate::Error;
 use crate::inspect::{self, Attached, Failure, draw};
 
 mod errors;
+mod reconcile;
 
 use errors::{Errors, LOG};
+use reconcile::Reconcile;
 
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  failed
   2  the command line is wrong
-  3  nothing found";
+  3  nothing found
+  4  done, but of some pods it is not known what they were asked for (reconcile)";
 
 const AFTER_HELP: &str = "\
 A container runtime runs this executable with CNI_COMMAND in its environment; then arguments mean nothing.";
@@ -40,7 +43,7 @@ Examples:
   podwire inspect shop/cart-0          one pod, with the way of a packet to it
   podwire inspect 10.244.1.5 -o json   the same for programs, by address";
 
-/// Looks at what pods have on this node. It changes nothing.
+/// Looks at what pods have on this node, and puts back what their firewall has lost.
 #[derive(Debug, Parser)]
 #[command(name = "podwire", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 #[command(after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}\n\n{AFTER_HELP}"))]
@@ -57,6 +60,9 @@ enum Command {
     Inspect(Inspect),
     /// Shows the last error of every attachment, from the log.
     Errors(Errors),
+    /// Puts back the guard and the masquerade of pods after a firewall was flushed or reloaded.
+    #[command(visible_alias = "restore", after_help = reconcile::EXAMPLES)]
+    Reconcile(Reconcile),
 }
 
 #[derive(Debug, clap::Args)]
@@ -110,13 +116,14 @@ pub fn main() -> ExitCode {
         }
     };
     let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
+    let found = |found| if found { Exit::Done } else { Exit::NothingFound };
     let done = match &command {
-        Command::Inspect(inspect) => inspect.run(&mut out, &mut err),
-        Command::Errors(errors) => errors.run(&mut out, &mut err),
+        Command::Inspect(inspect) => inspect.run(&mut out, &mut err).map(found),
+        Command::Errors(errors) => errors.run(&mut out, &mut err).map(found),
+        Command::Reconcile(reconcile) => reconcile.run(&mut out, &mut err),
     };
     match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(3),
+        Ok(exit) => ExitCode::from(exit as u8),
         // Whoever reads the output may have read enough.
         Err(Stop::Print(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(stop) => {
@@ -126,6 +133,16 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// How a command ended that could do its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Exit {
+    Done = 0,
+    Failed = 1,
+    NothingFound = 3,
+    Unknown = 4,
+}
+
 #[derive(Debug, thiserror::Error)]
 enum Stop {
     #[error("{}", cni_spec::error::with_causes(error))]
@@ -133,7 +150,11 @@ enum Stop {
         #[from]
         error: Error,
     },
-    #[error("cannot read the log {}: {source}; name another with --log, or ask journalctl -t podwire -p err", .log.display())]
+    #[error(
+        "cannot read the log {}: there is none; calls that fail are in the journal unless \"logFile\" of the network config names a file. Ask the journal: journalctl -t podwire -t podwire-portmap -p err; name the file with --log; or say \"logFile\": \"{LOG}\" in every plugin of the conflist, for calls from then on", .log.display()
+    )]
+    NoLog { log: PathBuf },
+    #[error("cannot read the log {}: {source}", .log.display())]
     Log { log: PathBuf, source: io::Error },
     #[error("cannot print: {0}")]
     Print(#[from] io::Error),
@@ -220,7 +241,7 @@ fn cells(attached: &Attached, wide: bool) -> Vec<String> {
         attachment.ifname.to_string(),
         attachment.network.to_string(),
         joined(&attached.addresses),
-        joined(&attached.host_ports),
+        joined(&host_ports(attached)),
         attached.link.name.clone(),
         format!("{} B", attached.counters.rx_bytes),
         format!("{} B", attached.counters.tx_bytes),
@@ -237,6 +258,17 @@ fn cells(attached: &Attached, wide: bool) -> Vec<String> {
         ]);
     }
     cells
+}
+
+/// Each once: a port that leads to addresses of both families is in two tables.
+fn host_ports(attached: &Attached) -> Vec<String> {
+    let mut ports: Vec<String> = Vec::new();
+    for port in attached.host_ports.iter().map(ToString::to_string) {
+        if !ports.contains(&port) {
+            ports.push(port);
+        }
+    }
+    ports
 }
 
 fn joined<T: ToString>(items: &[T]) -> String {

@@ -22,8 +22,11 @@ use crate::sysctl::{Allowed, PodSysctl};
 /// The IPAM type that is served by a library call in this process instead of by an executable.
 pub const OWN_IPAM: &str = "podwire-ipam";
 
-/// The smallest MTU that IPv4 allows (RFC 791); IPv6 needs 1280 (RFC 8200) and the kernel says so.
+/// The smallest MTU that IPv4 allows (RFC 791).
 const MTU_MIN: u32 = 68;
+
+/// IPV6_MIN_MTU (RFC 8200, section 5), in bytes: a link with less has no IPv6.
+pub const MTU_MIN_IPV6: u32 = 1280;
 
 /// The largest that a veth takes (`ETH_MAX_MTU`, include/uapi/linux/if_ether.h).
 const MTU_MAX: u32 = 65535;
@@ -58,6 +61,8 @@ struct RawDns {
 pub struct Config {
     /// `mtu` in bytes; `None` takes that of the route to the outside.
     pub mtu: Option<u32>,
+    /// The key that says so.
+    pub mtu_key: String,
     /// `ipMasq`: whether pods reach the outside with the node's address, and where they keep their own.
     pub masquerade: Option<Masquerade>,
     /// `dns`, which replaces the IPAM plugin's if it says anything.
@@ -117,6 +122,7 @@ impl Config {
         device(raw.device.as_deref())?;
         Ok(Self {
             mtu: mtu("mtu", raw.mtu.unwrap_or(0))?,
+            mtu_key: "mtu".to_owned(),
             masquerade: Masquerade::of(conf.parse()?)?,
             dns: raw.dns.and_then(RawDns::if_set),
             ipam_type,

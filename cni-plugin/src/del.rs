@@ -10,10 +10,12 @@ use crate::names::Names;
 use crate::pod::{Node, Pod, Told};
 use crate::{Error, addresses, iptables, pod_rules};
 
-/// Serves a DEL. Every step is tried; the address comes last, and only when nothing uses it any more.
+/// Serves a DEL. The link comes first and its rules after it, so that no link is ever up without them, and whoever puts rules
+/// back meanwhile ([`crate::reconcile`]) puts them where they are still looked for; a link that cannot be deleted keeps them.
+/// The address comes last, and only when nothing uses it any more.
 ///
-/// Rules go before the link, because the child process that waits for the link's end then waits for theirs, too. It
-/// must be started before the ledger is locked: it inherits whatever this process has open.
+/// The child process that waits for the link's end must be started before the ledger is locked, as it inherits whatever this
+/// process has open; and after the socket of nf_tables is, because whoever closes that last waits for what was removed.
 ///
 /// # Errors
 /// What could not be removed and is still there.
@@ -22,17 +24,18 @@ pub fn del(request: &DelRequest) -> Result<(), Error> {
     let mut in_pod = None;
     // An attachment whose names the kernel could not keep was refused at ADD, so there is nothing of it.
     if let Ok(names) = Names::of(&request.attachment) {
-        let masquerade = step("iptables", || iptables::remove(&request.attachment.network, &names.owner));
-        errors.extend(masquerade.err());
-        let firewall = step("rules", || {
-            let mut firewall = Firewall::open_if_any(&request.attachment.network)?;
-            firewall.as_mut().map_or(Ok(()), |rules| rules.remove(&names.owner))?;
-            Ok(firewall)
-        });
+        let network = &request.attachment.network;
+        let firewall = Firewall::open_if_any(network);
         let ifname = request.attachment.ifname.as_str();
         in_pod = request.netns.as_deref().and_then(|netns| pod_rules::remove(netns, ifname, &names).err());
-        errors.extend(step("link", || delete_link(request, &names)).err());
-        errors.extend(firewall.err());
+        match step("link", || delete_link(request, &names)) {
+            Ok(()) => {
+                let rules = || firewall?.map_or(Ok(()), |mut rules| rules.remove(&names.owner));
+                errors.extend(step("rules", rules).err());
+                errors.extend(step("iptables", || iptables::remove(network, &names.owner)).err());
+            }
+            Err(error) => errors.push(error),
+        }
     }
     if errors.is_empty() {
         errors.extend(step("release", || addresses::release(request)).err());

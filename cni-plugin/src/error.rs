@@ -1,5 +1,6 @@
 //! Everything that can keep a request from being served, and the CNI code of each.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use cni_spec::delegate::DelegateError;
@@ -126,6 +127,18 @@ pub enum Error {
         /// Its name.
         ipam_type: String,
     },
+    /// The pod has an IPv6 address, and its link would be too small for one.
+    #[error(
+        "invalid network config: {key}={mtu}: the pod has {address}, and IPv6 needs 1280 bytes at least (RFC 8200, section 5): say \"mtu\": 1280 or more, or give the pod no IPv6 address"
+    )]
+    MtuTooSmall {
+        /// What says so.
+        key: String,
+        /// In bytes.
+        mtu: u32,
+        /// The address.
+        address: IpAddr,
+    },
     /// A route is to reach no further than the link, and leads by a gateway.
     #[error(
         "unsupported route: dst={dst}, scope={scope}: all routes of a pod lead by a gateway, so scopes of 253 (link) and above are impossible: leave it out, or say 0 to 252"
@@ -162,6 +175,13 @@ pub enum Error {
         /// Why.
         #[source]
         source: nft_model::Invalid,
+    },
+    /// Tracked flows could not be read or ended.
+    #[error("flows that began without masquerade go on without it: failed to end them")]
+    Flows {
+        /// Why.
+        #[source]
+        source: kernel::Error,
     },
     /// Other processes kept changing the table.
     #[error("the table {table:?} was changed by others in each of {tries} tries")]
@@ -217,6 +237,7 @@ impl From<Error> for CniError {
             Error::RouteScope { .. } => Self::from_source(ErrorCode::UnsupportedField, &error),
             Error::OwnerTooLong { .. }
             | Error::MacTaken { .. }
+            | Error::MtuTooSmall { .. }
             | Error::RoutesDiffer { .. }
             | Error::SysctlValue { .. }
             | Error::Rules { .. } => Self::from_source(ErrorCode::InvalidConfig, &error),
@@ -230,6 +251,7 @@ impl From<Error> for CniError {
             | Error::Netlink { .. }
             | Error::Observe { .. }
             | Error::Step { .. }
+            | Error::Flows { .. }
             | Error::HostLinkTaken { .. } => Self::from_source(ErrorCode::Io, &error),
             Error::LinkVanished { .. } | Error::Contended { .. } => Self::from_source(ErrorCode::TryAgainLater, &error),
             Error::Ipam(error) => Self::from(*error),

@@ -9,6 +9,7 @@ use nft_model::{Change, Element, Family, Table, Value};
 
 use crate::diff::Difference;
 use crate::names::{GUARD_TABLE, Names, masquerade_table};
+use crate::reconcile::tables::{Repair, repair};
 use crate::ruleset::{Placed, Rules};
 use crate::{Error, guard, masquerade};
 
@@ -103,6 +104,41 @@ impl Firewall {
     /// [`Error::Step`].
     pub fn remove(&mut self, owner: &str) -> Result<(), Error> {
         self.remove_where(|element| element.comment.as_deref() == Some(owner))
+    }
+
+    /// As [`Firewall::remove`], unless the attachment is there again: an ADD makes the link before it adds anything, and
+    /// whatever it adds after the look keeps this from removing it.
+    ///
+    /// # Errors
+    /// [`Error::Step`].
+    pub fn remove_unless(&mut self, owner: &str, is_there: impl Fn() -> bool) -> Result<(), Error> {
+        self.remove_where(|element| element.comment.as_deref() == Some(owner) && !is_there())
+    }
+
+    /// Makes a table as it should be, with these elements of living pods in it, in one transaction; tells what was not. With
+    /// `dry_run` nothing is changed.
+    ///
+    /// # Errors
+    /// [`Error::Observe`], [`Error::Step`], [`Error::Contended`].
+    pub fn restore(&mut self, frame: &Table, wanted: &[&Placed], dry_run: bool) -> Result<Repair, Error> {
+        let (family, name) = (frame.family(), frame.name());
+        let unread = |source| unreadable(family, name, source);
+        for _ in 0..TRIES {
+            let generation = self.nft.generation().map_err(unread)?;
+            let there = self.nft.read_table(family, name).map_err(unread)?;
+            let repair = repair(frame, wanted, there.as_ref());
+            if dry_run || repair.changes.is_empty() {
+                return Ok(repair);
+            }
+            match self.nft.commit_if_unchanged(&repair.changes, generation) {
+                Err(error) if is_race(&error) => {}
+                done => {
+                    let words = || format!("restore the table {family} {name}");
+                    return done.map(|()| repair).map_err(|source| step(words(), source));
+                }
+            }
+        }
+        Err(Error::Contended { table: name.to_owned(), tries: TRIES })
     }
 
     /// Removes what belongs to no valid attachment of the network.

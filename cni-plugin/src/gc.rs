@@ -1,6 +1,6 @@
 //! GC: removes what belongs to no valid attachment of the network, wherever it is.
 
-use cni_spec::{Attachment, GcRequest, ValidAttachment};
+use cni_spec::{Attachment, GcRequest, ValidAttachment, ValidAttachments};
 use kernel::rtnl::Link;
 use macaddr::MacAddr6;
 
@@ -9,20 +9,20 @@ use crate::names::Names;
 use crate::pod::Node;
 use crate::{Error, addresses, iptables};
 
-/// Serves a GC. Rules go before links, as in a DEL, and addresses last.
+/// Serves a GC. Links go before their rules, as in a DEL, and a link that cannot be deleted keeps them; addresses go last.
 ///
 /// # Errors
 /// Everything that could not be removed, after all else was.
 pub fn gc(request: &GcRequest) -> Result<(), Error> {
-    let mut errors = Vec::new();
-    errors.extend(iptables::gc(&request.config.name, &request.valid).err());
-    // Open until the links are gone: closing it would wait.
-    let firewall = stale_rules(request);
-    match stale_links(request) {
-        Ok(failures) => errors.extend(failures),
-        Err(error) => errors.push(error),
-    }
-    errors.extend(firewall.err());
+    let network = &request.config.name;
+    // Opened before the first child process that waits for a link's end: whoever closes it last waits for the rules.
+    let firewall = Firewall::open_if_any(network);
+    let mut valid = request.valid.clone();
+    // Where links cannot be seen, nobody knows whose rules are needed.
+    let mut errors = stale_links(request, &mut valid)?;
+    let rules = || firewall?.map_or(Ok(()), |mut rules| rules.gc(&valid));
+    errors.extend(rules().err());
+    errors.extend(iptables::gc(network, &valid).err());
     // An address that a link still uses stays leased; the next GC tries again.
     if errors.is_empty() {
         errors.extend(addresses::gc(request).err());
@@ -30,25 +30,26 @@ pub fn gc(request: &GcRequest) -> Result<(), Error> {
     Error::all_of(errors)
 }
 
-fn stale_rules(request: &GcRequest) -> Result<Option<Firewall>, Error> {
-    let mut firewall = Firewall::open_if_any(&request.config.name)?;
-    firewall.as_mut().map_or(Ok(()), |rules| rules.gc(&request.valid))?;
-    Ok(firewall)
-}
-
-/// The runtime keeps ADDs away while it collects (spec section 2, "GC"), so a pair without an alias is a leftover.
-fn stale_links(request: &GcRequest) -> Result<Vec<Error>, Error> {
+/// Deletes what is no valid attachment's, and takes for valid what could not be deleted. The runtime keeps ADDs away while it
+/// collects (spec section 2, "GC"), so a pair without an alias is a leftover.
+fn stale_links(request: &GcRequest, valid: &mut ValidAttachments) -> Result<Vec<Error>, Error> {
     let node = Node::open()?;
     let network = &request.config.name;
-    let stale = node
-        .own_links()?
-        .into_iter()
-        .filter(|(attachment, _)| attachment.network == *network && !request.valid.contains(attachment))
-        .map(|(_, link)| link);
-    let valid = host_macs_of_valid(request);
-    let is_stale = |link: &Link| link.mac.is_none_or(|mac| !valid.contains(&mac));
+    let mut errors = Vec::new();
+    for (attachment, link) in node.own_links()? {
+        if attachment.network != *network || request.valid.contains(&attachment) {
+            continue;
+        }
+        if let Err(error) = node.delete_link(&link) {
+            errors.push(error);
+            valid.0.insert(ValidAttachment { container_id: attachment.container_id, ifname: attachment.ifname });
+        }
+    }
+    let of_valid = host_macs_of_valid(request);
+    let is_stale = |link: &Link| link.mac.is_none_or(|mac| !of_valid.contains(&mac));
     let unfinished = node.unfinished_links(network)?.into_iter().filter(is_stale);
-    Ok(stale.chain(unfinished).filter_map(|link| node.delete_link(&link).err()).collect())
+    errors.extend(unfinished.filter_map(|link| node.delete_link(&link).err()));
+    Ok(errors)
 }
 
 /// The hardware addresses of the host ends of valid attachments: somebody may have taken an alias away. Their names depend on

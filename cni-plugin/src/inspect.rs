@@ -79,6 +79,12 @@ impl Attached {
         by_pod || by_address || by_container || self.link.name == target
     }
 
+    /// Where it stands in a list: by network, the pod's namespace and name, container and interface.
+    fn place(&self) -> impl Ord + '_ {
+        let Attachment { network, container_id, ifname } = &self.attachment;
+        (network, self.pod.as_deref().map(|pod| pod.split_once('/').unwrap_or(("", pod))), container_id, ifname)
+    }
+
     /// For programs.
     #[must_use]
     pub fn to_json(&self) -> Value {
@@ -123,7 +129,7 @@ fn route_json(route: &Route) -> Value {
     json!({ "dst": route.dst, "gw": route.gateway, "src": route.prefsrc, "mtu": route.mtu, "priority": route.metric, "table": route.table })
 }
 
-/// Everything that is attached to this node, in the order of network, container and interface; and remarks about
+/// Everything that is attached to this node, in the order of network, pod, container and interface; and remarks about
 /// what could not be read.
 ///
 /// # Errors
@@ -158,7 +164,7 @@ pub fn all(ledger: &Ledger, failures: &[Failure]) -> Result<(Vec<Attached>, Vec<
             addresses,
         });
     }
-    found.sort_by(|one, other| one.attachment.cmp(&other.attachment));
+    found.sort_by(|one, other| one.place().cmp(&other.place()));
     Ok((found, remarks))
 }
 

@@ -39,12 +39,62 @@ pub fn add(frame: &Frame, members: &[Member]) -> Result<(), Error> {
     Ok(())
 }
 
+/// What the rules of a family lacked.
+pub struct Restored {
+    /// The input of `iptables-restore --noflush`.
+    pub text: String,
+    /// The program.
+    pub program: String,
+    /// Those that missed one of their rules.
+    pub members: Vec<Member>,
+    /// Whether something that they share was missing.
+    pub shared: bool,
+}
+
+/// Puts back what is missing of these, of one family; nothing if all is there. With `dry_run` nothing is changed.
+///
+/// # Errors
+/// As [`add`].
+pub fn restore(frame: &Frame, family: Family, members: &[Member], dry_run: bool) -> Result<Option<Restored>, Error> {
+    let failed = |source| step(words(members), source);
+    let tool = Tool::find(family, None).map_err(failed)?;
+    let look = || {
+        let seen = see(frame.network(), family, tool.flavour())?;
+        let (missing, shared) = frame.missing(family, &seen, members);
+        let program = format!("{}-restore --noflush", rules::program(family));
+        let is_any = shared || !missing.is_empty();
+        Ok(is_any.then(|| Restored {
+            text: frame.addition(family, &seen, &missing),
+            program,
+            members: missing,
+            shared,
+        }))
+    };
+    // Most runs find everything there, and need not wait for their turn.
+    let Some(lacked) = look()? else { return Ok(None) };
+    if dry_run {
+        return Ok(Some(lacked));
+    }
+    let turn = Turn::take(Path::new(TURNS)).map_err(failed)?;
+    let Some(lacked) = look()? else { return Ok(None) };
+    tool.restore_under(turn.as_fd(), &lacked.text).map_err(failed)?;
+    Ok(Some(lacked))
+}
+
 /// Removes what an attachment has, in both families and flavours; that nothing is there is as good.
 ///
 /// # Errors
 /// [`Error::Step`], [`Error::Observe`]; all that could be removed is.
 pub fn remove(network: &NetworkName, owner: &str) -> Result<(), Error> {
     remove_where(network, &|rule| rule.owner == owner)
+}
+
+/// As [`remove`], unless the attachment is there again by the time that nobody else changes rules.
+///
+/// # Errors
+/// As [`remove`].
+pub fn remove_unless(network: &NetworkName, owner: &str, is_there: &dyn Fn() -> bool) -> Result<(), Error> {
+    remove_where(network, &|rule| rule.owner == owner && !is_there())
 }
 
 /// Removes what an attachment, and whoever had its addresses before, has from an ADD that no DEL followed. Looks before it

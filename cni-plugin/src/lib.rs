@@ -3,11 +3,12 @@
 //! An ADD reads as `config` -> `pod` (open both ends) -> `addresses` (lease) beside the first half of
 //! `plan` -> the second half -> `apply` -> result; `undo` takes everything back if a part fails. DEL and GC
 //! find what there is by the names and marks of `names` alone. CHECK asks for every step of the plan
-//! whether it is still in force. `cli` is the command `podwire` of people; `inspect` is what it shows.
+//! whether it is still in force. `cli` is the command `podwire` of people; `inspect` is what it shows,
+//! and `reconcile` puts back rules that somebody flushed.
 //!
 //! What this crate does not do: it keeps no state of its own - where iptables is used, a lock file - and decides nothing about
-//! addresses. Verbs read no file but below /proc/sys and what the IPAM library reads; the command reads the ledger and logs
-//! too. The only programs that it runs are other IPAM plugins and iptables.
+//! addresses. Verbs read no file but below /proc/sys and what the IPAM library reads; the command reads the ledger, logs, network
+//! configs and what libcni keeps too. The only programs that it runs are other IPAM plugins and iptables.
 
 mod add;
 mod addresses;
@@ -32,6 +33,7 @@ mod plan;
 mod plugin;
 mod pod;
 mod pod_rules;
+mod reconcile;
 mod routes;
 mod ruleset;
 mod status;

@@ -10,14 +10,14 @@ use ipnetwork::IpNetwork;
 use macaddr::MacAddr6;
 use nft_model::Family;
 
-use crate::config::{Backend, Bandwidth, Config, Gateway, Guard};
+use crate::Error;
+use crate::config::{Backend, Bandwidth, Config, Gateway, Guard, MTU_MIN_IPV6};
 use crate::masquerade::iptables::{Frame, Member};
-use crate::names::{GUARD_TABLE, Names, masquerade_table};
+use crate::names::{Names, masquerade_table};
 use crate::routes::{self, OtherDefault, gateway_for, host_prefix, plain_route};
-use crate::ruleset::{Placed, Rules};
+use crate::ruleset::{self, Placed, Rules};
 use crate::step::{Place, Step, lower};
 use crate::sysctl::PodSysctl;
-use crate::{Error, guard, masquerade};
 
 /// `RT_SCOPE_LINK` (include/uapi/linux/rtnetlink.h).
 const SCOPE_LINK: u8 = 253;
@@ -105,6 +105,17 @@ impl Wiring {
         }
         self.routes.clone_from(&leased.routes);
         self
+    }
+
+    /// A link with less than 1280 bytes has no IPv6 (RFC 8200, section 5).
+    ///
+    /// # Errors
+    /// [`Error::MtuTooSmall`].
+    pub fn refuse_small_mtu(&self, config: &Config) -> Result<(), Error> {
+        let address = self.addresses.iter().map(IpNetwork::ip).find(IpAddr::is_ipv6);
+        let (Some(address), Some(mtu)) = (address, self.mtu.filter(|mtu| *mtu < MTU_MIN_IPV6)) else { return Ok(()) };
+        let key = if config.mtu.is_some() { config.mtu_key.as_str() } else { "mtu (that of the route to the outside)" };
+        Err(Error::MtuTooSmall { key: key.to_owned(), mtu, address })
     }
 
     /// Every route of a pod leads by a gateway, and the kernel takes none with a narrower scope than the way to that gateway
@@ -227,30 +238,13 @@ impl Wiring {
     /// What the pod has in sets of nf_tables.
     #[must_use]
     pub fn elements(&self) -> Vec<Placed> {
-        let owner = &self.names.owner;
+        let Names { owner, host_link, pod_mac, .. } = &self.names;
+        let addresses: Vec<IpAddr> = self.addresses.iter().map(IpNetwork::ip).collect();
         let mut elements = Vec::new();
         if let Some(table) = &self.masquerade_table {
-            elements.extend(self.addresses.iter().map(|address| Placed {
-                family: Family::of_network(*address),
-                table: table.clone(),
-                set: masquerade::PODS,
-                element: masquerade::element(address.ip(), owner),
-            }));
+            elements.extend(ruleset::masqueraded(table, &addresses, owner));
         }
-        let mac = match self.guard {
-            Guard::Off => return elements,
-            Guard::Strict => Some(self.names.pod_mac),
-            Guard::Addresses => None,
-        };
-        let link = &self.names.host_link;
-        let place = |family, (set, element)| Placed { family, table: GUARD_TABLE.to_owned(), set, element };
-        elements.extend(
-            self.addresses
-                .iter()
-                .map(|address| place(Family::of_network(*address), guard::sender(link, mac, address.ip(), owner))),
-        );
-        // Both families: a pod without IPv6 sends none.
-        elements.extend(Family::ALL.map(|family| place(family, guard::link(link, owner))));
+        elements.extend(ruleset::guarded(self.guard, host_link, *pod_mac, &addresses, owner));
         elements
     }
 

@@ -1,11 +1,14 @@
 //! The nf_tables tables of a config, and the elements of one attachment in them. Pure.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use cni_spec::NetworkName;
+use macaddr::MacAddr6;
 use nft_model::{Change, Element, Family, Table};
 
 use crate::config::{Backend, Config, Guard, Masquerade};
+use crate::names::GUARD_TABLE;
 use crate::{Error, guard, masquerade};
 
 /// What a config asks of nf_tables.
@@ -57,6 +60,33 @@ impl Rules {
         }
         Ok(tables)
     }
+}
+
+/// What has a pod's addresses masqueraded by its network's table.
+#[must_use]
+pub fn masqueraded(table: &str, addresses: &[IpAddr], owner: &str) -> Vec<Placed> {
+    let place = |address: &IpAddr| Placed {
+        family: Family::of(*address),
+        table: table.to_owned(),
+        set: masquerade::PODS,
+        element: masquerade::element(*address, owner),
+    };
+    addresses.iter().map(place).collect()
+}
+
+/// What guards a pod's link: what may come by it, `mac` being the pod's own, and that nothing else may.
+#[must_use]
+pub fn guarded(guard: Guard, link: &str, mac: MacAddr6, addresses: &[IpAddr], owner: &str) -> Vec<Placed> {
+    let mac = match guard {
+        Guard::Off => return Vec::new(),
+        Guard::Strict => Some(mac),
+        Guard::Addresses => None,
+    };
+    let place = |family, (set, element)| Placed { family, table: GUARD_TABLE.to_owned(), set, element };
+    let senders =
+        addresses.iter().map(|address| place(Family::of(*address), guard::sender(link, mac, *address, owner)));
+    // Both families: a pod without IPv6 sends none.
+    senders.chain(Family::ALL.map(|family| place(family, guard::link(link, owner)))).collect()
 }
 
 impl Placed {

@@ -13,6 +13,7 @@ const PURE: &[&str] = &[
     "cni-plugin/src/masquerade.rs",
     "cni-plugin/src/names.rs",
     "cni-plugin/src/plan.rs",
+    "cni-plugin/src/reconcile/tables.rs",
     "cni-plugin/src/step.rs",
     "portmap/src/claim.rs",
     "portmap/src/difference.rs",

@@ -1,6 +1,6 @@
 //! `podwire errors`: the last error of every attachment.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -17,7 +17,8 @@ const EXAMPLES: &str = "\
 Examples:
   podwire errors                       the last error of every attachment, oldest first
   podwire errors shop/cart-0           why did this pod get no network?
-  journalctl -t podwire -p err         the same from the journal, where no logFile is configured";
+  journalctl -t podwire -t podwire-portmap -p err
+                                       the same from the journal, where no logFile is configured";
 
 /// The options of the command.
 #[derive(Debug, Args)]
@@ -39,7 +40,10 @@ pub struct Errors {
 impl Errors {
     /// Whether anything was found.
     pub(super) fn run(&self, out: &mut dyn Write, err: &mut dyn Write) -> Result<bool, Stop> {
-        let all = last(&self.log).map_err(|source| Stop::Log { log: self.log.clone(), source })?;
+        let all = last(&self.log).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => Stop::NoLog { log: self.log.clone() },
+            _ => Stop::Log { log: self.log.clone(), source },
+        })?;
         let found: Vec<&Failure> = all.iter().filter(|failure| self.takes(failure)).collect();
         if self.output == Format::Json {
             let items: Vec<Value> = found.iter().map(|failure| failure.to_json()).collect();

@@ -25,7 +25,9 @@ impl Config {
         config.mac = wished_mac(conf, args)?;
         if let Some((key, text)) = annotations::get(&conf.runtime_config, MTU)? {
             let bytes = text.parse().map_err(|_| invalid(&key, text, "must be a number of bytes"))?;
-            config.mtu = mtu(&key, bytes)?.or(config.mtu);
+            if let Some(wished) = mtu(&key, bytes)? {
+                (config.mtu, config.mtu_key) = (Some(wished), key);
+            }
         }
         if let Some((key, text)) = annotations::get(&conf.runtime_config, SYSCTL)? {
             let mut wishes = text.split(',').map(str::trim).filter(|wish| !wish.is_empty());

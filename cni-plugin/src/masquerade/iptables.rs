@@ -96,10 +96,7 @@ impl Frame {
             lines.push(format!(":{PODS} - [0:0]"));
         }
         let rules = self.rules(family);
-        let mark = self.mark(family);
-        let unowned: Vec<_> = seen.rules(&seen.chain).iter().filter(|comments| !is_owned(comments)).collect();
-        let is_whole = unowned.len() == rules.len() && unowned.iter().all(|comments| ***comments == [mark.clone()]);
-        if is_whole {
+        if self.is_whole(family, seen) {
             lines.extend(deletions(&seen.chain, &seen.owned(&seen.chain), is_gone));
         } else {
             lines.push(format!(":{} - [0:0]", seen.chain));
@@ -123,6 +120,25 @@ impl Frame {
             lines.push(format!("-I {} {}{rule}", seen.chain, index + 1));
         }
         restored(&lines)
+    }
+
+    /// Those of a family that miss one of their rules; and whether anything that they share is not as it should be.
+    #[must_use]
+    pub fn missing(&self, family: Family, seen: &Seen, members: &[Member]) -> (Vec<Member>, bool) {
+        let chains = [seen.owned(PODS), seen.owned(&seen.chain)];
+        let is_in = |member: &Member, rules: &[Owned]| {
+            rules.iter().any(|rule| (rule.address, &rule.owner) == (member.address, &member.owner))
+        };
+        let of_family = members.iter().filter(|member| member.family() == family);
+        let missing = of_family.filter(|member| !chains.iter().all(|rules| is_in(member, rules)));
+        (missing.cloned().collect(), seen.hooks() == 0 || !self.is_whole(family, seen))
+    }
+
+    /// Whether the rules of the network's chain that are no pod's are there, made from this config.
+    fn is_whole(&self, family: Family, seen: &Seen) -> bool {
+        let mark = self.mark(family);
+        let unowned: Vec<_> = seen.rules(&seen.chain).iter().filter(|comments| !is_owned(comments)).collect();
+        unowned.len() == self.rules(family).len() && unowned.iter().all(|comments| ***comments == [mark.clone()])
     }
 
     /// Every rule that these need, as `iptables -S` lists it: what is called, what leads there, and the network's own in

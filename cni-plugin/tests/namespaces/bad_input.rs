@@ -8,6 +8,21 @@ fn ipam(ipam: &Value) -> Value {
     with(dual_stack(), &json!({ "ipam": ipam }))
 }
 
+/// A link with less than 1280 bytes has no IPv6 (RFC 8200, section 5).
+#[test]
+fn an_mtu_that_is_too_small_for_ipv6() {
+    sandbox::private_host(|| {
+        let annotations = json!({ "io.kubernetes.cri.pod-annotations": { "podwire/mtu": "1000" } });
+        let key = "runtimeConfig[\"io.kubernetes.cri.pod-annotations\"][\"podwire/mtu\"]=1000";
+        let cases = [
+            (json!({ "mtu": 1279 }), "mtu=1279: the pod has fd00:10:244:1::2, and IPv6 needs 1280 bytes".to_owned()),
+            (json!({ "mtu": 1500, "runtimeConfig": annotations }), format!("{key}: the pod has fd00:10:244:1::")),
+        ];
+        let cases = cases.map(|(keys, msg)| (with(dual_stack(), &keys), format!("invalid network config: {msg}")));
+        refused(&cases.each_ref().map(|(config, msg)| (config.clone(), 7, msg.as_str())));
+    });
+}
+
 #[test]
 fn bad_configs() {
     sandbox::private_host(|| {

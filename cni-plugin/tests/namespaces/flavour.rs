@@ -48,7 +48,7 @@ impl Flavour {
 
 /// Makes of each function of a flavour a test on both.
 macro_rules! on_both_flavours {
-    ($($name:ident,)*) => {
+    ($($name:ident),* $(,)?) => {
         $(mod $name {
             use $crate::flavour::Flavour;
 

@@ -135,6 +135,27 @@ fn nobody_elses_address_gets_through() {
     });
 }
 
+/// A flush opens the way, and `podwire reconcile` closes it again, whether or not it finds out what else was asked for.
+#[test]
+fn a_guard_that_was_flushed_is_put_back() {
+    sandbox::private_host(|| {
+        let scene = Scene::new("strict");
+        text("nft", &["flush", "ruleset"]);
+        // The kernel's own check of the way back (rp_filter) is for IPv4 alone.
+        let claim = Claim { from: scene.others[1], ..scene.honest(1) };
+        let heard = || scene.heard(claim.to, &claim, &scene.honest(1));
+        assert_eq!(heard(), ["attack"], "nothing guards after a flush");
+        let (code, printed) = crate::reconcile::reconcile(&[]);
+        assert_eq!(code, 4, "{printed}");
+        for (what, family, claim) in spoofs(&scene) {
+            let name = ["ip", "ip6"][family];
+            let before = dropped(name);
+            assert_eq!(scene.heard(claim.to, &claim, &scene.honest(family)), Vec::<String>::new(), "{what}");
+            assert!(dropped(name) > before, "{what} was dropped by somebody else: {claim:?}");
+        }
+    });
+}
+
 /// The node's end does ARP then, and has the gateway's addresses: nothing of it is another way through.
 #[test]
 fn a_told_hardware_address_opens_nothing() {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::common::{Answer, TestPod, dual_stack, finish, with};
 
 /// What one process is asked to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verb {
     Add,
     Del,

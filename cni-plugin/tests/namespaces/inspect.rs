@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::common::{Answer, TestPod, addresses, dual_stack, exchange, finish, node_addresses, run, shown, with};
 
 /// Runs `podwire` with these arguments, as a person does.
-fn by_hand(arguments: &[&str]) -> Answer {
+pub fn by_hand(arguments: &[&str]) -> Answer {
     let mut podwire = sandbox::command(env!("CARGO_BIN_EXE_podwire"));
     podwire.env_clear().args(arguments);
     finish(podwire, b"")
@@ -87,6 +87,53 @@ fn a_pod_is_shown_as_it_is() {
         for station in way {
             rest = rest.split_once(station).unwrap_or_else(|| panic!("no {station} in its place:\n{drawing}")).1;
         }
+    });
+}
+
+/// By network, then by the pod's namespace and name; a port that leads to both families is one port.
+#[test]
+fn lines_are_sorted_by_pod_and_ports_are_there_once() {
+    sandbox::private_host(|| {
+        let other = with(dual_stack(), &json!({ "name": "another" }));
+        let pods = [("c3", "a", "web-1"), ("c2", "b", "web-0"), ("c4", "a", "web-0"), ("c1", "a-b", "web-0")];
+        for (id, namespace, name) in pods {
+            let mut env = TestPod::new(id).env("ADD");
+            env.push(("CNI_ARGS", format!("K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name}")));
+            run(&env, &dual_stack()).ok();
+        }
+        TestPod::new("c5").add(&other).ok();
+        for (family, kind, pod) in [("ip", "ipv4_addr", "10.244.1.2"), ("ip6", "ipv6_addr", "fd00:10:244:1::2")] {
+            let map = format!(
+                "table {family} podwire-hostport {{ map wildcard {{ type inet_proto . inet_service : {kind} . inet_service;
+                    elements = {{ tcp . 8086 : {pod} . 80 }};\n }}\n }}"
+            );
+            let mut nft = sandbox::command("nft");
+            nft.args(["-f", "-"]);
+            finish(nft, map.as_bytes()).ok();
+        }
+        let table = by_hand(&["inspect", "--no-headers"]).ok().stdout;
+        let firsts: Vec<&str> = table.lines().filter_map(|line| line.split_whitespace().next()).collect();
+        assert_eq!(firsts, ["-", "a/web-0", "a/web-1", "a-b/web-0", "b/web-0"], "{table}");
+        assert_eq!(table.matches("8086/tcp").count(), 1, "{table}");
+        let document = by_hand(&["inspect", "web-1", "-o", "json"]).ok().json();
+        assert_eq!(document["items"][0]["hostPorts"].as_array().map(Vec::len), Some(2), "programs see both");
+    });
+}
+
+#[test]
+fn without_a_log_it_is_said_where_errors_are() {
+    sandbox::private_host(|| {
+        let answer = by_hand(&["errors", "--log", "/run/none.log"]);
+        assert!(
+            !answer.success && answer.stderr.contains("cannot read the log /run/none.log: there is none"),
+            "{answer:?}"
+        );
+        for way in ["journalctl -t podwire -t podwire-portmap -p err", "--log", "\"logFile\": \"/var/log/podwire.log\""]
+        {
+            assert!(answer.stderr.contains(way), "{way}: {answer:?}");
+        }
+        let answer = by_hand(&["errors", "--log", "/run"]);
+        assert!(!answer.success && answer.stderr.contains("cannot read the log /run"), "{answer:?}");
     });
 }
 

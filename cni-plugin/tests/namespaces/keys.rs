@@ -192,6 +192,29 @@ fn the_mtu_is_that_of_the_route_to_the_outside() {
     });
 }
 
+/// A link that IPv6 cannot have (RFC 8200, section 5): a pod of IPv4 alone gets it, and one with both is told what is in the way.
+#[test]
+fn a_way_outside_that_is_too_narrow_for_ipv6_is_named() {
+    sandbox::private_host(|| {
+        node_addresses();
+        text("ip", &["-4", "route", "replace", "default", "via", "192.168.50.254"]);
+        text("ip", &["link", "set", "uplink", "mtu", "1000"]);
+        let before = traces();
+        let pod = TestPod::new("one");
+        let (code, msg) = pod.add(&plain(&json!({}))).error();
+        assert!(
+            code == 7 && msg.contains("mtu (that of the route to the outside)=1000: the pod has fd00:"),
+            "{code} {msg}"
+        );
+        before.unchanged_but_the_ledger("refused");
+        let ipv4 = plain(&json!({ "ipam": { "type": "podwire-ipam", "podCIDR": "10.244.1.0/24" } }));
+        pod.add(&ipv4).ok();
+        assert_eq!(of_pod(&pod, &["link", "show", "eth0"])[0]["mtu"], 1000);
+        pod.del(&ipv4).ok();
+        pod.add(&plain(&json!({ "mtu": 1280 }))).ok();
+    });
+}
+
 #[test]
 fn a_gateway_of_the_range_is_the_node() {
     sandbox::private_host(|| {

@@ -17,25 +17,6 @@ use crate::masquerade_iptables::by_iptables;
 /// More than any verb makes of one kind; a loop that gets there is broken.
 const MOST_CALLS: u32 = 400;
 
-/// Kinds of system calls that change something outside of the process, or are needed to: each is a row below.
-const CHANGING: [&str; 15] = [
-    "bind",
-    "clone",
-    "clone3",
-    "flock",
-    "fsync",
-    "ftruncate",
-    "mkdir",
-    "openat",
-    "pwrite64",
-    "rename",
-    "sendto",
-    "setns",
-    "socket",
-    "unlink",
-    "write",
-];
-
 /// Kinds that change nothing outside of the process, whatever becomes of them: classes, patterns and names of strace(1). A
 /// name appears where a machine is slow, new or without a clock that can be read without a call; a class knew it before.
 const HARMLESS: [&str; 23] = [
@@ -69,12 +50,10 @@ const HARMLESS: [&str; 23] = [
     "sync_file_range",
 ];
 
-/// Kinds that change something where iptables has the masquerade: the programs that are run commit by `sendmsg` in one
-/// flavour and by `setsockopt` in the other. They are started by `clone` and `clone3`, which have rows; one that is not there to
-/// be run is `masquerade_iptables::a_family_without_its_program_is_refused_and_nothing_is_left`.
-const CHANGING_IPTABLES: [&str; 2] = ["sendmsg", "setsockopt"];
+/// Where the child process that waits for RCU is killed: it makes them before its work, and they change nothing.
+const OF_THE_CHILD: [&str; 2] = ["setsid", "chdir"];
 
-/// What these programs do on a node that has just started: modprobe(8) loads what the kernel lacks, which it keeps.
+/// What the programs of iptables do on a node that has just started: modprobe(8) loads what the kernel lacks, which it keeps.
 const LOADING: [&str; 3] = ["finit_module", "init_module", "vfork"];
 
 /// Everything that an attachment can have: masquerade by iptables, limits both ways, a hardware address that was told
@@ -115,6 +94,9 @@ fn every_call(config: &Value, verb: Verb, syscall: &str, fate: &str, clean: bool
             return;
         }
         no_link_without_lease(&context);
+        if verb != Verb::Add {
+            no_link_without_guard(&context);
+        }
         judge(verb, clean, &before, &answer, &context);
         if verb != Verb::Add && answer.success {
             assert_eq!(Flavour::Legacy.rules(), legacy, "{}", context("succeeded"));
@@ -165,12 +147,24 @@ fn no_link_without_lease(context: &impl Fn(&str) -> String) {
     }
 }
 
+/// A link that a DEL or a GC has left is guarded.
+fn no_link_without_guard(context: &impl Fn(&str) -> String) {
+    if own_links() > 0 {
+        let rules = crate::common::text("nft", &["-s", "list", "ruleset"]);
+        // The set `links`, in the tables of both families.
+        let is_link = |line: &&str| line.contains("\" comment \"podnet one eth0\"");
+        let count = rules.lines().filter(is_link).count();
+        assert!(count == 2, "{}", context(&format!("a link without its guard: {rules}")));
+    }
+}
+
 /// No process of the plugin outlives its answer for long: whoever it leaves behind is ours to wait for, as this
 /// process is the reaper of its orphans.
 fn no_process(context: &impl Fn(&str) -> String) {
     until(|| !crate::common::has_children(), || context("a process is left"));
 }
 
+/// Each kind of call that a verb makes has a row of that verb below, with iptables or without, and each row meets calls.
 #[test]
 fn every_kind_of_system_call_is_known() {
     sandbox::private_host(|| {
@@ -178,18 +172,24 @@ fn every_kind_of_system_call_is_known() {
         let mut seen = BTreeSet::new();
         let mut every_verb = |config: &Value| {
             for verb in [Verb::Add, Verb::Del, Verb::Add, Verb::Gc] {
-                seen.extend(kinds_of_calls(config, verb, &pod, &HARMLESS));
+                seen.extend(kinds_of_calls(config, verb, &pod, &HARMLESS).into_iter().map(|kind| (verb, kind)));
             }
         };
         every_verb(&dual_stack());
         every_verb(&everything());
         Flavour::Legacy.chosen();
         every_verb(&everything());
-        let known = [&CHANGING[..], &CHANGING_IPTABLES, &LOADING].concat();
-        let unknown: Vec<_> = seen.iter().filter(|kind| !known.contains(&kind.as_str())).collect();
+        let of_verb = |(verb, kinds): &(Verb, &[&'static str])| {
+            let verb = *verb;
+            kinds.iter().map(move |kind| (verb, (*kind).to_owned())).collect::<Vec<_>>()
+        };
+        let rows: BTreeSet<(Verb, String)> = PLAIN.iter().chain(EVERYTHING).flat_map(of_verb).collect();
+        let is_loading = |kind: &str| LOADING.contains(&kind);
+        let unknown: Vec<_> = seen.difference(&rows).filter(|(_, kind)| !is_loading(kind)).collect();
         assert!(unknown.is_empty(), "do these change anything? {unknown:?}");
         // A pattern that knew too much would hide what has a row.
-        let hidden: Vec<_> = CHANGING.iter().chain(&CHANGING_IPTABLES).filter(|kind| !seen.contains(**kind)).collect();
+        let is_of_child = |kind: &str| OF_THE_CHILD.contains(&kind);
+        let hidden: Vec<_> = rows.difference(&seen).filter(|(_, kind)| !is_of_child(kind)).collect();
         assert!(hidden.is_empty(), "nobody made these: {hidden:?}");
         assert!(Path::new("/run/podwire/ipam").is_dir());
     });
@@ -249,7 +249,8 @@ fn a_signal_that_asks_to_end_comes_too_late() {
 }
 
 macro_rules! every_call {
-    ($($name:ident: $verb:ident, $fate:literal, $clean:literal, [$($syscall:literal),*];)*) => {
+    ($rows:ident: $($name:ident: $verb:ident, $fate:literal, $clean:literal, [$($syscall:literal),*];)*) => {
+        const $rows: &[(Verb, &[&str])] = &[$((Verb::$verb, &[$($syscall),*])),*];
         $(#[test]
         fn $name() {
             sandbox::private_host(|| {
@@ -259,7 +260,8 @@ macro_rules! every_call {
             });
         })*
     };
-    ($($name:ident: everything in $flavour:ident, $verb:ident, $fate:literal, [$($syscall:literal),*];)*) => {
+    ($rows:ident: $($name:ident: everything in $flavour:ident, $verb:ident, $fate:literal, [$($syscall:literal),*];)*) => {
+        const $rows: &[(Verb, &[&str])] = &[$((Verb::$verb, &[$($syscall),*])),*];
         $(#[test]
         fn $name() {
             sandbox::private_host(|| {
@@ -274,6 +276,7 @@ macro_rules! every_call {
 
 // The programs of iptables meet the same fate as the plugin that runs them, and so do those that it runs to undo.
 every_call! {
+    EVERYTHING:
     add_of_everything_whose_netlink_requests_fail: everything in Nft, Add, "error=ENOBUFS", ["sendto", "sendmsg"];
     add_of_everything_killed_at_a_netlink_request: everything in Nft, Add, "signal=KILL", ["sendto", "sendmsg"];
     add_of_everything_killed_at_a_write_or_a_lock: everything in Nft, Add, "signal=KILL", ["write", "flock"];
@@ -287,9 +290,13 @@ every_call! {
     gc_of_everything_whose_netlink_requests_fail: everything in Nft, Gc, "error=ENOBUFS", ["sendto", "sendmsg"];
     gc_of_everything_killed_at_a_netlink_request: everything in Nft, Gc, "signal=KILL", ["sendto", "sendmsg"];
     gc_of_everything_killed_when_tables_are_replaced: everything in Legacy, Gc, "signal=KILL", ["setsockopt"];
+    add_of_everything_whose_tables_cannot_be_replaced: everything in Legacy, Add, "error=ENOMEM", ["setsockopt"];
+    del_of_everything_whose_tables_cannot_be_replaced: everything in Legacy, Del, "error=ENOMEM", ["setsockopt"];
+    gc_of_everything_whose_tables_cannot_be_replaced: everything in Legacy, Gc, "error=ENOMEM", ["setsockopt"];
 }
 
 every_call! {
+    PLAIN:
     add_whose_netlink_requests_fail: Add, "error=ENOBUFS", true, ["sendto"];
     add_that_cannot_enter_the_namespace: Add, "error=EPERM", true, ["setns"];
     add_without_descriptors: Add, "error=EMFILE", true, ["socket", "openat"];
@@ -318,6 +325,10 @@ every_call! {
 
     gc_whose_netlink_requests_fail: Gc, "error=ENOBUFS", false, ["sendto"];
     gc_killed_at_a_netlink_request: Gc, "signal=KILL", false, ["sendto"];
+    gc_without_descriptors: Gc, "error=EMFILE", false, ["socket", "openat"];
+    gc_whose_sockets_cannot_be_bound: Gc, "error=ENOMEM", false, ["bind"];
+    gc_without_the_lock_or_threads: Gc, "error=EAGAIN", false, ["flock", "clone3"];
+    gc_whose_ledger_cannot_be_written: Gc, "error=EIO", false, ["ftruncate", "fsync", "mkdir", "write"];
     gc_without_children: Gc, "error=EAGAIN", false, ["clone"];
     gc_whose_child_is_killed: Gc, "signal=KILL", false, ["clone", "setsid", "chdir"];
     gc_killed_at_a_change_of_the_ledger: Gc, "signal=KILL", false, ["pwrite64", "rename", "unlink"];

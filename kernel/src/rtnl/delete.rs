@@ -39,8 +39,9 @@ impl Rtnl {
     /// gone, about 1 ms, with its addresses, routes and neighbours, and at both ends of a pair.
     ///
     /// The child also keeps the descriptors of this process open for `linger`: closing a netfilter socket within
-    /// some 30 ms after something was deleted waits, too, and keeps others from committing meanwhile. So remove first
-    /// what is to be removed from nf_tables. Whatever a descriptor holds, e.g. a file lock, the child holds too.
+    /// some 30 ms after something was deleted waits, too, and keeps others from committing meanwhile. So open first
+    /// the socket by which something is to be removed from nf_tables. Whatever a descriptor holds, e.g. a file lock, the
+    /// child holds too.
     ///
     /// Where the kernel gives no process, this one waits.
     ///

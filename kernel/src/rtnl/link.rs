@@ -28,6 +28,8 @@ pub struct Link {
     pub mtu: u32,
     /// Whether it is administratively up (IFF_UP); its carrier may still be missing.
     pub up: bool,
+    /// Whether it asks for, and tells, hardware addresses by ARP and neighbour discovery (not IFF_NOARP).
+    pub arp: bool,
     /// Whether it is up, has a carrier, and sends (operational state "up"). Never for `lo`, which does not tell.
     pub carrier: bool,
     /// ifalias: what its owner noted on it.
@@ -185,6 +187,7 @@ impl Link {
             mac: None,
             mtu: 0,
             up: message.header.flags.contains(LinkFlags::Up),
+            arp: !message.header.flags.contains(LinkFlags::Noarp),
             carrier: false,
             alias: None,
             kind: None,

@@ -1,0 +1,144 @@
+//! `podwire reconcile`.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use cni_spec::NetworkName;
+use cni_spec::error::with_causes;
+use serde_json::{Value, json};
+
+use super::{Exit, Stop};
+use crate::reconcile::{self, CACHE_DIR, CONF_DIR, Order, Outcome, Summary};
+
+pub const EXAMPLES: &str = "\
+Examples:
+  podwire reconcile
+  podwire reconcile --dry-run
+  podwire reconcile --dry-run | nft --check --file -
+  podwire-portmap reconcile            the same of host ports
+
+Which pods there are, their addresses and how their links are guarded the kernel says. Whether and how they are masqueraded, and
+whether they are not to be guarded, is read from what the runtime's libcni keeps of each, and of the network's config where it
+keeps nothing. What is right is not touched, so it can be run at any time.";
+
+/// Puts back what is missing.
+#[derive(Debug, Args)]
+pub struct Reconcile {
+    /// Prints what would be done, in the words of nft(8), and changes nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Says nothing about what is as it should be.
+    #[arg(short, long)]
+    quiet: bool,
+    /// Only pods of a network.
+    #[arg(long, value_name = "NAME")]
+    network: Option<NetworkName>,
+    /// How to print.
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
+    output: Format,
+    /// The folder of network configs.
+    #[arg(long, value_name = "DIR", default_value = CONF_DIR)]
+    conf_dir: PathBuf,
+    /// The folder in which the runtime's libcni keeps what it did.
+    #[arg(long, value_name = "DIR", default_value = CACHE_DIR)]
+    cache_dir: PathBuf,
+}
+
+/// The formats of `--output`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Lines for people
+    Table,
+    /// One JSON document
+    Json,
+}
+
+impl Reconcile {
+    pub(super) fn run(&self, out: &mut dyn Write, err: &mut dyn Write) -> Result<Exit, Stop> {
+        let summary = reconcile::all(&Order {
+            network: self.network.as_ref(),
+            conf_dir: &self.conf_dir,
+            cache_dir: &self.cache_dir,
+            dry_run: self.dry_run,
+        })?;
+        if self.output == Format::Json {
+            writeln!(out, "{:#}", self.document(&summary))?;
+        } else {
+            self.print(&summary, out)?;
+        }
+        for error in &summary.errors {
+            writeln!(err, "podwire: {}", with_causes(error))?;
+        }
+        let outcomes = &summary.outcomes;
+        if let Some(network) = self.network.as_ref().filter(|_| outcomes.is_empty()) {
+            writeln!(err, "no pods of network {:?} here", network.as_str())?;
+            return Ok(Exit::NothingFound);
+        }
+        if !summary.errors.is_empty() || outcomes.iter().any(|outcome| !outcome.failures.is_empty()) {
+            return Ok(Exit::Failed);
+        }
+        Ok(if outcomes.iter().any(|outcome| outcome.unknown.is_some()) { Exit::Unknown } else { Exit::Done })
+    }
+
+    fn print(&self, summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
+        // What is printed then can be given to nft(8).
+        let start = if self.dry_run { "# " } else { "" };
+        for outcome in &summary.outcomes {
+            let is_right = outcome.differences.is_empty() && outcome.failures.is_empty();
+            if !(self.quiet && is_right) {
+                writeln!(out, "{start}{}", self.line(outcome))?;
+            }
+        }
+        if !self.dry_run {
+            return Ok(());
+        }
+        for change in summary.changes.iter().flatten() {
+            writeln!(out, "{}", change.to_string().trim_end())?;
+        }
+        for (program, text) in &summary.restored {
+            writeln!(out, "# by {program}:")?;
+            text.lines().try_for_each(|line| writeln!(out, "# {line}"))?;
+        }
+        Ok(())
+    }
+
+    fn line(&self, Outcome { attachment, differences, unknown, failures }: &Outcome) -> String {
+        let done = match (differences.len(), failures.is_empty()) {
+            (0, true) => "as it should be".to_owned(),
+            (0, false) => "failed".to_owned(),
+            (count, _) if self.dry_run => format!("to be restored ({count} differences)"),
+            (count, _) => format!("restored ({count} differences)"),
+        };
+        let unknown = unknown.iter().map(|why| format!("masquerade is not known, so not restored: {why}"));
+        let remarks: Vec<String> = failures.iter().cloned().chain(unknown).collect();
+        let remarks = if remarks.is_empty() { String::new() } else { format!(", but {}", remarks.join("; ")) };
+        format!("{attachment}: {done}{remarks}").replace('\n', " ")
+    }
+
+    fn document(&self, summary: &Summary) -> Value {
+        let items: Vec<Value> = summary.outcomes.iter().map(item).collect();
+        let errors: Vec<String> = summary.errors.iter().map(|error| with_causes(error)).collect();
+        let changes: Vec<String> = summary.changes.iter().flatten().map(ToString::to_string).collect();
+        let restored = summary.restored.iter().map(|(program, text)| json!({ "program": program, "input": text }));
+        json!({
+            "apiVersion": "podwire/v1", "kind": "Reconciliation", "dryRun": self.dry_run,
+            "items": items, "nft": changes, "iptables": restored.collect::<Vec<_>>(), "errors": errors,
+        })
+    }
+}
+
+fn item(Outcome { attachment, differences, unknown, failures }: &Outcome) -> Value {
+    let done = match (differences.is_empty(), failures.is_empty()) {
+        (true, true) => "nothing",
+        (_, false) => "failed",
+        (false, true) => "restored",
+    };
+    let differences = differences.iter().map(ToString::to_string);
+    json!({
+        "network": attachment.network.as_str(), "containerID": attachment.container_id.as_str(),
+        "ifname": attachment.ifname.as_str(), "done": done,
+        "details": differences.chain(failures.iter().cloned()).collect::<Vec<_>>(),
+        "unknown": unknown,
+    })
+}

@@ -1,0 +1,247 @@
+//! Putting back what a flushed firewall has lost: the guard and the masquerade of every pod that is there.
+//!
+//! What there is of a pod the kernel knows; what was asked for is known by `wish`. `tables` compares a table with what it should
+//! be. DEL takes the link before the rules, so whoever adds rules and finds the link still there afterwards has left nothing
+//! behind: the DEL comes, and finds them.
+
+mod flows;
+mod living;
+pub(crate) mod tables;
+mod wish;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use cni_spec::error::with_causes;
+use cni_spec::{Attachment, NetworkName};
+use nft_model::{Change, Family, Table};
+
+use crate::config::{Backend, Config, Masquerade};
+use crate::diff::Difference;
+use crate::firewall::Firewall;
+use crate::masquerade::iptables::{Frame, Member};
+use crate::names::masquerade_table;
+use crate::pod::Node;
+use crate::ruleset::{self, Placed};
+use crate::{Error, guard, iptables, masquerade};
+
+use living::Living;
+use wish::Sources;
+pub use wish::{CACHE_DIR, CONF_DIR};
+
+/// What is to be done, and by what it is known.
+#[derive(Debug)]
+pub struct Order<'a> {
+    /// Only pods of this network.
+    pub network: Option<&'a NetworkName>,
+    /// The folder of network configs.
+    pub conf_dir: &'a Path,
+    /// The folder in which libcni keeps what it did.
+    pub cache_dir: &'a Path,
+    /// Whether nothing is to be changed.
+    pub dry_run: bool,
+}
+
+/// What became of one pod.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Whose.
+    pub attachment: Attachment,
+    /// What was not as it should be.
+    pub differences: Vec<Difference>,
+    /// Why it is not known what was asked for: then it is guarded, and whether it was masqueraded is not known.
+    pub unknown: Option<String>,
+    /// What could not be done.
+    pub failures: Vec<String>,
+}
+
+/// What was done for all.
+#[derive(Debug, Default)]
+pub struct Summary {
+    /// Of each pod.
+    pub outcomes: Vec<Outcome>,
+    /// The transactions of nf_tables, one for each table.
+    pub changes: Vec<Vec<Change>>,
+    /// The inputs of `iptables-restore`, each with the program.
+    pub restored: Vec<(String, String)>,
+    /// What failed besides, and concerns no pod alone.
+    pub errors: Vec<Error>,
+}
+
+/// A pod and what it should have.
+struct Wanted {
+    living: Living,
+    elements: Vec<Placed>,
+    members: Vec<Member>,
+    outcome: Outcome,
+}
+
+/// The rules that pods share, as the last ADD left them: of a network whose config was changed, the youngest pod's.
+#[derive(Default)]
+struct Shared {
+    tables: BTreeMap<(Family, String), Table>,
+    frames: BTreeMap<NetworkName, Frame>,
+}
+
+/// Has every living pod guarded and masqueraded as its ADD left it. What is right is not touched.
+///
+/// # Errors
+/// When the node cannot be looked at. What concerns one pod is in its outcome.
+pub fn all(order: &Order<'_>) -> Result<Summary, Error> {
+    let node = Node::open()?;
+    let sources = Sources::read(order.conf_dir, order.cache_dir);
+    let mut shared = Shared::default();
+    let mut pods = Vec::new();
+    for living in Living::all(&node, order.network)? {
+        let asked = sources.of(&living.attachment);
+        // Whose ADD is not that far yet gets its rules from that.
+        let is_unfinished = match &asked {
+            Ok(config) => config.ipam_type.is_some(),
+            Err(_) => !living.link.up,
+        };
+        if living.addresses.is_empty() && is_unfinished {
+            continue;
+        }
+        pods.push(Wanted::of(living, asked, &mut shared)?);
+    }
+    let mut summary = Summary::default();
+    by_nftables(&mut pods, &shared, order.dry_run, &mut summary)?;
+    by_iptables(&mut pods, &shared, order.dry_run, &mut summary);
+    if !order.dry_run {
+        settle(&mut pods, &node, &mut summary);
+    }
+    summary.outcomes = pods.into_iter().map(|pod| pod.outcome).collect();
+    Ok(summary)
+}
+
+fn by_nftables(pods: &mut [Wanted], shared: &Shared, dry_run: bool, summary: &mut Summary) -> Result<(), Error> {
+    let Some(first) = pods.iter().find(|pod| !pod.elements.is_empty()) else { return Ok(()) };
+    let mut firewall = Firewall::open(&first.living.attachment.network)?;
+    for frame in shared.tables.values() {
+        let wanted: Vec<&Placed> =
+            pods.iter().flat_map(|pod| &pod.elements).filter(|placed| placed.is_in(frame)).collect();
+        let restored = firewall.restore(frame, &wanted, dry_run);
+        for pod in pods.iter_mut().filter(|pod| pod.elements.iter().any(|placed| placed.is_in(frame))) {
+            match &restored {
+                Ok(repair) => {
+                    let own = repair.elements.iter().filter(|(placed, _)| pod.elements.contains(placed));
+                    let all = repair.shared.iter().chain(own.map(|(_, difference)| difference));
+                    pod.outcome.differences.extend(all.cloned());
+                }
+                Err(error) => pod.outcome.failures.push(with_causes(error)),
+            }
+        }
+        summary.changes.extend(restored.ok().map(|repair| repair.changes).filter(|changes| !changes.is_empty()));
+    }
+    Ok(())
+}
+
+fn by_iptables(pods: &mut [Wanted], shared: &Shared, dry_run: bool, summary: &mut Summary) {
+    for (network, frame) in &shared.frames {
+        for family in Family::ALL {
+            let is_meant = |member: &Member| member.family() == family;
+            let mut concerned: Vec<&mut Wanted> = pods
+                .iter_mut()
+                .filter(|pod| pod.living.attachment.network == *network && pod.members.iter().any(is_meant))
+                .collect();
+            let members: Vec<Member> =
+                concerned.iter().flat_map(|pod| &pod.members).filter(|member| is_meant(member)).cloned().collect();
+            if members.is_empty() {
+                continue;
+            }
+            let restored = iptables::restore(frame, family, &members, dry_run);
+            for pod in &mut concerned {
+                match &restored {
+                    Ok(None) => {}
+                    Ok(Some(lacked)) => pod.outcome.differences.extend(lacked.differences(&pod.members)),
+                    Err(error) => pod.outcome.failures.push(with_causes(error)),
+                }
+            }
+            summary.restored.extend(restored.ok().flatten().map(|lacked| (lacked.program, lacked.text)));
+        }
+    }
+}
+
+/// After rules were added: a pod that went meanwhile leaves none, and flows that began without masquerade begin anew.
+fn settle(pods: &mut [Wanted], node: &Node, summary: &mut Summary) {
+    let mut translated = BTreeSet::new();
+    for pod in pods.iter_mut().filter(|pod| !pod.outcome.differences.is_empty()) {
+        if !pod.living.is_alive(node) {
+            let failed = pod.take_back(node).err();
+            pod.outcome.failures.extend(failed.map(|error| with_causes(&error)));
+        } else if pod.is_masqueraded() {
+            translated.extend(pod.living.addresses.iter().copied());
+        }
+    }
+    if !translated.is_empty() {
+        summary.errors.extend(flows::begin_anew(&translated).err());
+    }
+}
+
+impl Wanted {
+    fn of(living: Living, asked: Result<Config, String>, shared: &mut Shared) -> Result<Self, Error> {
+        let network = &living.attachment.network;
+        let owner = &living.names.owner;
+        let (config, unknown) = match asked {
+            Ok(config) => (Some(config), None),
+            Err(why) => (None, Some(why)),
+        };
+        let invalid = |source| Error::Rules { network: network.clone(), source };
+        let guard = living.guard(config.as_ref().map(|config| config.guard));
+        let mut elements = ruleset::guarded(guard, &living.names.host_link, living.mac(), &living.addresses, owner);
+        let mut members = Vec::new();
+        if !elements.is_empty() {
+            for family in Family::ALL {
+                shared.add(guard::table(family).map_err(invalid)?);
+            }
+        }
+        let masquerade: Option<Masquerade> = config.and_then(|config| config.masquerade);
+        match masquerade {
+            None => {}
+            Some(masquerade) if masquerade.backend == Backend::Iptables => {
+                let frame = Frame::new(network, &masquerade);
+                members.extend(living.addresses.iter().map(|address| frame.member(*address, owner)));
+                shared.frames.insert(network.clone(), frame);
+            }
+            Some(masquerade) => {
+                for family in Family::ALL {
+                    shared.add(masquerade::table(network, family, &masquerade).map_err(invalid)?);
+                }
+                elements.extend(ruleset::masqueraded(&masquerade_table(network), &living.addresses, owner));
+            }
+        }
+        let attachment = living.attachment.clone();
+        let outcome = Outcome { attachment, differences: Vec::new(), unknown, failures: Vec::new() };
+        Ok(Self { living, elements, members, outcome })
+    }
+
+    /// Removes what this has added of a pod that went meanwhile.
+    fn take_back(&self, node: &Node) -> Result<(), Error> {
+        let Living { attachment, names, .. } = &self.living;
+        let is_there = || self.living.is_alive(node);
+        let by_nftables = Firewall::open_if_any(&attachment.network)
+            .and_then(|rules| rules.map_or(Ok(()), |mut rules| rules.remove_unless(&names.owner, is_there)));
+        let by_iptables = iptables::remove_unless(&attachment.network, &names.owner, &is_there);
+        Error::all_of([by_nftables.err(), by_iptables.err()].into_iter().flatten().collect())
+    }
+
+    fn is_masqueraded(&self) -> bool {
+        !self.members.is_empty() || self.elements.iter().any(|placed| placed.set == masquerade::PODS)
+    }
+}
+
+impl Shared {
+    fn add(&mut self, table: Table) {
+        self.tables.insert((table.family(), table.name().to_owned()), table);
+    }
+}
+
+impl iptables::Restored {
+    /// What of it concerns a pod.
+    fn differences(&self, members: &[Member]) -> Vec<Difference> {
+        let missing = |expected: String| Difference { expected, found: "no such rule".to_owned() };
+        let own = self.members.iter().filter(|member| members.contains(member));
+        let shared = self.shared.then(|| missing(format!("{}, what its pods share", self.program)));
+        shared.into_iter().chain(own.map(|member| missing(member.to_string()))).collect()
+    }
+}

@@ -1,0 +1,90 @@
+//! The pods that this node has, and what the kernel knows of each besides: so much that a guard can be made again of it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use cni_spec::{Attachment, NetworkName};
+use ipam::marks::ROUTE_PROTOCOL;
+use kernel::rtnl::{Link, RouteFilter};
+use macaddr::MacAddr6;
+
+use crate::Error;
+use crate::config::Guard;
+use crate::names::Names;
+use crate::pod::{Node, observe};
+
+/// An attachment whose link is there.
+#[derive(Debug)]
+pub struct Living {
+    /// Whose.
+    pub attachment: Attachment,
+    /// Its names, the node's end as it is called now.
+    pub names: Names,
+    /// The node's end.
+    pub link: Link,
+    /// The pod's addresses: those that the node has routes to. None for layer 2, or while its ADD has not come far.
+    pub addresses: Vec<IpAddr>,
+    /// The pod's hardware address as the node was told it for good.
+    told: Option<MacAddr6>,
+}
+
+impl Living {
+    /// Those of a network, or all, the youngest last.
+    ///
+    /// # Errors
+    /// [`Error::Observe`].
+    pub fn all(node: &Node, network: Option<&NetworkName>) -> Result<Vec<Self>, Error> {
+        let mut addresses: BTreeMap<u32, Vec<IpAddr>> = BTreeMap::new();
+        let filter = RouteFilter { protocol: Some(ROUTE_PROTOCOL), ..RouteFilter::default() };
+        for route in node.rtnl.routes(&filter).map_err(|source| observe("the node's routes", source))? {
+            addresses.entry(route.oif).or_default().push(route.dst.ip());
+        }
+        let mut all = Vec::new();
+        for (attachment, link) in node.own_links()? {
+            let addresses = addresses.remove(&link.index).unwrap_or_default();
+            if network.is_some_and(|network| *network != attachment.network) {
+                continue;
+            }
+            // What the kernel could not keep was refused at ADD.
+            let Ok(names) = Names::of(&attachment) else { continue };
+            let names = Names { host_link: link.name.clone(), ..names };
+            let told = if link.arp { told(node, &link, &addresses)? } else { Some(names.pod_mac) };
+            all.push(Self { attachment, names, link, addresses, told });
+        }
+        all.sort_by_key(|living| living.link.index);
+        Ok(all)
+    }
+
+    /// How its link is to be guarded, by what the ADD made of it: only where hardware addresses are `strict` and not told does
+    /// the node's end do no ARP, and only with `addresses` the node learns them. Whether the rest is guarded the config says,
+    /// and where that is not known it is.
+    #[must_use]
+    pub fn guard(&self, asked: Option<Guard>) -> Guard {
+        match (asked, self.link.arp, self.told) {
+            (Some(asked), true, _) if self.addresses.is_empty() => asked,
+            (Some(Guard::Off), true, Some(_)) => Guard::Off,
+            (_, true, None) => Guard::Addresses,
+            _ => Guard::Strict,
+        }
+    }
+
+    /// The hardware address that it may send from.
+    #[must_use]
+    pub fn mac(&self) -> MacAddr6 {
+        self.told.unwrap_or(self.names.pod_mac)
+    }
+
+    /// Whether its link is still there: a DEL, which takes the link first and the rules after it, has not come this far.
+    #[must_use]
+    pub fn is_alive(&self, node: &Node) -> bool {
+        // What cannot be seen is not taken for gone.
+        node.host_link(&self.names).map_or(true, |link| link.is_some())
+    }
+}
+
+/// The hardware address in the permanent neighbour entries of a pod.
+fn told(node: &Node, link: &Link, addresses: &[IpAddr]) -> Result<Option<MacAddr6>, Error> {
+    let entries = node.rtnl.neighbours(link.index).map_err(|source| observe(&link.name, source))?;
+    let mut permanent = entries.into_iter().filter(|entry| entry.permanent && addresses.contains(&entry.address));
+    Ok(permanent.find_map(|entry| entry.mac))
+}

@@ -1,0 +1,280 @@
+//! `podwire reconcile` after a firewall was flushed: by packets, and beside what the ADDs had made.
+
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+
+use data_encoding::BASE64;
+use serde_json::{Value, json};
+
+use crate::common::{TestPod, dual_stack, exchange, finish, text, traces, until, with};
+use crate::flavour::Flavour;
+use crate::masquerade::{address, outside_machine};
+use crate::masquerade_iptables::by_iptables;
+
+const CACHE: &str = "/run/cni-cache";
+const CONFIGS: &str = "/run/cni-configs";
+
+on_both_flavours!(masquerade_by_iptables_comes_back);
+
+/// Runs it; tells its exit code and what it printed.
+pub fn reconcile(arguments: &[&str]) -> (i32, String) {
+    let mut podwire = sandbox::command(env!("CARGO_BIN_EXE_podwire"));
+    podwire.env_clear().args(["reconcile", "--cache-dir", CACHE, "--conf-dir", CONFIGS]).args(arguments);
+    let Output { status, stdout, stderr } = podwire.output().unwrap();
+    let text = [stdout, stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+    (status.code().unwrap(), text)
+}
+
+/// What libcni keeps of an ADD, in its words (`cachedInfo`, libcni/api.go).
+fn keep(pod: &TestPod, config: &Value, capabilities: &Value) {
+    let list = json!({ "cniVersion": "1.1.0", "name": config["name"], "plugins": [config] });
+    let kept = json!({
+        "kind": "cniCacheV1", "containerId": pod.id, "ifName": "eth0", "networkName": config["name"],
+        "config": BASE64.encode(list.to_string().as_bytes()), "netns": pod.path,
+        "cniArgs": [["IgnoreUnknown", "1"]], "capabilityArgs": capabilities,
+    });
+    let folder = Path::new(CACHE).join("results");
+    fs::create_dir_all(&folder).unwrap();
+    let name = format!("{}-{}-eth0", config["name"].as_str().unwrap(), pod.id);
+    fs::write(folder.join(name), kept.to_string()).unwrap();
+}
+
+fn configure(name: &str, config: &Value) {
+    fs::create_dir_all(CONFIGS).unwrap();
+    fs::write(Path::new(CONFIGS).join(name), config.to_string()).unwrap();
+}
+
+fn added(id: &str, config: &Value) -> TestPod {
+    let pod = TestPod::new(id);
+    pod.add(config).ok();
+    keep(&pod, config, &json!({}));
+    pod
+}
+
+fn ruleset() -> String {
+    text("nft", &["-s", "list", "ruleset"])
+}
+
+/// Lines without the order of tables, which is that of their making.
+fn lines(ruleset: &str) -> Vec<&str> {
+    let mut lines: Vec<&str> = ruleset.lines().collect();
+    lines.sort_unstable();
+    lines
+}
+
+#[test]
+fn what_a_flush_took_is_there_again_and_nothing_twice() {
+    sandbox::private_host(|| {
+        let outside = outside_machine();
+        let pod = TestPod::new("one");
+        let result = pod.add(&dual_stack()).ok().json();
+        keep(&pod, &dual_stack(), &json!({}));
+        let two = added("two", &dual_stack());
+        let before = ruleset();
+        let seen = |pod: &TestPod, to: &str| exchange(&outside, &pod.netns, address(to)).unwrap().ip();
+        text("nft", &["flush", "ruleset"]);
+        assert_eq!(seen(&pod, "198.51.100.1"), address("10.244.1.2"), "the flush took the masquerade");
+
+        let (code, printed) = reconcile(&["--dry-run"]);
+        assert_eq!((code, ruleset().as_str()), (0, ""), "{printed}");
+        assert!(printed.contains("# podnet one eth0: to be restored"), "{printed}");
+        let mut nft = sandbox::command("nft");
+        nft.args(["--file", "-"]);
+        finish(nft, printed.as_bytes()).ok();
+        assert_eq!(lines(&ruleset()), lines(&before), "what it prints does what it would do");
+        text("nft", &["flush", "ruleset"]);
+
+        let (code, printed) = reconcile(&[]);
+        assert_eq!(code, 0, "{printed}");
+        assert!(printed.contains("podnet one eth0: restored (") && printed.contains("podnet two eth0: restored ("));
+        for pod in [&pod, &two] {
+            assert_eq!(seen(pod, "198.51.100.1"), address("192.168.50.1"));
+            assert_eq!(seen(pod, "2001:db8:51::1"), address("fd50::1"));
+        }
+        assert_eq!(seen(&pod, "10.244.9.9"), address("10.244.1.2"));
+        assert_eq!(lines(&ruleset()), lines(&before));
+        pod.check(&dual_stack(), &result).ok();
+
+        let (code, document) = reconcile(&["-o", "json"]);
+        let document: Value = serde_json::from_str(&document).unwrap();
+        let items = document["items"].as_array().unwrap();
+        assert_eq!((code, items.len(), &document["nft"]), (0, 2, &json!([])), "{document}");
+        assert!(items.iter().all(|item| item["done"] == "nothing"), "{document}");
+        assert_eq!(reconcile(&["--quiet"]), (0, String::new()));
+        assert_eq!(lines(&ruleset()), lines(&before));
+    });
+}
+
+/// Pods with all kinds of guards and masquerade: each is guarded and masqueraded as its own ADD left it.
+#[test]
+fn every_pod_gets_its_own_rules_again() {
+    sandbox::private_host(|| {
+        outside_machine();
+        let told = json!({ "runtimeConfig": { "mac": "02:00:00:00:00:77" }, "capabilities": { "mac": true } });
+        let kinds = [
+            ("strict", json!({})),
+            ("told", told),
+            ("loose", json!({ "antiSpoofing": "addresses" })),
+            ("off", json!({ "antiSpoofing": "off" })),
+            ("ranged", json!({ "gateway": "range", "hostInterfacePrefix": "veth" })),
+            ("layer2", json!({ "name": "wires", "ipam": {}, "ipMasq": false, "nonMasqueradeCIDRs": null })),
+            ("plain", json!({ "ipMasq": false, "name": "plain" })),
+            ("source", json!({ "name": "sourced", "snatSource": "192.168.50.1", "dropInvalid": false })),
+        ];
+        for (id, keys) in &kinds {
+            let ipam = json!({ "type": "podwire-ipam", "podCIDR": ["10.244.1.0/24", "fd00:10:244:1::/64"] });
+            let mut config = with(with(dual_stack(), &json!({ "ipam": ipam })), keys);
+            let pod = TestPod::new(id);
+            pod.add(&config).ok();
+            let capabilities = config["runtimeConfig"].take();
+            config.as_object_mut().unwrap().remove("runtimeConfig");
+            keep(&pod, &config, if capabilities.is_null() { &Value::Null } else { &capabilities });
+        }
+        let before = ruleset();
+        assert_eq!(reconcile(&["--quiet"]), (0, String::new()), "all is as it should be");
+        text("nft", &["flush", "ruleset"]);
+        assert_eq!(reconcile(&[]).0, 0);
+        assert_eq!(lines(&ruleset()), lines(&before));
+    });
+}
+
+#[test]
+fn rules_that_were_changed_are_made_anew_with_everybodys_elements() {
+    sandbox::private_host(|| {
+        let _pods = [added("one", &dual_stack()), added("two", &dual_stack())];
+        let before = ruleset();
+        for spoilt in [
+            "flush chain ip podwire-guard guard",
+            "flush table ip6 podwire-masq-podnet",
+            "delete table ip podwire-masq-podnet",
+            "insert rule ip podwire-guard guard accept",
+            "flush set ip podwire-masq-podnet pods",
+        ] {
+            text("nft", &spoilt.split(' ').collect::<Vec<_>>());
+            assert_ne!(lines(&ruleset()), lines(&before), "{spoilt}");
+            let (code, printed) = reconcile(&[]);
+            assert_eq!((code, lines(&ruleset())), (0, lines(&before)), "{spoilt}: {printed}");
+        }
+    });
+}
+
+#[test]
+fn pods_of_other_networks_are_left_alone() {
+    sandbox::private_host(|| {
+        let other = with(dual_stack(), &json!({ "name": "other" }));
+        let _pods = [added("one", &dual_stack()), added("two", &other)];
+        text("nft", &["flush", "ruleset"]);
+        let (code, printed) = reconcile(&["--network", "podnet"]);
+        assert!(code == 0 && printed.contains("podnet one eth0: restored") && !printed.contains("two"), "{printed}");
+        let there = ruleset();
+        assert!(there.contains("podnet one eth0") && !there.contains("other"), "{there}");
+        assert_eq!(reconcile(&["--network", "nobody"]).0, 3);
+    });
+}
+
+/// Without what libcni keeps, the network's config is asked; without that, nobody knows, and it is said.
+#[test]
+fn what_is_not_known_is_said_and_guarded() {
+    sandbox::private_host(|| {
+        let outside = outside_machine();
+        let pod = TestPod::new("one");
+        pod.add(&dual_stack()).ok();
+        let before = ruleset();
+        text("nft", &["flush", "ruleset"]);
+        let (code, printed) = reconcile(&[]);
+        assert!(
+            code == 4 && printed.contains("masquerade is not known, so not restored: nothing of it is in"),
+            "{printed}"
+        );
+        let there = ruleset();
+        assert!(there.contains("podwire-guard") && !there.contains("podwire-masq"), "{there}");
+        configure(
+            "10-other.conflist",
+            &json!({ "name": "other", "cniVersion": "1.1.0", "plugins": [{ "type": "podwire" }] }),
+        );
+        assert_eq!(reconcile(&[]).0, 4);
+        let mut plugin = dual_stack();
+        for key in ["name", "cniVersion"] {
+            plugin.as_object_mut().unwrap().remove(key);
+        }
+        configure(
+            "20-podnet.conflist",
+            &json!({ "name": "podnet", "cniVersion": "1.1.0", "plugins": [{ "type": "tuning" }, plugin] }),
+        );
+        assert_eq!(reconcile(&[]).0, 0);
+        assert_eq!(lines(&ruleset()), lines(&before));
+        assert_eq!(exchange(&outside, &pod.netns, address("198.51.100.1")).unwrap().ip(), address("192.168.50.1"));
+    });
+}
+
+fn masquerade_by_iptables_comes_back(flavour: Flavour) {
+    let outside = outside_machine();
+    let pods = [added("one", &by_iptables()), added("two", &by_iptables())];
+    let sorted = || lines(&flavour.rules().join("\n")).into_iter().map(str::to_owned).collect::<Vec<_>>();
+    let before = sorted();
+    for program in ["iptables", "ip6tables"] {
+        text(program, &["-t", "nat", "-F"]);
+    }
+    let (code, printed) = reconcile(&["--dry-run"]);
+    assert!(code == 0 && printed.contains("# -A PODWIRE-PODS -s 10.244.1.2/32"), "{printed}");
+    for _ in 0..2 {
+        assert_eq!(reconcile(&[]).0, 0);
+        assert_eq!(sorted(), before);
+    }
+    for pod in &pods {
+        let seen = exchange(&outside, &pod.netns, address("198.51.100.1")).unwrap().ip();
+        assert_eq!(seen, address("192.168.50.1"));
+    }
+}
+
+/// A flow that began while nothing masqueraded is translated as soon as something does, though it goes on and on.
+#[test]
+fn what_was_sent_in_vain_is_sent_anew() {
+    sandbox::private_host(|| {
+        let outside = outside_machine();
+        let pod = added("one", &dual_stack());
+        text("nft", &["flush", "ruleset"]);
+        // Has connections tracked, as kube-proxy's rules do, whoever translates.
+        text("nft", &["add", "table", "ip", "other"]);
+        text("nft", &["add", "chain", "ip", "other", "c", "{ type filter hook forward priority 0 ; }"]);
+        text("nft", &["add", "rule", "ip", "other", "c", "ct", "state", "new", "accept"]);
+        let listener = outside.run(|| std::net::UdpSocket::bind("198.51.100.1:53")).unwrap().unwrap();
+        listener.set_read_timeout(Some(crate::common::DEADLINE)).unwrap();
+        let sender = pod.netns.run(|| std::net::UdpSocket::bind("10.244.1.2:4000")).unwrap().unwrap();
+        let heard_from = || {
+            sender.send_to(b"?", "198.51.100.1:53").unwrap();
+            listener.recv_from(&mut [0; 8]).unwrap().1.ip()
+        };
+        assert_eq!(heard_from(), address("10.244.1.2"));
+        assert_eq!(reconcile(&[]).0, 0);
+        assert_eq!(heard_from(), address("192.168.50.1"));
+    });
+}
+
+/// Whoever is deleted meanwhile is gone: of pods that are deleted while rules are put back, nothing is left.
+#[test]
+fn a_pod_that_is_deleted_meanwhile_leaves_nothing() {
+    sandbox::private_host(|| {
+        crate::common::adopt_orphans();
+        let first = TestPod::new("first");
+        first.add(&dual_stack()).ok();
+        first.del(&dual_stack()).ok();
+        let before = traces();
+        for round in 0..8 {
+            let pods: Vec<TestPod> = (0..3).map(|n| added(&format!("r{round}p{n}"), &dual_stack())).collect();
+            text("nft", &["flush", "ruleset"]);
+            std::thread::scope(|scope| {
+                let reconciling = scope.spawn(|| (0..3).for_each(|_| drop(reconcile(&[]))));
+                pods.iter().for_each(|pod| drop(pod.del(&dual_stack()).ok()));
+                reconciling.join().unwrap();
+            });
+            until(|| !crate::common::has_children(), || "a process is left".to_owned());
+            fs::remove_dir_all(CACHE).unwrap();
+            for pod in &pods {
+                kernel::netns::remove_named(&pod.path).unwrap();
+            }
+            before.unchanged(format!("round {round}"));
+        }
+    });
+}

@@ -15,6 +15,12 @@ use super::hurry::hurried;
 
 /// In bytes; the engine's own default is a gigabyte, a ledger has a few megabytes at most.
 const CACHE: u64 = 16 << 20;
+/// In bytes. Every open reads the last segment twice and writes what is free of it, and asks a thread for the head of
+/// each, so a segment must be neither large nor one of many; the engine's own default is [`DEFAULT_SEGMENT`]. What does
+/// not fit into one is a file of its own.
+const SEGMENT: usize = 128 << 10;
+/// The engine's own, in bytes.
+const DEFAULT_SEGMENT: usize = 512 << 10;
 /// How long the threads of a process that just closed the database may keep it locked.
 const CLOSING: Duration = Duration::from_millis(500);
 
@@ -24,7 +30,13 @@ pub(super) fn open(dir: &Path) -> Result<sled::Db, StoreError> {
     loop {
         let opened = sheltered(|| {
             let config = sled::Config::new().path(dir).cache_capacity(CACHE).flush_every_ms(None);
-            hurried(|| config.open()).map_err(StoreError::from)
+            let with_segments_of = |size| hurried(|| config.clone().segment_size(size).open());
+            match with_segments_of(SEGMENT) {
+                // A database keeps the size that it was made with.
+                Err(sled::Error::Unsupported(_)) => with_segments_of(DEFAULT_SEGMENT),
+                result => result,
+            }
+            .map_err(StoreError::from)
         });
         match opened {
             Err(StoreError::Locked) if started.elapsed() < CLOSING => thread::sleep(Duration::from_millis(2)),
@@ -90,11 +102,34 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         database(dir.path());
         fs::write(dir.path().join("snap.FFFFFFFFFFFFFFFF.generating"), b"half").unwrap();
-        let bricked = sled::Config::new().path(dir.path()).open();
+        let bricked = sled::Config::new().path(dir.path()).segment_size(SEGMENT).open();
         assert!(matches!(bricked, Err(sled::Error::Corruption { .. })), "the engine has been mended: {bricked:?}");
         drop(bricked);
         let db = open(dir.path()).unwrap();
         assert_eq!(db.get(b"k").unwrap().as_deref(), Some(b"v".as_slice()));
+    }
+
+    #[test]
+    fn a_database_with_larger_segments_is_opened_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let larger = sled::Config::new().path(dir.path()).segment_size(DEFAULT_SEGMENT).open().unwrap();
+        larger.insert(b"k", b"v").unwrap();
+        drop(larger);
+        let refused = sled::Config::new().path(dir.path()).segment_size(SEGMENT).open();
+        assert!(matches!(refused, Err(sled::Error::Unsupported(_))), "{refused:?}");
+        let db = open(dir.path()).unwrap();
+        assert_eq!(db.get(b"k").unwrap().as_deref(), Some(b"v".as_slice()));
+    }
+
+    #[test]
+    fn a_value_may_be_larger_than_a_segment() {
+        let dir = tempfile::tempdir().unwrap();
+        let large: Vec<u8> = (0..=u8::MAX).cycle().take(3 * SEGMENT).collect();
+        let db = open(dir.path()).unwrap();
+        db.insert(b"large", large.as_slice()).unwrap();
+        db.flush().unwrap();
+        drop(db);
+        assert_eq!(open(dir.path()).unwrap().get(b"large").unwrap().as_deref(), Some(large.as_slice()));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::crash_table::{conf, containers, no_quarantine};
 use crate::strace::killed_at;
-use crate::support::{Answer, Place, ip, ips};
+use crate::support::{Answer, Place, database, ip, ips};
 
 #[test]
 fn row_01_killed_before_commit_nothing_is_stored() {
@@ -277,7 +277,7 @@ fn row_23_a_newer_ledger_is_left_alone() {
     let plugin = place.json("n", &conf());
     place.run("ADD", "stays", &plugin).addresses();
     {
-        let db = sled::open(place.data_dir().join("ledger")).unwrap();
+        let db = database(&place.data_dir().join("ledger"));
         db.insert(b"mschema", &99_u32.to_be_bytes()).unwrap();
         db.flush().unwrap();
     }
@@ -289,7 +289,7 @@ fn row_23_a_newer_ledger_is_left_alone() {
     assert!(place.run("DEL", "stays", &plugin).success, "it is written down");
     no_quarantine(&place);
     {
-        let db = sled::open(place.data_dir().join("ledger")).unwrap();
+        let db = database(&place.data_dir().join("ledger"));
         db.insert(b"mschema", &1_u32.to_be_bytes()).unwrap();
         db.flush().unwrap();
     }

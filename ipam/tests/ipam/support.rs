@@ -256,6 +256,11 @@ pub fn holders(leases: &[Record]) -> BTreeMap<IpAddr, String> {
     holders
 }
 
+/// Opens a ledger's database beside everybody; it has segments of this size.
+pub fn database(ledger: &Path) -> sled::Db {
+    sled::Config::new().path(ledger).segment_size(128 << 10).open().unwrap()
+}
+
 /// Overwrites the beginning of every file of the database, as a failing disk might.
 pub fn damage(data_dir: &Path) {
     for entry in std::fs::read_dir(data_dir.join("ledger")).unwrap() {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::cli::verify::link;
 use crate::cli::{documents, ipam, populated};
-use crate::support::{Place, damage};
+use crate::support::{self, Place, damage};
 
 #[test]
 fn looking_makes_nothing() {
@@ -126,7 +126,7 @@ type Spoil<'a> = &'a dyn Fn(&Path);
 fn a_ledger_that_cannot_be_used_is_told_with_the_next_step() {
     sandbox::private_host(|| {
         let newer = |database: &Path| {
-            let db = sled::open(database).unwrap();
+            let db = support::database(database);
             db.insert("mschema", &99_u32.to_be_bytes()).unwrap();
             db.flush().unwrap();
         };

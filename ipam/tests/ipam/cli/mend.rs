@@ -5,6 +5,7 @@ use std::fs;
 use serde_json::json;
 
 use super::populated;
+use crate::support::database;
 
 /// What opening does not touch shows when it is read; nothing that only opens the ledger would mend it.
 #[test]
@@ -14,7 +15,7 @@ fn repair_finds_what_shows_only_when_everything_is_read() {
             let place = populated();
             let before = place.leases();
             place.undisturbed(|| {
-                let db = sled::open(place.data_dir().join("ledger")).unwrap();
+                let db = database(&place.data_dir().join("ledger"));
                 spoil(&db);
                 db.flush().unwrap();
             });

@@ -108,16 +108,17 @@ impl Candidate {
         Ok(Some(start.elapsed()))
     }
 
-    /// ADD of a pod. `number` makes an address for those that are not asked anything.
+    /// ADD of a pod. `number` makes an address for those that are not connected to.
     fn add(&self, number: usize, container: &str, ports: &[(usize, u16)]) -> Result<(), Error> {
         let Some(program) = &self.program else { return Ok(()) };
         let mappings: Vec<Value> = ports
             .iter()
             .map(|(host, pod)| json!({ "hostPort": host, "containerPort": pod, "protocol": "tcp" }))
             .collect();
-        let address = match container.starts_with("between") {
-            true => format!("10.88.{}.{}", number / 250, number % 250 + 2),
-            false => POD.to_string(),
+        // An address that another pod had makes an ADD wait until the kernel has forgotten that one.
+        let address = match container {
+            "first" | "last" | "probe" => POD.to_string(),
+            _ => format!("10.88.{}.{}", number / 250, number % 250 + 2),
         };
         let conf = json!({
             "cniVersion": "1.0.0", "name": "bench", "type": "portmap", "backend": self.backend,

@@ -1,8 +1,8 @@
 //! A node with a client on its network and one pod that answers; all in namespaces of the private host.
 
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::thread;
 use std::time::Instant;
 
 use kernel::conntrack::{Conntrack, Filter};
@@ -44,13 +44,18 @@ const SETUP: [&str; 17] = [
     "-n pod route add default via 10.88.0.1",
 ];
 
+/// How many connections the pod's kernel answers before somebody has to accept them (`net.core.somaxconn`).
+const QUEUE: u16 = 4096;
+
 /// The node.
 pub struct Host {
     client: NetNs,
+    listener: TcpListener,
 }
 
 impl Host {
-    /// Makes it, and lets the pod answer until the process ends.
+    /// Makes it. The pod's kernel answers: a server that were woken for each connection would cost more than what is
+    /// measured, and more or less, as its processor sleeps or not.
     pub fn new() -> Result<Self, Error> {
         for line in SETUP {
             run(command("ip").args(line.split(' ')))?;
@@ -59,16 +64,12 @@ impl Host {
         let pod = NetNs::open("/run/netns/pod").map_err(Error::Kernel)?;
         let listener = pod.run(|| TcpListener::bind((POD, POD_PORT))).map_err(Error::Kernel)?;
         let listener = listener.map_err(|source| Error::Start { program: "the pod's server".to_owned(), source })?;
-        // On a busy machine the server may not have its turn for a while, and a full queue makes clients wait a second.
-        let queue = Backlog::new(4096).and_then(|backlog| listen(&listener, backlog));
-        queue.map_err(|errno| Error::Start { program: "the pod's server".to_owned(), source: errno.into() })?;
-        thread::spawn(move || {
-            pin(1);
-            // A client that is gone again is no server's business.
-            listener.incoming().for_each(drop);
-        });
+        let server = |source| Error::Start { program: "the pod's server".to_owned(), source };
+        listen(&listener, Backlog::new(i32::from(QUEUE)).unwrap_or(Backlog::MAXCONN))
+            .map_err(|errno| server(errno.into()))?;
+        listener.set_nonblocking(true).map_err(server)?;
         let client = NetNs::open("/run/netns/cli").map_err(Error::Kernel)?;
-        Ok(Self { client })
+        Ok(Self { client, listener })
     }
 
     /// Forgets all rules, all flows and what plugins keep.
@@ -92,9 +93,12 @@ impl Host {
     pub fn connect(&self, port: usize, count: usize) -> Result<f64, Error> {
         let to = SocketAddr::new(NODE.into(), u16::try_from(port).unwrap_or(u16::MAX));
         let connect = || {
-            pin(0);
+            pin();
             let mut took = Vec::with_capacity(count);
-            for _ in 0..count {
+            for number in 0..count {
+                if number % usize::from(QUEUE / 2) == 0 {
+                    self.accept_all()?;
+                }
                 let start = Instant::now();
                 let stream = TcpStream::connect(to)?;
                 setsockopt(&stream, sockopt::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 0 })?;
@@ -107,13 +111,25 @@ impl Host {
         let took = took.map_err(|source| Error::Start { program: format!("a connection to {to}"), source })?;
         Ok(quantile(&took, 0.5).recip())
     }
+
+    /// Empties the pod's queue.
+    fn accept_all(&self) -> std::io::Result<()> {
+        loop {
+            match self.listener.accept() {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                // A client that is gone again is no server's business.
+                Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
 }
 
-/// Keeps the calling thread on one processor, so that client and server do not take turns on one; where there is only
-/// one, nothing changes.
-fn pin(processor: usize) {
+/// Keeps the calling thread on one processor, and so all that its packets cause, up to the answer.
+fn pin() {
     let mut set = CpuSet::new();
-    if set.set(processor).is_ok() {
+    if set.set(0).is_ok() {
         let _ = sched_setaffinity(Pid::from_raw(0), &set);
     }
 }

@@ -5,7 +5,7 @@ mod candidate;
 mod host;
 mod rules;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use comfy_table::{Table, presets};
 
@@ -23,6 +23,11 @@ pub const EXAMPLES: &str = "Examples:
   cargo xtask bench portmap            five rounds, with up to 5,000 mapped ports
   cargo xtask bench portmap --rounds 3 --connections 200";
 
+/// How many ADDs are measured at least, however long they take.
+const LEAST_ADDS: usize = 3;
+/// After which time no further one begins.
+const ADDS_FOR: Duration = Duration::from_millis(500);
+
 /// How to measure.
 #[derive(clap::Args)]
 pub struct Options {
@@ -39,8 +44,8 @@ pub struct Options {
     /// Measures the podwire-portmap in this folder instead of building one.
     #[arg(long, value_name = "DIR")]
     plugin_dir: Option<std::path::PathBuf>,
-    /// ADDs of one measurement.
-    #[arg(long, default_value_t = 5)]
+    /// ADDs of one measurement; fewer if they take long.
+    #[arg(long, default_value_t = 25)]
     adds: usize,
 }
 
@@ -101,9 +106,13 @@ fn measure(candidate: &Candidate, host: &Host, mapped: usize, options: &Options)
         host.connect(port, options.connections / 10)?;
         rates.push(host.connect(port, options.connections)?);
     }
+    let start = Instant::now();
     for number in 0..options.adds {
         let took = candidate.add_one(number)?;
         figures.add.extend(took.map(|took: Duration| took.as_secs_f64() * 1000.0));
+        if number + 1 >= LEAST_ADDS && start.elapsed() > ADDS_FOR {
+            break;
+        }
     }
     Ok(figures)
 }

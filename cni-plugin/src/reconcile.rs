@@ -105,7 +105,7 @@ pub fn all(order: &Order<'_>) -> Result<Summary, Error> {
         pods.push(Wanted::of(living, asked, &mut shared)?);
     }
     let mut summary = Summary::default();
-    by_nftables(&mut pods, &shared, order.dry_run, &mut summary)?;
+    by_nftables(&mut pods, &shared, order.dry_run, &mut summary);
     by_iptables(&mut pods, &shared, order.dry_run, &mut summary);
     if !order.dry_run {
         settle(&mut pods, &node, &mut summary);
@@ -114,9 +114,18 @@ pub fn all(order: &Order<'_>) -> Result<Summary, Error> {
     Ok(summary)
 }
 
-fn by_nftables(pods: &mut [Wanted], shared: &Shared, dry_run: bool, summary: &mut Summary) -> Result<(), Error> {
-    let Some(first) = pods.iter().find(|pod| !pod.elements.is_empty()) else { return Ok(()) };
-    let mut firewall = Firewall::open(&first.living.attachment.network)?;
+fn by_nftables(pods: &mut [Wanted], shared: &Shared, dry_run: bool, summary: &mut Summary) {
+    let Some(first) = pods.iter().find(|pod| !pod.elements.is_empty()) else { return };
+    let mut firewall = match Firewall::open(&first.living.attachment.network) {
+        Ok(firewall) => firewall,
+        Err(error) => {
+            // What iptables has can be put back all the same.
+            for pod in pods.iter_mut().filter(|pod| !pod.elements.is_empty()) {
+                pod.outcome.failures.push(with_causes(&error));
+            }
+            return;
+        }
+    };
     for frame in shared.tables.values() {
         let wanted: Vec<&Placed> =
             pods.iter().flat_map(|pod| &pod.elements).filter(|placed| placed.is_in(frame)).collect();
@@ -133,7 +142,6 @@ fn by_nftables(pods: &mut [Wanted], shared: &Shared, dry_run: bool, summary: &mu
         }
         summary.changes.extend(restored.ok().map(|repair| repair.changes).filter(|changes| !changes.is_empty()));
     }
-    Ok(())
 }
 
 fn by_iptables(pods: &mut [Wanted], shared: &Shared, dry_run: bool, summary: &mut Summary) {

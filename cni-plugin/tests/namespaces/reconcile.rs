@@ -278,3 +278,34 @@ fn a_pod_that_is_deleted_meanwhile_leaves_nothing() {
         }
     });
 }
+
+/// Whoever is added meanwhile has what an ADD alone would have made, and its DEL takes all of it.
+#[test]
+fn a_pod_that_is_added_meanwhile_is_as_its_add_made_it() {
+    sandbox::private_host(|| {
+        crate::common::adopt_orphans();
+        let list = json!({ "name": "podnet", "cniVersion": "1.1.0", "plugins": [dual_stack()] });
+        configure("10-podnet.conflist", &list);
+        let first = TestPod::new("first");
+        first.add(&dual_stack()).ok();
+        first.del(&dual_stack()).ok();
+        let before = traces();
+        for round in 0..4 {
+            let pods: Vec<TestPod> = (0..3).map(|n| TestPod::new(&format!("r{round}p{n}"))).collect();
+            std::thread::scope(|scope| {
+                let reconciling = scope.spawn(|| (0..6).for_each(|_| drop(reconcile(&[]))));
+                for pod in &pods {
+                    let result = pod.add(&dual_stack()).ok().json();
+                    pod.check(&dual_stack(), &result).ok();
+                }
+                reconciling.join().unwrap();
+            });
+            for pod in &pods {
+                pod.del(&dual_stack()).ok();
+                kernel::netns::remove_named(&pod.path).unwrap();
+            }
+            until(|| !crate::common::has_children(), || "a process is left".to_owned());
+            before.unchanged(format!("round {round}"));
+        }
+    });
+}

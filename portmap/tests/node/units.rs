@@ -1,7 +1,7 @@
 //! The units of systemd: a manager of its own runs them, with firewalls that flush everything when they start or reload.
 
-use std::fs;
-use std::os::unix::fs::symlink;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
@@ -15,6 +15,7 @@ use sandbox::private_host;
 use serde_json::json;
 
 const UNITS: &str = "/run/units";
+const MAIN_PLUGIN: &str = "/opt/cni/bin/podwire";
 const RUNTIME: &str = "/run/user/0";
 const OURS: [&str; 3] =
     ["podwire-portmap-firewall@.service", "podwire-portmap-reconcile.service", "podwire-portmap-reconcile.timer"];
@@ -51,6 +52,16 @@ fn install() {
     assert!(sandbox::command("mount").args(["-t", "tmpfs", "none", "/opt"]).status().unwrap().success());
     fs::create_dir_all("/opt/cni/bin").unwrap();
     symlink(env!("CARGO_BIN_EXE_podwire-portmap"), "/opt/cni/bin/podwire-portmap").unwrap();
+    // In the main plugin's place: it says what it was asked, and fails.
+    fs::write(MAIN_PLUGIN, "#!/bin/sh\necho \"$@\" >>/run/main-plugin.asked\nexit 4\n").unwrap();
+    fs::set_permissions(MAIN_PLUGIN, Permissions::from_mode(0o755)).unwrap();
+}
+
+/// How often the main plugin was asked to put back what is its own.
+fn asked() -> usize {
+    let asked = fs::read_to_string("/run/main-plugin.asked").unwrap_or_default();
+    assert!(asked.lines().all(|line| line == "reconcile --quiet"), "{asked}");
+    asked.lines().count()
 }
 
 /// A user manager of systemd, in a namespace of processes.
@@ -141,8 +152,10 @@ fn host_ports_come_back_when_systemd_starts_restarts_or_reloads_a_firewall() {
         ] {
             // Whoever loads its rules anew has flushed this.
             nft(&["add", "table", "ip", "canary"]);
+            let before = asked();
             systemd.ctl(action);
             systemd.wait_for(action, || !ruleset().contains("canary") && ruleset().contains("podnet pod2 eth0"));
+            assert!(asked() > before, "{action}: the main plugin has rules, too");
             assert!(ruleset().contains(&format!("table inet {table}")), "{}", ruleset());
             systemd.wait_for(action, || matches!(attachment.check(), crate::common::plugin::Answer::Ok { .. }));
             assert_eq!(lan.tcp(NODE_V4[0], 8080), from("pod2", NEIGHBOUR_V4), "{action}");

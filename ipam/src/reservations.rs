@@ -1,6 +1,6 @@
 //! Addresses that a person has set aside: `reservations.json`, which outlives a boot.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -9,8 +9,6 @@ use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 use jiff::Timestamp;
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -111,23 +109,25 @@ pub(crate) fn readable(text: &[u8]) -> Vec<Reservation> {
 /// How long to wait for other people's commands, which hold the lock for as long as it takes to write a small file.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
-fn lock(state_dir: &Path) -> io::Result<Flock<File>> {
+/// The lock goes when the file is closed.
+fn lock(state_dir: &Path) -> io::Result<File> {
     if let Some(parent) = state_dir.parent() {
         fs::create_dir_all(parent)?;
     }
     DirBuilder::new().recursive(true).mode(0o700).create(state_dir)?;
     let path = state_dir.join("reservations.lock");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
     let started = Instant::now();
     loop {
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => return Ok(lock),
-            Err((again, Errno::EWOULDBLOCK | Errno::EINTR)) if started.elapsed() < LOCK_TIMEOUT => file = again,
-            Err((_, Errno::EWOULDBLOCK)) => {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if started.elapsed() < LOCK_TIMEOUT => {}
+            Err(TryLockError::WouldBlock) => {
                 let text = format!("somebody else has locked {}; see who with: lslocks", path.display());
                 return Err(io::Error::new(io::ErrorKind::WouldBlock, text));
             }
-            Err((_, errno)) => return Err(errno.into()),
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(TryLockError::Error(error)) => return Err(error),
         }
         thread::sleep(Duration::from_millis(5));
     }

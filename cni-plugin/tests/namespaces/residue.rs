@@ -17,6 +17,9 @@ use crate::masquerade_iptables::by_iptables;
 /// More than any verb makes of one kind; a loop that gets there is broken.
 const MOST_CALLS: u32 = 400;
 
+/// The error code of a plugin that has panicked.
+const PANICKED: u64 = 999;
+
 /// Kinds that change nothing outside of the process, whatever becomes of them: classes, patterns and names of strace(1). A
 /// name appears where a machine is slow, new or without a clock that can be read without a call; a class knew it before.
 const HARMLESS: [&str; 23] = [
@@ -120,6 +123,7 @@ fn judge(verb: Verb, clean: bool, before: &Traces, answer: &Answer, context: &im
     match verb {
         // An ADD that could not even print its error could not tell anybody that it succeeded either.
         Verb::Add if clean && !answer.success && !answer.stdout.is_empty() => {
+            assert_ne!(answer.error().0, PANICKED, "{}", context("failed"));
             before.unchanged_but_the_ledger(context("failed"));
         }
         // A release that the ledger could not take is written down, and counts as done.
@@ -301,6 +305,7 @@ every_call! {
     add_that_cannot_enter_the_namespace: Add, "error=EPERM", true, ["setns"];
     add_without_descriptors: Add, "error=EMFILE", true, ["socket", "openat"];
     add_whose_sockets_cannot_be_bound: Add, "error=ENOMEM", true, ["bind"];
+    add_without_the_lock: Add, "error=EIO", true, ["flock"];
     add_without_threads: Add, "error=EAGAIN", false, ["clone3"];
     add_whose_ledger_cannot_be_written: Add, "error=EIO", true, ["pwrite64", "ftruncate", "fsync", "rename", "unlink", "mkdir"];
     add_whose_writes_fail: Add, "error=EIO", false, ["write"];

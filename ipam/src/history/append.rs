@@ -5,7 +5,6 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use nix::fcntl::{Flock, FlockArg};
 use serde::Serialize;
 
 use super::{Deed, KEPT, file, old_file};
@@ -67,7 +66,10 @@ fn is_cut_off(file: &File) -> io::Result<bool> {
 /// which loses nothing.
 fn rotate(state_dir: &Path, longest: u64) -> io::Result<bool> {
     let path = file(state_dir);
-    let Ok(locked) = Flock::lock(File::open(&path)?, FlockArg::LockExclusiveNonblock) else { return Ok(false) };
+    let locked = File::open(&path)?;
+    if locked.try_lock().is_err() {
+        return Ok(false);
+    }
     let is_the_same = {
         use std::os::unix::fs::MetadataExt;
         let (held, there) = (locked.metadata()?, fs::metadata(&path)?);

@@ -3,7 +3,7 @@
 //! The engine has a lock of its own, but takes it only after it has read and perhaps written a file, and
 //! cannot be waited for. This one is around all of that.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -11,15 +11,12 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
-
 use super::holder::{Holder, waiting_for};
 use crate::Error;
 
 /// The lock, held until this is dropped.
 #[derive(Debug)]
-pub(super) struct Lock(Flock<File>);
+pub(super) struct Lock(File);
 
 impl Lock {
     /// Waits for the lock, and writes into its file who has it since when and for what. While it waits it asks now and
@@ -70,16 +67,18 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// How waiting ended.
 enum Waited {
-    Locked(Flock<File>),
+    Locked(File),
     AnotherWay,
     InVain,
 }
 
 impl Drop for Lock {
     /// The lock goes with the file; the name of its holder must not outlast it. If that cannot be written, a
-    /// later reader finds that the process named there does not hold the lock.
+    /// later reader finds that the process named there does not hold the lock. If the kernel will not give the lock
+    /// back, it goes when the file is closed, right after.
     fn drop(&mut self) {
         let _ = self.0.set_len(0);
+        let _ = self.0.unlock();
     }
 }
 
@@ -101,11 +100,11 @@ fn is_still_at(file: &File, path: &Path) -> io::Result<bool> {
 /// rhythm that jitter would have to break: each release of the lock wakes one. If the deadline comes first, the thread gives the lock back as soon as it has it, or ends with the process.
 fn wait(file: File, timeout: Duration, another_way: &impl Fn() -> bool) -> io::Result<Waited> {
     let deadline = Instant::now() + timeout;
-    let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => return Ok(Waited::Locked(lock)),
-        Err((file, Errno::EWOULDBLOCK)) => file,
-        Err((_, errno)) => return Err(errno.into()),
-    };
+    match file.try_lock() {
+        Ok(()) => return Ok(Waited::Locked(file)),
+        Err(TryLockError::WouldBlock) => {}
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
     let (sender, receiver) = mpsc::sync_channel(0);
     let waiter = move || {
         // A failed send drops the lock: nobody waits for it any more.
@@ -124,12 +123,12 @@ fn wait(file: File, timeout: Duration, another_way: &impl Fn() -> bool) -> io::R
     }
 }
 
-fn lock_uninterrupted(mut file: File) -> io::Result<Flock<File>> {
+fn lock_uninterrupted(file: File) -> io::Result<File> {
     loop {
-        match Flock::lock(file, FlockArg::LockExclusive) {
-            Ok(lock) => return Ok(lock),
-            Err((again, Errno::EINTR)) => file = again,
-            Err((_, errno)) => return Err(errno.into()),
+        match file.lock() {
+            Ok(()) => return Ok(file),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
 }

@@ -1,15 +1,12 @@
 //! Who may change rules by number: one process at a time.
 
-use std::fs::{DirBuilder, File};
+use std::fs::{DirBuilder, File, TryLockError};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
-
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 
 use crate::error::{Error, Result};
 
@@ -25,7 +22,7 @@ const OPENINGS: u32 = 100;
 /// A lock that is held until it is dropped, and by the programs that are run under it
 /// ([`Tool::restore_under`](super::Tool::restore_under)) as long as they run.
 #[derive(Debug)]
-pub struct Turn(Flock<File>);
+pub struct Turn(File);
 
 impl Turn {
     /// Waits for the turn of whoever takes turns by this file, which is made if need be.
@@ -64,14 +61,22 @@ impl AsFd for Turn {
     }
 }
 
-fn lock(path: &Path, mut file: File, patience: Duration) -> Result<Turn> {
+impl Drop for Turn {
+    /// If the kernel will not give the lock back, it goes when the file is closed, right after.
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
+
+fn lock(path: &Path, file: File, patience: Duration) -> Result<Turn> {
     let end = Instant::now() + patience;
     loop {
-        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => return Ok(Turn(lock)),
-            Err((file, Errno::EWOULDBLOCK | Errno::EINTR)) => file,
-            Err((_, errno)) => return Err(Error::IptablesTurn { path: path.to_owned(), source: errno.into() }),
-        };
+        match file.try_lock() {
+            Ok(()) => return Ok(Turn(file)),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(TryLockError::Error(source)) => return Err(Error::IptablesTurn { path: path.to_owned(), source }),
+        }
         if Instant::now() >= end {
             let held = format!("others held it for {} s", patience.as_secs());
             let source = io::Error::new(io::ErrorKind::TimedOut, held);

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use kernel::Error;
 use kernel::iptables::{Extension, Flavour, Known, Tool, extension, marks};
 use nft_model::Family;
-use nix::fcntl::{Flock, FlockArg};
 use sandbox::private_host;
 
 const RULES: &str = "*nat
@@ -139,8 +138,8 @@ fn a_refusal_names_the_line_and_changes_nothing() {
 fn a_lock_that_is_held_is_busy() {
     private_host(|| {
         let tool = Tool::of_flavour(Family::Ip, Flavour::Legacy, None).unwrap();
-        let file = File::create("/run/xtables.lock").unwrap();
-        let lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno).unwrap();
+        let lock = File::create("/run/xtables.lock").unwrap();
+        lock.lock().unwrap();
         let error = tool.restore(RULES).unwrap_err();
         assert!(matches!(error, Error::IptablesBusy { seconds: 5, .. }), "{error}");
         drop(lock);

@@ -1,6 +1,6 @@
 //! Programs and kernels that are not as they should be, and rules that somebody else has been at.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
@@ -10,8 +10,6 @@ use std::time::{Duration, Instant};
 use crate::common::backend::Backend;
 use crate::common::net::{self, NEIGHBOUR_V4, NEIGHBOUR_V6, NODE_V4, NODE_V6, PATIENCE, forward, from, lan, pod};
 use crate::common::plugin::{Answer, Attachment, call, feed, gc, nft, run};
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
 use sandbox::private_host;
 use serde_json::json;
@@ -227,8 +225,8 @@ fn what_iptables_complains_about_is_told() {
 fn a_lock_that_is_held_is_a_reason_to_try_again() {
     private_host(|| {
         Backend::IptablesLegacy.prepared();
-        let file = File::create("/run/xtables.lock").unwrap();
-        let lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno).unwrap();
+        let lock = File::create("/run/xtables.lock").unwrap();
+        lock.lock().unwrap();
         let attachment = on_paper(Backend::IptablesLegacy);
         let (code, _, details) = attachment.add().failed();
         assert_eq!(code, 11);
@@ -250,8 +248,8 @@ fn what_a_del_had_to_leave_is_no_living_pods() {
         let ports = json!([{ "hostPort": 8080, "containerPort": 80 }]);
         let [ended, next] = [&old, &new].map(|pod| Attachment::new(pod, &ports).on(Backend::IptablesLegacy));
         ended.add().ok();
-        let file = File::create("/run/xtables.lock").unwrap();
-        let lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno).unwrap();
+        let lock = File::create("/run/xtables.lock").unwrap();
+        lock.lock().unwrap();
         let remarks = ended.del().remarks();
         assert!(remarks.contains("did not get the xtables lock"), "{remarks}");
         drop(lock);
@@ -272,8 +270,8 @@ fn a_gc_that_does_not_get_the_lock_says_so_and_the_next_one_ends_what_is_left() 
     private_host(|| {
         Backend::IptablesLegacy.prepared();
         on_paper(Backend::IptablesLegacy).add().ok();
-        let file = File::create("/run/xtables.lock").unwrap();
-        let lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno).unwrap();
+        let lock = File::create("/run/xtables.lock").unwrap();
+        lock.lock().unwrap();
         let (code, _, details) = gc("podnet", &[]).failed();
         assert_eq!(code, 11, "{details}");
         assert!(details.contains("did not get the xtables lock"), "{details}");
@@ -298,7 +296,7 @@ fn our_lock_lasts_until_the_change_is_made_even_if_the_plugin_is_killed() {
             .collect();
         attachments.iter().for_each(|one| drop(one.add().ok()));
         let xtables = File::create("/run/xtables.lock").unwrap();
-        let xtables = Flock::lock(xtables, FlockArg::LockExclusive).map_err(|(_, errno)| errno).unwrap();
+        xtables.lock().unwrap();
         let mut plugin = sandbox::command(env!("CARGO_BIN_EXE_podwire-portmap"));
         plugin.env("CNI_COMMAND", "DEL").env("CNI_CONTAINERID", "c1").env("CNI_IFNAME", "eth0");
         let mut plugin = plugin.env("CNI_PATH", "/").stdin(Stdio::piped()).spawn().unwrap();
@@ -320,8 +318,8 @@ fn our_lock_lasts_until_the_change_is_made_even_if_the_plugin_is_killed() {
         plugin.kill().unwrap();
         plugin.wait().unwrap();
         let ours = File::open("/run/podwire/iptables.lock").unwrap();
-        let taken = Flock::lock(ours, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno);
-        assert_eq!(taken.map(drop), Err(Errno::EWOULDBLOCK));
+        let taken = ours.try_lock();
+        assert!(matches!(taken, Err(TryLockError::WouldBlock)), "{taken:?}");
         // Nobody's numbers are moved by what the program does late.
         std::thread::scope(|scope| {
             let second = scope.spawn(|| attachments[1].del().ok());

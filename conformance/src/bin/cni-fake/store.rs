@@ -3,8 +3,6 @@
 use std::fs::{self, File, OpenOptions};
 use std::path::PathBuf;
 
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use serde_json::{Map, Value};
 
 use crate::protocol::{Failure, Request};
@@ -81,13 +79,13 @@ fn marked(is_new: bool) -> Result<(), Failure> {
     if text == "ok" { Ok(()) } else { Err(refuse("not a store of ours".to_owned())) }
 }
 
-/// Waits for the lock, which ends with what is returned.
-fn flock(mut file: File) -> std::io::Result<Flock<File>> {
+/// Waits for the lock, which goes when the file is closed.
+fn flock(file: File) -> std::io::Result<File> {
     loop {
-        match Flock::lock(file, FlockArg::LockExclusive) {
-            Ok(held) => return Ok(held),
-            Err((again, Errno::EINTR)) => file = again,
-            Err((_, errno)) => return Err(errno.into()),
+        match file.lock() {
+            Ok(()) => return Ok(file),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! network. The file has the container id and the interface name, with a carriage return and a line feed between;
 //! those of host-local before 0.7 have the container id alone.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -12,8 +12,6 @@ use std::time::{Duration, Instant};
 use cni_spec::{Attachment, CniArgs, NetworkName};
 use ipnetwork::IpNetwork;
 use jiff::Timestamp;
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 
 use super::super::networks::Configured;
 use super::super::verify::Cache;
@@ -178,23 +176,24 @@ pub(in crate::cli) fn held(folder: &Path, network: &NetworkName) -> Vec<(IpAddr,
 }
 
 /// Waits until host-local does not change the network's folder, and keeps it from doing so: its own lock is around
-/// each of its calls. The lock file is not made where there is none.
-fn lock(folder: &Path, patience: Duration) -> Result<Option<Flock<File>>, ReadError> {
+/// each of its calls. The lock file is not made where there is none. The lock goes when the file is closed.
+fn lock(folder: &Path, patience: Duration) -> Result<Option<File>, ReadError> {
     let path = folder.join("lock");
     let failed = |source: io::Error| ReadError::Folder { path: path.clone(), source };
-    let mut file = match File::open(&path) {
+    let file = match File::open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),
     };
     let started = Instant::now();
     loop {
-        file = match Flock::lock(file, FlockArg::LockSharedNonblock) {
-            Ok(lock) => return Ok(Some(lock)),
-            Err((again, Errno::EWOULDBLOCK | Errno::EINTR)) if started.elapsed() < patience => again,
-            Err((_, Errno::EWOULDBLOCK)) => return Err(ReadError::Busy(path)),
-            Err((_, errno)) => return Err(failed(errno.into())),
-        };
+        match file.try_lock_shared() {
+            Ok(()) => return Ok(Some(file)),
+            Err(TryLockError::WouldBlock) if started.elapsed() < patience => {}
+            Err(TryLockError::WouldBlock) => return Err(ReadError::Busy(path)),
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
         thread::sleep(Duration::from_millis(5));
     }
 }

@@ -138,9 +138,10 @@ pub(crate) fn allocate<O: Occupancy>(pool: &Pool, occupancy: &O, cooling: Coolin
     if used_up {
         return last_resort(pool, occupancy, cooling, oldest, false);
     }
-    // Neither hint helps: the pool is full, or the releases were remembered under another name.
+    // Neither hint helps: the pool is full, or the releases are forgotten, or remembered under another name. What the
+    // first search has passed over comes last, or each allocation would pass over it again.
     let rested = |released: Option<u64>| released.is_none_or(|at| cooling.is_over(at));
-    if let Search::Found(address) = search(pool.spans(), occupancy, rested, usize::MAX)? {
+    if let Search::Found(address) = search(&spans_after(pool, cursor), occupancy, rested, usize::MAX)? {
         return Ok(Allocation::Of(Choice { cursor: Some(address), ..Choice::of(address) }));
     }
     let Resting { oldest, all_are_own } = resting(pool, occupancy)?;

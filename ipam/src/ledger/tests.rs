@@ -6,6 +6,8 @@ use crate::operation::{LeaseName, Terms, Wish};
 use crate::pool::{Pool, Range};
 use crate::record::Pod;
 
+mod cost;
+
 fn container() -> Attachment {
     "n c eth0".parse().unwrap()
 }
@@ -326,101 +328,6 @@ fn a_later_release_is_written_down_beside_an_earlier_one() {
     assert_eq!(ledger.pending(), []);
     let history = std::fs::read_to_string(dir.path().join("history.jsonl")).unwrap();
     assert_eq!(history.lines().count(), 2, "it has begun and ended, once each: {history}");
-}
-
-/// Leases that fill a pool.
-fn filling(prefix: u8, leases: usize) -> (Pool, Operation) {
-    let pool = Pool::new(vec![Range::whole(format!("10.0.0.0/{prefix}").parse().unwrap())], &[]);
-    assert_eq!(pool.capacity(), leases as u128);
-    let now = Moment::now().unwrap();
-    let record = |(number, address): (usize, u32)| Record {
-        lease_id: LeaseId(number.to_string()),
-        attachment: format!("n c{number} eth0").parse().unwrap(),
-        addresses: vec![crate::RecordedAddress {
-            address: ipnetwork::IpNetwork::from(std::net::IpAddr::from(address.to_be_bytes())),
-            gateway: None,
-            pool: pool.key().0,
-        }],
-        netns: None,
-        pod: Pod::default(),
-        created: now.wall,
-        created_boottime_ms: now.boottime,
-        began_boottime_ms: None,
-        boot_id: clock::boot_id().unwrap(),
-        origin: crate::Origin::Add,
-    };
-    let begin: Vec<Record> =
-        (0x0a00_0002..).take(leases).enumerate().map(|(number, ip)| record((number, ip))).collect();
-    (pool, Operation::Replace { end: Vec::new(), begin })
-}
-
-/// A pool that is full, and what refusals cost there: the first looks at all leases, and leaves a note of it. `leases` is
-/// more than the few that are looked at every time.
-fn cost_of_refusals(prefix: u8, leases: usize) -> Vec<usize> {
-    let dir = tempfile::tempdir().unwrap();
-    let ledger = Ledger::at(dir.path());
-    let (pool, fill) = filling(prefix, leases);
-    let now = Moment::now().unwrap();
-    let mut slot = Slot::Kept(None);
-    let mut ask = |operation: Operation| {
-        let by = Cause::of_this_process("test");
-        let asked = Moment::now().unwrap().boottime;
-        let answer = ledger.visit(&mut slot, &ledger.request(by, (asked, u64::MAX), operation).unwrap());
-        (answer, slot.store().unwrap().reads())
-    };
-    ask(fill).0.unwrap();
-    let terms = Terms { network: "n".parse().unwrap(), pools: vec![pool.clone()], cooldown: 30_000, strict: false };
-    let wish = Wish {
-        attachment: "n one-more eth0".parse().unwrap(),
-        lease_id: LeaseId("of one more".to_owned()),
-        netns: Netns { path: "/nonexistent".into(), id: None },
-        pod: Pod::default(),
-        terms: terms.clone(),
-        wanted: vec![None],
-        sticky: false,
-        began: now.boottime,
-    };
-    let (status, add) = (Operation::Status(Box::new(terms)), Operation::Lease(Box::new(wish)));
-    let refused = [&status, &status, &add, &status, &add].map(|operation| {
-        let (answer, reads) = ask(operation.clone());
-        let Err(Error::Exhausted(exhausted)) = answer else { panic!("{answer:?}") };
-        assert_eq!(exhausted.leased, leases);
-        reads
-    });
-    refused.to_vec()
-}
-
-/// Whoever is refused asks again at once, and STATUS comes every few seconds: neither looks at all leases each time.
-#[test]
-fn the_cost_of_a_refusal_is_flat() {
-    let (small, large) = (cost_of_refusals(21, 2045), cost_of_refusals(20, 4093));
-    assert!(small[0] > 2045 && large[0] > 4093, "somebody must look once: {small:?} {large:?}");
-    assert_eq!(small[1..], large[1..]);
-    assert!(small[1..].iter().all(|reads| *reads < 20), "{small:?}");
-}
-
-/// A refusal stands on a look that is up to ten seconds old, but for what rests.
-#[test]
-fn the_refusal_of_a_strict_pool_tells_what_rests_now() {
-    let dir = tempfile::tempdir().unwrap();
-    let ledger = Ledger::at(dir.path());
-    let (pool, fill) = filling(21, 2045);
-    let mut slot = Slot::Kept(None);
-    let mut ask = |operation: Operation| {
-        let by = Cause::of_this_process("test");
-        let asked = Moment::now().unwrap().boottime;
-        ledger.visit(&mut slot, &ledger.request(by, (asked, u64::MAX), operation).unwrap())
-    };
-    ask(fill).unwrap();
-    let terms = Terms { network: "n".parse().unwrap(), pools: vec![pool], cooldown: 600_000, strict: true };
-    let status = Operation::Status(Box::new(terms));
-    let told = |answer: Result<Answer, Error>| {
-        let Err(Error::Exhausted(told)) = answer else { panic!("{answer:?}") };
-        (told.leased, told.cooling, told.next_free_seconds.is_some())
-    };
-    assert_eq!([(); 2].map(|()| told(ask(status.clone()))), [(2045, 0, false); 2]);
-    ask(Operation::Release("n c7 eth0".parse().unwrap())).unwrap();
-    assert_eq!(told(ask(status)), (2044, 1, true));
 }
 
 /// Bytes that the files of the database take up.

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use cni_spec::Attachment;
+use sled::IVec;
 use sled::transaction::{ConflictableTransactionError, TransactionError, TransactionalTree};
 
 use super::error::{Damage, StoreError};
@@ -54,11 +55,36 @@ pub(crate) struct Ended {
 
 type InTransaction<T> = Result<T, ConflictableTransactionError<StoreError>>;
 
+/// The tree in a transaction, in which the store counts what is looked at as elsewhere. The engine looks at what is to be
+/// overwritten or removed, too.
+struct Tree<'a> {
+    tree: &'a TransactionalTree,
+    store: &'a Store,
+}
+
+impl Tree<'_> {
+    fn get(&self, key: impl AsRef<[u8]>) -> InTransaction<Option<IVec>> {
+        self.store.count();
+        Ok(self.tree.get(key)?)
+    }
+
+    fn insert(&self, key: impl AsRef<[u8]> + Into<IVec>, value: impl Into<IVec>) -> InTransaction<Option<IVec>> {
+        self.store.count();
+        Ok(self.tree.insert(key, value)?)
+    }
+
+    fn remove(&self, key: impl AsRef<[u8]> + Into<IVec>) -> InTransaction<Option<IVec>> {
+        self.store.count();
+        Ok(self.tree.remove(key)?)
+    }
+}
+
 impl Store {
     /// Carries the change out. It is not safe from the death of this process before [`Store::flush`].
     pub fn commit(&self, change: &Change) -> Result<(), StoreError> {
         let marks = self.marks_after(change)?;
         let applied = self.db.transaction(|tree| {
+            let tree = &Tree { tree, store: self };
             marks.stale.iter().try_for_each(|key| tree.remove(key).map(drop))?;
             marks.new.iter().try_for_each(|(key, value)| tree.insert(key.as_slice(), value.as_slice()).map(drop))?;
             apply(tree, change)
@@ -70,7 +96,7 @@ impl Store {
     }
 }
 
-fn apply(tree: &TransactionalTree, change: &Change) -> InTransaction<()> {
+fn apply(tree: &Tree<'_>, change: &Change) -> InTransaction<()> {
     if change.is_about_leases() {
         let before = generation(tree.get(keys::GENERATION)?.as_deref()).map_err(ConflictableTransactionError::Abort)?;
         tree.insert(keys::GENERATION, before.saturating_add(1).to_be_bytes().as_slice())?;
@@ -108,7 +134,7 @@ fn apply(tree: &TransactionalTree, change: &Change) -> InTransaction<()> {
 }
 
 /// An address that was kept for another is that one's no more.
-fn keep(tree: &TransactionalTree, sticky: &Sticky) -> InTransaction<()> {
+fn keep(tree: &Tree<'_>, sticky: &Sticky) -> InTransaction<()> {
     let key = keys::sticky(&sticky.pod);
     if let Some(before) = tree.get(&key)? {
         let before: Sticky = decoded(&key, &before).map_err(ConflictableTransactionError::Abort)?;
@@ -135,7 +161,7 @@ fn keep(tree: &TransactionalTree, sticky: &Sticky) -> InTransaction<()> {
     Ok(())
 }
 
-fn end(tree: &TransactionalTree, ended: &Ended) -> InTransaction<()> {
+fn end(tree: &Tree<'_>, ended: &Ended) -> InTransaction<()> {
     let key = keys::lease(&ended.record.attachment);
     tree.remove(key.as_slice())?;
     tree.remove(keys::recovered(&ended.record.attachment))?;
@@ -158,7 +184,7 @@ fn end(tree: &TransactionalTree, ended: &Ended) -> InTransaction<()> {
     Ok(())
 }
 
-fn begin(tree: &TransactionalTree, record: &Record) -> InTransaction<()> {
+fn begin(tree: &Tree<'_>, record: &Record) -> InTransaction<()> {
     let key = keys::lease(&record.attachment);
     for address in record.ips() {
         // The caller looked; if this is taken nevertheless, leases and index tell different stories.
@@ -179,7 +205,7 @@ fn begin(tree: &TransactionalTree, record: &Record) -> InTransaction<()> {
 }
 
 /// Removes the attachment's tombstone, and tells the moment on it.
-fn level(tree: &TransactionalTree, attachment: &Attachment) -> InTransaction<Option<u64>> {
+fn level(tree: &Tree<'_>, attachment: &Attachment) -> InTransaction<Option<u64>> {
     let key = keys::tombstone(attachment);
     let Some(value) = tree.remove(key.as_slice())? else { return Ok(None) };
     let at = number(&key, &value).map_err(ConflictableTransactionError::Abort)?;
@@ -187,7 +213,7 @@ fn level(tree: &TransactionalTree, attachment: &Attachment) -> InTransaction<Opt
     Ok(Some(at))
 }
 
-fn forget(tree: &TransactionalTree, address: IpAddr) -> InTransaction<()> {
+fn forget(tree: &Tree<'_>, address: IpAddr) -> InTransaction<()> {
     let Some(release) = release_of(tree, address)? else { return Ok(()) };
     tree.remove(keys::released(address))?;
     tree.remove(keys::queued(&release.pool, release.at, address))?;
@@ -195,7 +221,7 @@ fn forget(tree: &TransactionalTree, address: IpAddr) -> InTransaction<()> {
 }
 
 /// The release of the address that is remembered.
-fn release_of(tree: &TransactionalTree, address: IpAddr) -> InTransaction<Option<Release>> {
+fn release_of(tree: &Tree<'_>, address: IpAddr) -> InTransaction<Option<Release>> {
     let key = keys::released(address);
     let Some(value) = tree.get(key.as_slice())? else { return Ok(None) };
     let release = Release::from_bytes(&value).ok_or_else(|| malformed(&key));

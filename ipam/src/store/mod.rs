@@ -33,11 +33,14 @@ pub(crate) use used_up::{Looked, UsedUp};
 /// The version of keys and values, counted up when an older program could misread them.
 const SCHEMA: u32 = 1;
 
+/// A key and its value.
+type Entry = (sled::IVec, sled::IVec);
+
 /// An open database. The caller holds the ledger's lock.
 #[derive(Debug)]
 pub(crate) struct Store {
     db: sled::Db,
-    /// How many entries were looked at: what an operation costs, without a clock.
+    /// How many entries were looked at, by their key or in a scan: what an operation costs, without a clock.
     #[cfg(test)]
     reads: std::sync::atomic::AtomicUsize,
 }
@@ -60,10 +63,27 @@ impl Store {
     #[expect(clippy::unused_self, reason = "what is counted in tests costs nothing elsewhere")]
     const fn count(&self) {}
 
-    /// How many entries have been looked at since the last time.
-    #[cfg(test)]
-    pub fn reads(&self) -> usize {
-        self.reads.swap(0, std::sync::atomic::Ordering::Relaxed)
+    /// The value of a key. Here and in [`Store::scan`] and [`Store::range`] entries are looked at, and in transactions.
+    fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<sled::IVec>, StoreError> {
+        self.count();
+        Ok(self.db.get(key)?)
+    }
+
+    /// The entries whose keys begin so.
+    fn scan<'a>(&'a self, beginning: &[u8]) -> impl Iterator<Item = Result<Entry, StoreError>> + use<'a> {
+        self.counted(self.db.scan_prefix(beginning))
+    }
+
+    /// The entries from one key to another.
+    fn range(&self, first: Vec<u8>, last: Vec<u8>) -> impl Iterator<Item = Result<Entry, StoreError>> + use<'_> {
+        self.counted(self.db.range(first..=last))
+    }
+
+    fn counted(&self, entries: sled::Iter) -> impl Iterator<Item = Result<Entry, StoreError>> + use<'_> {
+        entries.map(|entry| {
+            self.count();
+            Ok(entry?)
+        })
     }
 
     /// Makes a new database in an empty folder, which counts its changes from a number on.
@@ -80,7 +100,7 @@ impl Store {
     /// Opens a database and changes nothing in it. (The engine may tidy its own files.)
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         let store = Self::of(open::open(dir)?);
-        let schema = store.db.get(keys::SCHEMA)?.ok_or(StoreError::Damaged(Damage::NoSchema))?;
+        let schema = store.get(keys::SCHEMA)?.ok_or(StoreError::Damaged(Damage::NoSchema))?;
         match schema.as_ref().try_into().map(u32::from_be_bytes) {
             Ok(SCHEMA) => Ok(store),
             Ok(found) if found > SCHEMA => Err(StoreError::Newer { found, known: SCHEMA }),
@@ -90,13 +110,13 @@ impl Store {
 
     /// Whether this boot wrote it last. If not, all its leases are void.
     pub fn is_of_boot(&self, boot_id: &str) -> Result<bool, StoreError> {
-        Ok(self.db.get(keys::BOOT)?.as_deref() == Some(boot_id.as_bytes()))
+        Ok(self.get(keys::BOOT)?.as_deref() == Some(boot_id.as_bytes()))
     }
 
     /// How many changes have ended or begun leases. The engine takes a log whose end is damaged for a shorter one;
     /// this tells.
     pub fn generation(&self) -> Result<u64, StoreError> {
-        generation(self.db.get(keys::GENERATION)?.as_deref())
+        generation(self.get(keys::GENERATION)?.as_deref())
     }
 
     /// Makes what was committed safe from the death of this process. (It is in the kernel's hands then; a
@@ -109,7 +129,7 @@ impl Store {
     /// The attachment's lease.
     pub fn lease(&self, attachment: &Attachment) -> Result<Option<Record>, StoreError> {
         let key = keys::lease(attachment);
-        self.db.get(&key)?.map(|value| record(&key, &value)).transpose()
+        self.get(&key)?.map(|value| record(&key, &value)).transpose()
     }
 
     /// All leases, in the order of network, container id and interface.
@@ -125,8 +145,8 @@ impl Store {
     /// The leases that were read off the kernel: those of [`crate::Origin::Recovered`].
     pub fn recovered(&self) -> Result<Vec<Record>, StoreError> {
         let mut found = Vec::new();
-        for key in self.db.scan_prefix(keys::RECOVERED).keys() {
-            let key = key?;
+        for entry in self.scan(keys::RECOVERED) {
+            let (key, _) = entry?;
             let attachment = keys::attachment_in(&key).ok_or_else(|| malformed(&key))?;
             found.extend(self.lease(&attachment)?);
         }
@@ -135,40 +155,37 @@ impl Store {
 
     /// The lease that holds the address.
     pub fn holder(&self, address: IpAddr) -> Result<Option<Record>, StoreError> {
-        self.count();
-        let index = keys::address(address);
-        let Some(attachment) = self.db.get(index)? else { return Ok(None) };
+        let Some(attachment) = self.get(keys::address(address))? else { return Ok(None) };
         let key = [keys::LEASES, &attachment].concat();
-        let value = self.db.get(&key)?.ok_or(StoreError::Damaged(Damage::Index(address)))?;
+        let value = self.get(&key)?.ok_or(StoreError::Damaged(Damage::Index(address)))?;
         record(&key, &value).map(Some)
     }
 
     /// When the attachment was deleted last, in milliseconds of `CLOCK_BOOTTIME`, if that is remembered.
     pub fn tombstone(&self, attachment: &Attachment) -> Result<Option<u64>, StoreError> {
         let key = keys::tombstone(attachment);
-        self.db.get(&key)?.map(|value| number(&key, &value)).transpose()
+        self.get(&key)?.map(|value| number(&key, &value)).transpose()
     }
 
     /// A pool as it was described last.
     pub fn known_pool(&self, network: &NetworkName, pool: &str) -> Result<Option<KnownPool>, StoreError> {
         let key = keys::known_pool(network, pool);
-        self.db.get(&key)?.map(|value| decoded(&key, &value)).transpose()
+        self.get(&key)?.map(|value| decoded(&key, &value)).transpose()
     }
 
     /// All pools, in the order of network and name.
     pub fn known_pools(&self) -> Result<Vec<KnownPool>, StoreError> {
-        let entries = self.db.scan_prefix(keys::POOLS);
-        entries.map(|entry| entry.map_err(StoreError::from).and_then(|(key, value)| decoded(&key, &value))).collect()
+        self.scan(keys::POOLS).map(|entry| entry.and_then(|(key, value)| decoded(&key, &value))).collect()
     }
 
     /// The addresses that are kept for a pod, unless they have gone to another.
     pub fn sticky(&self, pod: &StickyPod) -> Result<Option<Sticky>, StoreError> {
         let key = keys::sticky(pod);
-        let Some(value) = self.db.get(&key)? else { return Ok(None) };
+        let Some(value) = self.get(&key)? else { return Ok(None) };
         let mut sticky: Sticky = decoded(&key, &value)?;
         let mut own = Vec::new();
         for address in sticky.addresses {
-            if self.db.get(keys::kept(address))?.is_some_and(|pod| *pod == key[1..]) {
+            if self.get(keys::kept(address))?.is_some_and(|pod| *pod == key[1..]) {
                 own.push(address);
             }
         }
@@ -178,23 +195,23 @@ impl Store {
 
     /// All remembered releases, in the order of addresses.
     pub fn releases(&self) -> Result<Vec<Rest>, StoreError> {
-        let rest = |entry: sled::Result<(sled::IVec, sled::IVec)>| {
+        let rest = |entry: Result<Entry, StoreError>| {
             let (key, value) = entry?;
             let (address, release) =
                 keys::address_in(&key).zip(Release::from_bytes(&value)).ok_or_else(|| malformed(&key))?;
             Ok(Rest { address, pool: release.pool.0, released_boottime_ms: release.at })
         };
-        self.db.scan_prefix(keys::RELEASES).map(rest).collect()
+        self.scan(keys::RELEASES).map(rest).collect()
     }
 
     /// All tombstones, in the order of their attachments.
     pub fn tombstones(&self) -> Result<Vec<Tombstone>, StoreError> {
-        let tombstone = |entry: sled::Result<(sled::IVec, sled::IVec)>| {
+        let tombstone = |entry: Result<Entry, StoreError>| {
             let (key, value) = entry?;
             let attachment = keys::attachment_in(&key).ok_or_else(|| malformed(&key))?;
             Ok(Tombstone { attachment, deleted_boottime_ms: number(&key, &value)? })
         };
-        self.db.scan_prefix(keys::TOMBSTONES).map(tombstone).collect()
+        self.scan(keys::TOMBSTONES).map(tombstone).collect()
     }
 
     /// Attachments whose tombstone is older than a moment of `CLOCK_BOOTTIME`, in milliseconds: the oldest few, as
@@ -202,8 +219,8 @@ impl Store {
     pub fn tombstones_before(&self, moment: u64) -> Result<Vec<Attachment>, StoreError> {
         const AT_A_TIME: usize = 4;
         let mut old = Vec::new();
-        for key in self.db.scan_prefix(keys::TOMBSTONES_BY_AGE).keys().take(AT_A_TIME) {
-            let key = key?;
+        for entry in self.scan(keys::TOMBSTONES_BY_AGE).take(AT_A_TIME) {
+            let (key, _) = entry?;
             let (at, attachment) = keys::buried_in(&key).ok_or_else(|| malformed(&key))?;
             if at < moment {
                 old.push(attachment);
@@ -212,8 +229,8 @@ impl Store {
         Ok(old)
     }
 
-    fn scan_leases(&self, prefix: &[u8]) -> impl Iterator<Item = Result<Record, StoreError>> + use<> {
-        self.db.scan_prefix(prefix).map(|entry| {
+    fn scan_leases<'a>(&'a self, prefix: &[u8]) -> impl Iterator<Item = Result<Record, StoreError>> + use<'a> {
+        self.scan(prefix).map(|entry| {
             let (key, value) = entry?;
             record(&key, &value)
         })
@@ -223,13 +240,13 @@ impl Store {
     pub fn begin_boot(&self, boot_id: &str) -> Result<(), StoreError> {
         let mut batch = sled::Batch::default();
         for kind in keys::OF_THE_BOOT {
-            for key in self.db.scan_prefix(kind).keys() {
-                batch.remove(key?);
+            for entry in self.scan(kind) {
+                batch.remove(entry?.0);
             }
         }
         // Nobody has a kept address any more.
-        for key in self.db.scan_prefix(keys::KEPT).keys() {
-            let key = key?;
+        for entry in self.scan(keys::KEPT) {
+            let (key, _) = entry?;
             let address = keys::address_in(&key).ok_or_else(|| malformed(&key))?;
             batch.insert(keys::kept_and_free(address), &[]);
         }
@@ -244,6 +261,25 @@ impl Store {
     /// Overwrites the attachment's lease, as a failing memory might.
     pub fn spoil(&self, attachment: &Attachment) {
         self.db.insert(keys::lease(attachment), "no lease").unwrap();
+    }
+
+    /// How many entries have been looked at since the last time.
+    pub fn reads(&self) -> usize {
+        self.reads.swap(0, std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Puts many leases in at once, as if each had been asked for: the pool's cursor is at the last address.
+    pub fn fill(&self, leases: &[Record]) {
+        let mut batch = sled::Batch::default();
+        for lease in leases {
+            let key = keys::lease(&lease.attachment);
+            lease.ips().for_each(|address| batch.insert(keys::address(address), &key[1..]));
+            batch.insert(key, serde_json::json!(lease).to_string().as_bytes());
+        }
+        for recorded in leases.last().iter().flat_map(|last| &last.addresses) {
+            batch.insert(keys::cursor(&PoolKey(recorded.pool.clone())), keys::address(recorded.address.ip()));
+        }
+        self.db.apply_batch(batch).unwrap();
     }
 }
 

@@ -56,7 +56,7 @@ impl Store {
     /// The mark of a pool that is used up.
     pub fn used_up(&self, pool: &Pool) -> Result<Option<UsedUp>, StoreError> {
         let key = keys::used_up(&pool.key());
-        let Some(value) = self.db.get(&key)? else { return Ok(None) };
+        let Some(value) = self.get(&key)? else { return Ok(None) };
         let Mark { spans, looked } = decoded(&key, &value)?;
         Ok((spans == pool.spans()).then(|| UsedUp { pool: pool.key(), spans, looked }))
     }
@@ -79,7 +79,7 @@ impl Store {
         };
         let mut marks = Marks::default();
         if !freed.is_empty() {
-            for mark in self.db.scan_prefix(keys::USED_UP) {
+            for mark in self.scan(keys::USED_UP) {
                 let (key, value) = mark?;
                 let Mark { spans, .. } = decoded(&key, &value)?;
                 let pool = String::from_utf8_lossy(key.get(keys::USED_UP.len()..).unwrap_or_default()).into_owned();

@@ -56,8 +56,10 @@ pub enum Error {
         /// Who holds it.
         holder: Box<Claim>,
     },
-    /// What was to be ended is another lease by now, or what was to begin was deleted.
-    #[error("{attachment} was deleted, or got another lease, after it was looked at; nothing was changed")]
+    /// What was to be ended is another lease by now, or its pod has asked for it again; or what was to begin was deleted.
+    #[error(
+        "{attachment} was deleted, got another lease, or asked for it again, after it was looked at; nothing was changed"
+    )]
     Changed {
         /// Whose.
         attachment: Attachment,

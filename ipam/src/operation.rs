@@ -3,8 +3,8 @@
 //!
 //! Plugins and the command line call [`crate::Ledger::ask`] and never the database. `ask` finds out which of the two
 //! it is; [`crate::service::carry_out`] is the one place where operations are carried out, in both cases. A new
-//! question is a variant here and an arm there. Every change compares before it swaps: it names a lease by its
-//! [`LeaseId`], and nothing happens if that lease has ended.
+//! question is a variant here and an arm there. Every change compares before it swaps: it names a lease by a
+//! [`LeaseName`], and nothing happens if that lease has ended, or its pod has asked for it again.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -42,9 +42,8 @@ pub(crate) enum Operation {
     Lease(Box<Wish>),
     /// End the attachment's lease if its ADD is older than the request; its addresses rest. Remember that it was deleted.
     Release(Attachment),
-    /// End a lease if it is still this one, and no request that began later was answered with it. In milliseconds of
-    /// `CLOCK_BOOTTIME`.
-    End { attachment: Attachment, lease_id: LeaseId, began: u64, rests: bool, why: EventKind },
+    /// End a lease if it is still this one.
+    End { name: LeaseName, rests: bool, why: EventKind },
     /// End leases that are still these, their addresses rest; and begin others as they are given: all of it or none.
     /// None may hold what another holds that stays, nor be held already.
     Replace { end: Vec<LeaseName>, begin: Vec<Record> },
@@ -68,11 +67,26 @@ impl Operation {
     }
 }
 
-/// One lease and no later one of its attachment.
+/// One lease and no later one of its attachment, nor the same one if a later request was answered with it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LeaseName {
     pub attachment: Attachment,
     pub lease_id: LeaseId,
+    /// When the latest request began that it answered, as far as is known to who ends it. In milliseconds of
+    /// `CLOCK_BOOTTIME`.
+    pub began: u64,
+}
+
+impl LeaseName {
+    /// That of a lease as it was seen.
+    pub fn of(seen: &Record) -> Self {
+        Self { attachment: seen.attachment.clone(), lease_id: seen.lease_id.clone(), began: seen.began() }
+    }
+
+    /// Whether what the attachment has now is still this lease.
+    pub fn means(&self, standing: &Record) -> bool {
+        standing.lease_id == self.lease_id && standing.is_meant_by_a_release_of(self.began)
+    }
 }
 
 /// What a lease is made from: the network's part of a [`Wish`].

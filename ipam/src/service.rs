@@ -12,7 +12,7 @@ use crate::operation::{Answer, Contents, LeaseName, Operation, Request};
 use crate::record::Record;
 use crate::refusal::Claim;
 use crate::store::{Change, Ended};
-use crate::{Error, LeaseId, Released};
+use crate::{Error, Released};
 
 /// How long to remember that an attachment was deleted, in milliseconds: longer than any runtime lets an
 /// ADD run.
@@ -23,9 +23,7 @@ pub(crate) fn carry_out(session: &Session<'_>, request: &Request) -> Result<Answ
     match &request.operation {
         Operation::Lease(wish) => leasing::lease(session, wish).map(|record| Answer::Leased(Box::new(record))),
         Operation::Release(attachment) => release(session, attachment, request.asked).map(Answer::Released),
-        Operation::End { attachment, lease_id, began, rests, why } => {
-            end(session, attachment, (lease_id, *began), *rests, *why).map(Answer::Released)
-        }
+        Operation::End { name, rests, why } => end(session, name, *rests, *why).map(Answer::Released),
         Operation::Replace { end, begin } => replace(session, end, begin).map(|()| Answer::Done),
         Operation::Check { attachment, ips } => check(session, attachment, ips).map(|()| Answer::Done),
         Operation::Gc { network, valid } => gc(session, network, valid, request.asked).map(Answer::Collected),
@@ -61,15 +59,8 @@ fn release(session: &Session<'_>, attachment: &Attachment, asked: u64) -> Result
 }
 
 /// A lease that a later request was answered with as well is that one's.
-fn end(
-    session: &Session<'_>,
-    attachment: &Attachment,
-    (lease_id, began): (&LeaseId, u64),
-    rests: bool,
-    why: EventKind,
-) -> Result<Released, Failure> {
-    let is_meant = |record: &Record| record.lease_id == *lease_id && record.is_meant_by_a_release_of(began);
-    match session.store.lease(attachment)?.filter(is_meant) {
+fn end(session: &Session<'_>, name: &LeaseName, rests: bool, why: EventKind) -> Result<Released, Failure> {
+    match session.store.lease(&name.attachment)?.filter(|standing| name.means(standing)) {
         None => Ok(Released::Nothing),
         Some(record) => end_record(session, record, if rests { session.now.boottime } else { 0 }, why),
     }
@@ -87,7 +78,7 @@ fn replace(session: &Session<'_>, end: &[LeaseName], begin: &[Record]) -> Result
     let mut ended = Vec::new();
     for name in end {
         let Some(record) = session.store.lease(&name.attachment)? else { continue };
-        if record.lease_id == name.lease_id {
+        if name.means(&record) {
             ended.push(Ended { record, released_at: session.now.boottime });
         } else if !begin.iter().any(|new| new.lease_id == record.lease_id) {
             return Err(Error::Changed { attachment: name.attachment.clone() }.into());

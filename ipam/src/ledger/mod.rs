@@ -25,7 +25,7 @@ use cni_spec::{Attachment, NetConf, NetworkName, ValidAttachments};
 use crate::clock::{self, Moment};
 use crate::config::Place;
 use crate::event::{Cause, EventKind};
-use crate::operation::{Answer, Contents, Operation, Request};
+use crate::operation::{Answer, Contents, LeaseName, Operation, Request};
 use crate::record::Record;
 use crate::wire::Reply;
 use crate::{Error, LeaseId, Namespaces, Released};
@@ -234,9 +234,8 @@ impl Ledger {
     /// Ends a lease if it is still this one, and nobody has asked for it again.
     pub(crate) fn end(&self, by: Cause, lease: &Ending<'_>) -> Result<Released, Error> {
         let (attachment, lease_id) = (lease.attachment.clone(), lease.lease_id.clone());
-        let (began, rests, why) = (lease.began, lease.rests, lease.why);
-        let operation = Operation::End { attachment, lease_id, began, rests, why };
-        match self.ask(by, operation)? {
+        let name = LeaseName { attachment, lease_id, began: lease.began };
+        match self.ask(by, Operation::End { name, rests: lease.rests, why: lease.why })? {
             Answer::Released(released) => Ok(released),
             _ => Ok(Released::Nothing),
         }

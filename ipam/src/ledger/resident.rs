@@ -96,8 +96,7 @@ mod tests {
             origin: crate::Origin::Imported,
         };
         let replace = |end: &[&crate::Record], begin: &[&crate::Record]| {
-            let name =
-                |it: &&crate::Record| LeaseName { attachment: it.attachment.clone(), lease_id: it.lease_id.clone() };
+            let name = |it: &&crate::Record| LeaseName::of(it);
             let begin = begin.iter().map(|it| (*it).clone()).collect();
             Operation::Replace { end: end.iter().map(name).collect(), begin }
         };

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::lease::Netns;
-use crate::operation::{LeaseName, Terms, Wish};
+use crate::operation::{Terms, Wish};
 use crate::pool::{Pool, Range};
 use crate::record::Pod;
 
@@ -122,7 +122,7 @@ fn a_lease_that_is_asked_for_again_says_where_its_namespace_is_now() {
     assert_eq!(netns_after("/before", 1), at("/before"));
     assert_eq!(netns_after("/moved", 2), at("/moved"));
     let known = ledger.leases("test").unwrap().unwrap().remove(0);
-    let end = vec![LeaseName { attachment: container(), lease_id: known.lease_id.clone() }];
+    let end = vec![LeaseName::of(&known)];
     let unknown =
         Record { lease_id: LeaseId("imported".into()), netns: None, origin: crate::Origin::Imported, ..known };
     let replace = Operation::Replace { end, begin: vec![unknown] };
@@ -234,6 +234,34 @@ fn what_is_ended_by_name_is_no_later_lease() {
     assert_eq!(retold.lease_id, again.lease_id);
     assert_eq!(end(&again), Released::Nothing, "its pod has asked for it since");
     assert!(matches!(end(&retold), Released::Lease(_)));
+}
+
+/// As by `ipam import --replace`, whose plan may wait for a yes for as long as somebody likes.
+#[test]
+fn what_a_plan_is_to_replace_is_no_lease_that_was_asked_for_again_since() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::at(dir.path());
+    let now = Moment::now().unwrap().boottime;
+    let leased = |began| match add(&ledger, began).unwrap() {
+        Answer::Leased(record) => *record,
+        other => panic!("{other:?}"),
+    };
+    let seen = leased(now - 10);
+    let other =
+        Record { lease_id: LeaseId("other".into()), attachment: "n other eth0".parse().unwrap(), ..seen.clone() };
+    let replace = |seen: &Record| {
+        let operation = Operation::Replace { end: vec![LeaseName::of(seen)], begin: vec![other.clone()] };
+        ledger.ask(Cause::of_this_process("ipam import"), operation)
+    };
+    let again = leased(now);
+    assert_eq!(again.lease_id, seen.lease_id);
+    let refused = replace(&seen);
+    assert!(matches!(&refused, Err(Error::Changed { attachment }) if *attachment == container()), "{refused:?}");
+    assert_eq!(ledger.leases("test").unwrap().unwrap(), std::slice::from_ref(&again), "all of it or nothing");
+    replace(&again).unwrap();
+    // Whoever lost the answer asks once more.
+    replace(&again).unwrap();
+    assert_eq!(ledger.leases("test").unwrap().unwrap(), [other]);
 }
 
 /// An ADD and its DEL wait; the ADD is the first to get the ledger, and the DEL writes its wish down.

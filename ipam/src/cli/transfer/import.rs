@@ -155,11 +155,7 @@ impl Import {
     /// the same import goes on from there.
     fn carry_out(&self, ledger: &Ledger, plan: &Plan) -> Result<(), Stop> {
         add_reservations(ledger, plan)?;
-        let end: Vec<LeaseName> = plan
-            .end
-            .iter()
-            .map(|lease| LeaseName { attachment: lease.attachment.clone(), lease_id: lease.lease_id.clone() })
-            .collect();
+        let end: Vec<LeaseName> = plan.end.iter().map(LeaseName::of).collect();
         if !end.is_empty() || !plan.begin.is_empty() {
             let replaced = ledger.make_dir().and_then(|()| {
                 ledger.ask(self.doing.cause("ipam import"), Operation::Replace { end, begin: plan.begin.clone() })

@@ -357,38 +357,40 @@ fn a_file_in_the_ledgers_place_is_named() {
 /// everywhere, so this asks as another user: one who is nobody's, in a user namespace within this one.
 #[test]
 fn a_ledger_that_may_not_be_read_is_not_taken_for_none() {
-    let place = Place::new();
-    let plugin = place.json("n", &conf());
-    place.run("ADD", "stays", &plugin).addresses();
-    let unprivileged = |command: &str| {
-        let mut process = sandbox::command("unshare");
-        process.args(["--user", "--map-user=1000", "--map-group=1000", "setpriv", "--bounding-set=-all"]);
-        process.args(["--inh-caps=-all", "--ambient-caps=-all", env!("CARGO_BIN_EXE_podwire-ipam")]);
-        Answer::of(&place.feed(process, command, "stays", &plugin).wait_with_output().unwrap())
-    };
-    let folder = place.data_dir();
-    let mode = |path: &Path, mode: u32| {
-        use std::os::unix::fs::PermissionsExt;
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-    };
-    // The folder above it cannot be passed: is there a ledger?
-    mode(folder.parent().unwrap(), 0o000);
-    let answers = ["ADD", "DEL", "STATUS"].map(unprivileged);
-    mode(folder.parent().unwrap(), 0o700);
-    for (answer, code) in answers.iter().zip([5, 11, 50]) {
-        assert_eq!(answer.error().0, code, "{answer:?}");
-        assert!(answer.json.to_string().contains("Permission denied"), "{answer:?}");
-    }
-    // The database cannot be read: it is not put aside for that.
-    mode(&folder.join("ledger"), 0o000);
-    let answers = ["ADD", "STATUS"].map(unprivileged);
-    let deleted = unprivileged("DEL");
-    mode(&folder.join("ledger"), 0o700);
-    for (answer, code) in answers.iter().zip([5, 50]) {
-        assert_eq!(answer.error().0, code, "{answer:?}");
-        assert!(answer.json.to_string().contains("Permission denied"), "{answer:?}");
-    }
-    no_quarantine(&place);
-    assert!(deleted.success, "it is written down: {deleted:?}");
-    assert_eq!(containers(&place), Vec::<String>::new());
+    sandbox::private_host(|| {
+        let place = Place::new();
+        let plugin = place.json("n", &conf());
+        place.run("ADD", "stays", &plugin).addresses();
+        let unprivileged = |command: &str| {
+            let mut process = sandbox::command("unshare");
+            process.args(["--user", "--map-user=1000", "--map-group=1000", "setpriv", "--bounding-set=-all"]);
+            process.args(["--inh-caps=-all", "--ambient-caps=-all", env!("CARGO_BIN_EXE_podwire-ipam")]);
+            Answer::of(&place.feed(process, command, "stays", &plugin).wait_with_output().unwrap())
+        };
+        let folder = place.data_dir();
+        let mode = |path: &Path, mode: u32| {
+            use std::os::unix::fs::PermissionsExt;
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        // The folder above it cannot be passed: is there a ledger?
+        mode(folder.parent().unwrap(), 0o000);
+        let answers = ["ADD", "DEL", "STATUS"].map(unprivileged);
+        mode(folder.parent().unwrap(), 0o700);
+        for (answer, code) in answers.iter().zip([5, 11, 50]) {
+            assert_eq!(answer.error().0, code, "{answer:?}");
+            assert!(answer.json.to_string().contains("Permission denied"), "{answer:?}");
+        }
+        // The database cannot be read: it is not put aside for that.
+        mode(&folder.join("ledger"), 0o000);
+        let answers = ["ADD", "STATUS"].map(unprivileged);
+        let deleted = unprivileged("DEL");
+        mode(&folder.join("ledger"), 0o700);
+        for (answer, code) in answers.iter().zip([5, 50]) {
+            assert_eq!(answer.error().0, code, "{answer:?}");
+            assert!(answer.json.to_string().contains("Permission denied"), "{answer:?}");
+        }
+        no_quarantine(&place);
+        assert!(deleted.success, "it is written down: {deleted:?}");
+        assert_eq!(containers(&place), Vec::<String>::new());
+    });
 }

@@ -18,6 +18,9 @@ pub const PODWIRE_IPAM: &str = "/run/podwire/ipam";
 /// The command line of podwire-ipam's ledger.
 pub const COMMAND: &str = "ipam";
 
+/// Its exit code where no lease is the network's.
+const NOTHING_FOUND: i32 = 3;
+
 /// host-local's folder, if its config names no other.
 pub const HOST_LOCAL: &str = "/var/lib/cni/networks";
 
@@ -91,7 +94,7 @@ fn podwire(list: &Conflist, ipam: &Path) -> Result<Leases, LeasesError> {
         .args(&arguments)
         .output()
         .map_err(|source| LeasesError::Run { command: command.clone(), source })?;
-    if !output.status.success() {
+    if !output.status.success() && output.status.code() != Some(NOTHING_FOUND) {
         let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         return Err(LeasesError::Failed { command, status: output.status, stderr });
     }

@@ -36,8 +36,11 @@ impl Check {
     pub fn run(&self, ledger: &Ledger, conf_dir: &Path, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
         let view = View::examined(ledger, "ipam check")?;
         let findings = findings(ledger, &view, &Configured::ours(conf_dir));
-        let count = view.leases().len();
-        let nothing = format!("sound: {count} leases in {}", ledger.dir().display());
+        let (count, dir) = (view.leases().len(), ledger.dir().display());
+        let nothing = match view.contents {
+            Some(_) => format!("sound: {count} leases in {dir}"),
+            None => format!("no ledger of this boot in {dir}, and nothing wrong beside it"),
+        };
         finding::print(findings, &nothing, false, &self.output, terminal)
     }
 }

@@ -1,6 +1,7 @@
 //! How the command ends.
 
 use std::error::Error as _;
+use std::fmt::Display;
 use std::io;
 use std::process::ExitCode;
 
@@ -39,6 +40,12 @@ pub(super) struct Stop {
 impl Stop {
     pub fn new(exit: Exit, text: impl Into<String>) -> Self {
         Self { exit, text: Some(text.into()) }
+    }
+
+    /// Nothing fits what was asked for, which is given as on the command line; `see` shows what there is.
+    pub fn nothing_fits(what: &str, asked: &[String], place: impl Display, see: &str) -> Self {
+        let asked = asked.join(" ");
+        Self::new(Exit::NotFound, format!("no {what} fits {asked} in {place}; see what there is with: {see}"))
     }
 
     /// Whoever reads the output may have read enough: `ipam list | head -1`.

@@ -117,6 +117,11 @@ impl Output {
         terminal.print(&text)
     }
 
+    /// Prints that there is nothing: programs get a document without items, and people nothing here.
+    pub fn print_none(&self, terminal: &mut Terminal<'_>, kind: &'static str) -> Result<(), Stop> {
+        terminal.print(&self.document::<()>(kind, &[])?.unwrap_or_default())
+    }
+
     /// The items for programs; none if people read it.
     pub fn document<T: Serialize>(&self, kind: &'static str, items: &[T]) -> Result<Option<String>, Stop> {
         let failed = |error: &dyn Display| Stop::new(Exit::Failed, format!("cannot print: {error}"));

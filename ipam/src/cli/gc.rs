@@ -56,12 +56,17 @@ pub(super) struct Dead {
 impl Gc {
     pub fn run(&self, ledger: &Ledger, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
         let view = View::of(ledger, "ipam gc")?;
+        let asked = self.filter.asked();
+        if !asked.is_empty() && !view.leases().iter().any(|lease| self.filter.takes(lease)) {
+            self.output.print_none(terminal, "DeadLeaseList")?;
+            return Err(Stop::nothing_fits("lease", &asked, ledger.dir().display(), "ipam list"));
+        }
         let mut census = Census::from_here();
         let old = |lease: &&Record| view.now.duration_since(lease.created) >= self.min_age;
-        let asked = view.leases().iter().filter(|lease| self.filter.takes(lease)).filter(old);
+        let fitting = view.leases().iter().filter(|lease| self.filter.takes(lease)).filter(old);
         let mut dead: Vec<(&Record, Dead)> = Vec::new();
         let mut unknown = 0;
-        for lease in asked {
+        for lease in fitting {
             if census.is_provably_dead(lease) {
                 let age = view.now.duration_since(lease.created).as_secs();
                 dead.push((lease, Dead { lease: lease.into(), signs: SIGNS.map(str::to_owned), age }));

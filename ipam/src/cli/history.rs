@@ -123,6 +123,12 @@ impl History {
         if self.deeds {
             let entries: Vec<DeedEntry> =
                 once(history.deeds).iter().filter(|deed| self.takes(deed.at)).map(Into::into).collect();
+            let asked = self.asked_when();
+            if entries.is_empty() && !asked.is_empty() {
+                self.output.print_none(terminal, "DeedList")?;
+                let place = ledger.state_dir().display();
+                return Err(Stop::nothing_fits("deed", &asked, place, "ipam history --deeds"));
+            }
             if entries.is_empty() && self.output.is_for_people() {
                 terminal.note(&format!("nobody has done anything, says {}", ledger.state_dir().display()))?;
             }
@@ -134,7 +140,8 @@ impl History {
         let entries: Vec<Entry> = tenancies.iter().flat_map(|tenancy| self.entries(tenancy)).collect();
         if entries.is_empty() {
             let text = self.nobody(ledger, &tenancies);
-            if self.address.is_some() || self.at.is_some() {
+            if self.address.is_some() || self.at.is_some() || !self.asked().is_empty() {
+                self.output.print_none(terminal, "HistoryList")?;
                 return Err(Stop::new(Exit::NotFound, text));
             }
             if self.output.is_for_people() {
@@ -143,6 +150,16 @@ impl History {
         }
         self.output.print(terminal, "HistoryList", &entries, &entries, &COLUMNS)?;
         Ok(Exit::Done)
+    }
+
+    /// As [`Filter::asked`]; without the address and the moment of `--at`, which are told in words.
+    fn asked(&self) -> Vec<String> {
+        self.filter.asked().into_iter().chain(self.asked_when()).collect()
+    }
+
+    fn asked_when(&self) -> Vec<String> {
+        let bounds = [("--since", self.since), ("--until", self.until)];
+        bounds.into_iter().filter_map(|(name, at)| Some(format!("{name} {}", moment(at?)))).collect()
     }
 
     fn takes(&self, at: Timestamp) -> bool {
@@ -164,12 +181,14 @@ impl History {
     fn nobody(&self, ledger: &Ledger, tenancies: &[Tenancy]) -> String {
         let dir = ledger.state_dir().display();
         let Some(first) = tenancies.first() else { return format!("there is no history in {dir}") };
+        let asked = self.asked().join(" ");
         let who = match (self.address, self.at) {
             (Some(address), Some(at)) => format!("nobody had {address} at {}", moment(at)),
             (Some(address), None) => format!("nobody has had {address}"),
             (None, Some(at)) => format!("nobody had an address at {}", moment(at)),
-            (None, None) => "nothing that fits".to_owned(),
+            (None, None) => "no lease".to_owned(),
         };
+        let who = if asked.is_empty() { who } else { format!("{who} with {asked}") };
         format!("{who}, says the history in {dir}, which begins at {}", moment(first.from))
     }
 }

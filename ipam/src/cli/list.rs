@@ -84,9 +84,24 @@ impl List {
         let cooling: Vec<Cooling> = view.cooling().filter(|cooling| self.takes_cooling(cooling)).collect();
         let reserved: Vec<Reserved> = view.reserved().filter(|reserved| self.takes_reserved(reserved)).collect();
         let rows = rows(&leases, &cooling, &reserved, now, self.output.output == Format::Wide);
+        let asked = self.asked();
+        if rows.is_empty() && !asked.is_empty() {
+            if !self.quiet {
+                self.output.print_none(terminal, "LeaseList")?;
+            }
+            view.note_problems(ledger, terminal)?;
+            if view.leases().is_empty() {
+                note_elsewhere(ledger, conf_dir, terminal)?;
+            }
+            let (what, see) = match self.state[..] {
+                [State::Active] => ("lease", "ipam list"),
+                _ => ("address", "ipam list --state all"),
+            };
+            return Err(Stop::nothing_fits(what, &asked, ledger.dir().display(), see));
+        }
         if rows.is_empty() && self.output.is_for_people() && !self.quiet {
             let dir = ledger.dir().display();
-            let some = if view.leases().is_empty() { "no leases in" } else { "nothing that fits in" };
+            let some = if view.leases().is_empty() { "no leases in" } else { "no address in that state in" };
             terminal.note(&format!("{some} {dir}"))?;
             if view.leases().is_empty() {
                 note_elsewhere(ledger, conf_dir, terminal)?;
@@ -104,6 +119,12 @@ impl List {
         }
         view.note_problems(ledger, terminal)?;
         Ok(Exit::Done)
+    }
+
+    /// As [`Filter::asked`]. Which states are listed is no filter: that nothing rests, or is set aside, is an answer.
+    fn asked(&self) -> Vec<String> {
+        let older = self.older_than.map(|age| format!("--older-than {}", length(age)));
+        self.filter.asked().into_iter().chain(older).collect()
     }
 
     fn wants(&self, state: State) -> bool {

@@ -1,10 +1,8 @@
 //! The command `ipam`.
 
-use std::collections::BTreeSet;
 use std::io::{self, BufRead, IsTerminal};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -28,6 +26,7 @@ pub(crate) mod metrics;
 mod networks;
 mod overlap;
 mod palette;
+mod place;
 mod pools;
 mod release;
 mod repair;
@@ -46,7 +45,6 @@ mod view;
 mod watch;
 
 use exit::{Exit, Stop};
-use networks::Configured;
 use terminal::{Colour, Terminal};
 
 const EXAMPLES: &str = "\
@@ -61,8 +59,8 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  failed
-  2  the command line is wrong
-  3  nothing found
+  2  the command line is wrong, or --dir names a folder that is not there
+  3  nothing found that fits what was asked for
   4  something was found that should be looked at, as by check, verify and gc
   5  the ledger is busy
   6  the ledger, or a file beside it, is damaged
@@ -74,7 +72,7 @@ Exit codes:
 #[command(name = "ipam", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 #[command(arg_required_else_help = true, disable_help_subcommand = true)]
 struct Cli {
-    /// The ledger's folder: "dataDir" of the network config.
+    /// The ledger's folder: "dataDir" of the network config. One that is not there is an error, unless a config names it.
     #[arg(long, global = true, help_heading = "Global", value_name = "DIR", default_value = Ledger::DEFAULT_DIR)]
     dir: PathBuf,
     /// The folder of history and reservations. Default: "stateDir" of the network config whose ledger this is; if there
@@ -198,57 +196,16 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The ledger that the command line means. The plugin takes history and reservations from where its config says, so
-/// this command does, too.
-fn ledger(cli: &Cli) -> Result<Ledger, Stop> {
-    let ledger = Ledger::at(&cli.dir).with_lock_timeout(Duration::from_secs(cli.timeout));
-    if let Some(state_dir) = &cli.state_dir {
-        return Ok(ledger.with_state_dir(state_dir));
-    }
-    let configured = Configured::ours(&cli.conf_dir).ledgers;
-    let named: BTreeSet<&Path> =
-        configured.iter().filter(|it| it.dir() == ledger.dir()).map(Ledger::state_dir).collect();
-    match Vec::from_iter(named)[..] {
-        [] => Ok(ledger),
-        [state_dir] => Ok(ledger.with_state_dir(state_dir)),
-        [one, other, ..] => Err(Stop::new(
-            Exit::Usage,
-            format!(
-                "configs in {} keep history and reservations of the ledger {} in {} and in {}: mend them, or say which with --state-dir",
-                cli.conf_dir.display(),
-                ledger.dir().display(),
-                one.display(),
-                other.display()
-            ),
-        )),
-    }
-}
-
-/// The ledger whose reservations are to be changed: beside another one, they would keep nothing from being leased.
-fn ledger_to_reserve_in(cli: &Cli) -> Result<Ledger, Stop> {
-    let unread = if cli.state_dir.is_none() { Configured::ours(&cli.conf_dir).unread } else { Vec::new() };
-    match unread.first() {
-        None => ledger(cli),
-        Some(path) => Err(Stop::new(
-            Exit::Usage,
-            format!(
-                "{} cannot be read, and may say where reservations are kept: mend it, or say where with --state-dir",
-                path.display()
-            ),
-        )),
-    }
-}
-
 fn run(cli: &Cli, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
-    let ledger = || ledger(cli);
+    let ledger = || place::to_look_into(cli);
     match &cli.command {
         Command::List(list) => list.run(&ledger()?, &cli.conf_dir, terminal),
         Command::Show(show) => show.run(&ledger()?, terminal),
         Command::Pools(pools) => pools.run(&ledger()?, &cli.conf_dir, terminal),
-        Command::History(history) => history.run(&ledger()?, terminal),
+        Command::History(history) => history.run(&place::to_look_back_at(cli)?, terminal),
         Command::Release(release) => release.run(&ledger()?, terminal),
-        Command::Reserve(reserve) => reserve.run(&ledger_to_reserve_in(cli)?, terminal),
-        Command::Unreserve(unreserve) => unreserve.run(&ledger_to_reserve_in(cli)?, terminal),
+        Command::Reserve(reserve) => reserve.run(&place::to_reserve_in(cli)?, terminal),
+        Command::Unreserve(unreserve) => unreserve.run(&place::to_reserve_in(cli)?, terminal),
         Command::Map(map) => map.run(&ledger()?, &cli.conf_dir, terminal),
         Command::Stats(stats) => stats.run(&ledger()?, &cli.conf_dir, terminal),
         Command::Status(status) => status.run(&ledger()?, &cli.conf_dir, terminal),
@@ -256,11 +213,11 @@ fn run(cli: &Cli, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
         Command::Verify(verify) => verify.run(&ledger()?, &cli.conf_dir, terminal),
         Command::Gc(gc) => gc.run(&ledger()?, terminal),
         Command::Export(export) => export.run(&ledger()?, terminal),
-        Command::Import(import) => import.run(&ledger()?, &cli.conf_dir, terminal),
+        Command::Import(import) => import.run(&place::ledger(cli)?, &cli.conf_dir, terminal),
         Command::Repair(repair) => repair.run(&ledger()?, terminal),
-        Command::Watch(watch) => watch.run(&ledger()?, terminal),
+        Command::Watch(watch) => watch.run(&place::to_look_back_at(cli)?, terminal),
         Command::Metrics(metrics) => metrics.run(&ledger()?, &cli.conf_dir, terminal),
-        Command::Serve(serve) => serve.run(&ledger()?, &cli.conf_dir, terminal),
+        Command::Serve(serve) => serve.run(&place::ledger(cli)?, &cli.conf_dir, terminal),
         Command::Schema(schema) => schema.run(terminal),
         Command::Completion(completion) => completion.run(terminal),
         Command::Man(man) => man.run(Cli::command()),

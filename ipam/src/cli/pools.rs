@@ -77,17 +77,29 @@ impl Pools {
         let configured = Configured::ours(conf_dir);
         let mut usages = usages(&view, &configured);
         usages.retain(|usage| self.network.as_ref().is_none_or(|network| *network == usage.network));
+        if let Some(network) = self.network.as_ref().filter(|_| usages.is_empty()) {
+            self.output.print_none(terminal, "PoolList")?;
+            note_unread(&configured, terminal)?;
+            let place = format!("{} and {}", ledger.dir().display(), conf_dir.display());
+            return Err(Stop::nothing_fits("pool", &[format!("--network {network}")], place, "ipam pools"));
+        }
         if usages.is_empty() && self.output.is_for_people() {
             let text = format!("no pools: no ADD has named one in {}", ledger.dir().display());
             terminal.note(&format!("{text}, and no config in {} does", conf_dir.display()))?;
         }
         self.output.print(terminal, "PoolList", &usages, &usages, &COLUMNS)?;
-        for (path, problem) in &configured.problems {
-            terminal.note(&format!("note: {}: {problem}", path.display()))?;
-        }
+        note_unread(&configured, terminal)?;
         view.note_problems(ledger, terminal)?;
         Ok(Exit::Done)
     }
+}
+
+/// A pool may be missing because its config cannot be understood.
+fn note_unread(configured: &Configured, terminal: &mut Terminal<'_>) -> Result<(), Stop> {
+    configured
+        .problems
+        .iter()
+        .try_for_each(|(path, problem)| terminal.note(&format!("note: {}: {problem}", path.display())))
 }
 
 /// Every pool that the ledger or a config knows.

@@ -42,8 +42,9 @@ impl Release {
             found.retain(|record| record.ips().any(|ip| ip == address));
         }
         if found.is_empty() {
-            let text = format!("no such lease in {}; see what there is with: ipam list", ledger.dir().display());
-            return Err(Stop::new(Exit::NotFound, text));
+            let address = self.address.map(|address| address.to_string());
+            let asked: Vec<String> = address.into_iter().chain(self.filter.asked()).collect();
+            return Err(Stop::nothing_fits("lease", &asked, ledger.dir().display(), "ipam list"));
         }
         let alive = self.alive(&found, terminal)?;
         for lease in &found {

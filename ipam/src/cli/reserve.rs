@@ -28,6 +28,7 @@ Examples:
 
 /// Sets addresses aside.
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("reason", |reason| reason.required(true).help("Why, for those who find it later")))]
 pub(super) struct Reserve {
     /// An address or a CIDR.
     cidr: IpNetwork,

@@ -39,6 +39,21 @@ pub(super) struct Filter {
 }
 
 impl Filter {
+    /// What is asked for, as on the command line; empty if everything is.
+    pub fn asked(&self) -> Vec<String> {
+        let named = [
+            ("--network", &self.network),
+            ("--namespace", &self.namespace),
+            ("--pod", &self.pod),
+            ("--container", &self.container),
+            ("--ifname", &self.ifname),
+        ];
+        let named = named.into_iter().filter_map(|(name, value)| Some(format!("{name} {}", value.as_ref()?)));
+        let cidr = self.cidr.map(|cidr| format!("--cidr {cidr}"));
+        let families = [(self.ipv4, "-4"), (self.ipv6, "-6")].into_iter().filter(|(is_asked, _)| *is_asked);
+        named.chain(cidr).chain(families.map(|(_, name)| name.to_owned())).collect()
+    }
+
     /// Whether the lease is meant: its names fit, and one of its addresses does.
     pub fn takes(&self, record: &Record) -> bool {
         let attachment = &record.attachment;

@@ -82,6 +82,7 @@ impl Show {
             shown.extend(unleased(address, &view, &tenancies));
         }
         if shown.is_empty() {
+            self.output.print_none(terminal, "Lease")?;
             let text = format!("no lease for {:?} in {}", self.what, ledger.dir().display());
             return Err(Stop::new(Exit::NotFound, format!("{text}; see what there is with: ipam list")));
         }

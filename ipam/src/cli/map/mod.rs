@@ -94,6 +94,13 @@ impl Map {
         let charts: Vec<Chart> =
             self.cidrs(&known, &view).into_iter().map(|cidr| Chart::of(cidr, &view, &known)).collect();
         if charts.is_empty() {
+            if self.output == Format::Json {
+                json().print_none(terminal, "Map")?;
+            }
+            if let Some(network) = &self.network {
+                let place = format!("{} and {}", ledger.dir().display(), conf_dir.display());
+                return Err(Stop::nothing_fits("pool", &[format!("--network {network}")], place, "ipam pools"));
+            }
             let text = "there is no pool to draw: name a CIDR, or see: ipam pools";
             return Err(Stop::new(Exit::NotFound, text));
         }
@@ -102,8 +109,7 @@ impl Map {
             Format::Svg => svg::draw(&charts, view.now),
             Format::Json => {
                 let drawn: Vec<Drawn> = charts.iter().map(drawn).collect();
-                let json = Output { output: super::format::Format::Json, ..Output::default() };
-                json.document("Map", &drawn)?.unwrap_or_default()
+                json().document("Map", &drawn)?.unwrap_or_default()
             }
         };
         match &self.file {
@@ -133,6 +139,10 @@ impl Map {
         cidrs.dedup_by(|later, earlier| Span::of(*earlier).contains(later.network()));
         cidrs
     }
+}
+
+fn json() -> Output {
+    Output { output: super::format::Format::Json, ..Output::default() }
 }
 
 fn network(cidr: IpNetwork) -> Option<IpNetwork> {

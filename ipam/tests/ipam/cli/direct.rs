@@ -10,39 +10,48 @@ use serde_json::{Value, json};
 
 use crate::cli::verify::link;
 use crate::cli::{documents, ipam, populated};
-use crate::support::{self, Place, damage};
+use crate::support::{self, damage};
 
+/// Where plugins would make the ledger, and have made none yet.
 #[test]
 fn looking_makes_nothing() {
-    let place = Place::new();
-    let listed = place.cli(&["list"]);
-    assert_eq!((listed.code, listed.stdout.trim_end()), (0, "ADDRESS  POD  CONTAINER  IF  NETWORK  AGE"));
-    assert_eq!(listed.stderr, format!("no leases in {}\n", place.data_dir().display()));
-    assert_eq!(place.document(&["list"])["items"], json!([]));
-    for (arguments, code) in [
-        (vec!["show", "x"], 3),
-        (vec!["pools"], 0),
-        (vec!["stats"], 0),
-        (vec!["metrics"], 0),
-        (vec!["status"], 0),
-        (vec!["check"], 0),
-        (vec!["verify"], 0),
-        (vec!["gc"], 0),
-        (vec!["history"], 0),
-        (vec!["history", "10.1.2.3"], 3),
-        (vec!["map"], 3),
-        (vec!["map", "10.1.2.0/24"], 0),
-        (vec!["export"], 0),
-        (vec!["repair", "--yes"], 0),
-        (vec!["unreserve", "10.1.2.3", "--yes"], 3),
-        (vec!["reserve", "10.1.2.3", "--reason", "x", "--dry-run"], 0),
-        (vec!["watch", "--for", "0s"], 0),
-    ] {
-        let printed = place.cli(&arguments);
-        assert_eq!(printed.code, code, "{arguments:?}: {printed:?}");
-    }
-    assert_eq!(place.cli(&["release", "10.1.2.3", "--yes"]).code, 3);
-    assert!(!place.data_dir().exists());
+    sandbox::private_host(|| {
+        let place = |arguments: &[&str]| ipam(&[arguments, &["--conf-dir", "/nowhere"]].concat());
+        let listed = place(&["list"]);
+        assert_eq!((listed.code, listed.stdout.trim_end()), (0, "ADDRESS  POD  CONTAINER  IF  NETWORK  AGE"));
+        assert_eq!(listed.stderr, "no leases in /run/podwire/ipam\n");
+        let document: Value = serde_json::from_str(&place(&["list", "-o", "json"]).stdout).unwrap();
+        documents::assert_fits(&document);
+        assert_eq!(document["items"], json!([]));
+        let check = place(&["check"]).stderr;
+        assert_eq!(check, "no ledger of this boot in /run/podwire/ipam, and nothing wrong beside it\n");
+        for (arguments, code) in [
+            (vec!["show", "x"], 3),
+            (vec!["pools"], 0),
+            (vec!["stats"], 0),
+            (vec!["metrics"], 0),
+            (vec!["status"], 0),
+            (vec!["check"], 0),
+            (vec!["verify"], 0),
+            (vec!["gc"], 0),
+            (vec!["history"], 0),
+            (vec!["history", "10.1.2.3"], 3),
+            (vec!["map"], 3),
+            (vec!["map", "10.1.2.0/24"], 0),
+            (vec!["export"], 0),
+            (vec!["repair", "--yes"], 0),
+            (vec!["unreserve", "10.1.2.3", "--yes"], 3),
+            (vec!["reserve", "10.1.2.3", "--reason", "x", "--dry-run"], 0),
+            (vec!["watch", "--for", "0s"], 0),
+            (vec!["release", "10.1.2.3", "--yes"], 3),
+        ] {
+            let printed = place(&arguments);
+            assert_eq!(printed.code, code, "{arguments:?}: {printed:?}");
+        }
+        for folder in ["/run/podwire", "/var/lib/podwire"] {
+            assert!(!Path::new(folder).exists(), "{folder}");
+        }
+    });
 }
 
 #[test]
@@ -220,7 +229,7 @@ fn waiting_for(file: &fs::File) -> usize {
 fn verify_looks_twice_before_it_finds_something_wrong() {
     sandbox::private_host(|| {
         let place = populated();
-        link("pw9", "red", "under-way", &[]);
+        link("pw9", "red", "under-way", &["10.1.2.77/32"]);
         let open = || fs::File::open(place.data_dir().join("lock")).unwrap();
         let (first, second) = (open(), open());
         first.lock().unwrap();
@@ -244,7 +253,7 @@ fn verify_looks_twice_before_it_finds_something_wrong() {
             let told = verify.join().unwrap();
             assert_eq!((told.code, told.stdout.as_str()), (0, ""), "{told:?}");
         });
-        link("pw9", "red", "forgotten", &[]);
+        link("pw9", "red", "forgotten", &["10.1.2.77/32"]);
         assert_eq!(place.cli(&["verify", "--cache-dir", "/nowhere"]).code, 4, "wrong both times");
     });
 }

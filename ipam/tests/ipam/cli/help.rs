@@ -54,6 +54,15 @@ fn every_command_has_an_example_in_its_help() {
     }
 }
 
+/// What a command cannot do without stands in its usage.
+#[test]
+fn reserve_says_that_it_wants_a_reason() {
+    let help = ipam(&["reserve", "--help"]).stdout;
+    assert!(help.contains("Usage: ipam reserve [OPTIONS] --reason <TEXT> <CIDR>\n"), "{help}");
+    let help = ipam(&["unreserve", "--help"]).stdout;
+    assert!(help.contains("Usage: ipam unreserve [OPTIONS] <CIDR>\n"), "{help}");
+}
+
 #[test]
 fn every_command_has_a_manual_page() {
     let place = tempfile::tempdir().unwrap();

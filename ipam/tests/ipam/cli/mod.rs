@@ -10,6 +10,7 @@ mod help;
 mod history;
 mod map;
 mod mend;
+mod nothing;
 mod overlap;
 mod reserve;
 mod status;
@@ -117,10 +118,7 @@ fn list_narrows_down() {
         (vec!["--pod", "shop/mail"], "10.1.2.3\nfd00::3\n"),
         (vec!["--pod", "mail", "-4"], "10.1.2.3\n"),
         (vec!["--container", "0a1b"], "10.1.2.2\nfd00::2\n"),
-        (vec!["--ifname", "eth1"], ""),
-        (vec!["--cidr", "10.1.2.0/31"], ""),
         (vec!["--cidr", "10.1.2.2/31"], "10.1.2.2\n10.1.2.3\n"),
-        (vec!["--older-than", "1h"], ""),
         (vec!["--state", "reserved"], ""),
     ] {
         let arguments: Vec<&str> = ["list", "-q"].into_iter().chain(arguments).collect();
@@ -177,22 +175,25 @@ fn show_finds_by_address_pod_and_container() {
 
 #[test]
 fn release_asks_and_ends_leases_of_the_dead() {
-    let place = populated();
-    let alive = place.cli(&["release", "--pod", "shop/cart", "--yes"]);
-    assert_eq!(alive.code, 7);
-    assert!(alive.stderr.contains("its network namespace is there"), "{alive:?}");
-    std::fs::remove_file(place.netns("0a1b2c3d4e5f60718293")).unwrap();
-    let what = "10.1.2.2 and fd00::2 of pod shop/cart, container 0a1b2c3d4e5f60718293, interface eth0, network red";
-    let dry = place.cli(&["release", "10.1.2.2", "--dry-run"]);
-    assert_eq!((dry.code, dry.stdout), (0, format!("would release {what}\n")));
-    let unasked = place.cli(&["release", "10.1.2.2"]);
-    assert_eq!(unasked.code, 7);
-    assert!(unasked.stderr.contains("add --yes"), "{unasked:?}");
-    assert_eq!(place.leases().len(), 3);
-    let released = place.cli(&["release", "--container", "0a1b", "--yes"]);
-    assert_eq!((released.code, released.stdout), (0, format!("released {what}\n")));
-    assert_eq!(place.leases().len(), 2);
-    assert_eq!(place.cli(&["release", "10.1.2.2", "--yes"]).code, 3);
+    // Who is not the machine's root may not look into its processes, and takes nobody for gone: see `liveness`.
+    sandbox::private_host(|| {
+        let place = populated();
+        let alive = place.cli(&["release", "--pod", "shop/cart", "--yes"]);
+        assert_eq!(alive.code, 7);
+        assert!(alive.stderr.contains("its network namespace is there"), "{alive:?}");
+        std::fs::remove_file(place.netns("0a1b2c3d4e5f60718293")).unwrap();
+        let what = "10.1.2.2 and fd00::2 of pod shop/cart, container 0a1b2c3d4e5f60718293, interface eth0, network red";
+        let dry = place.cli(&["release", "10.1.2.2", "--dry-run"]);
+        assert_eq!((dry.code, dry.stdout), (0, format!("would release {what}\n")), "{}", dry.stderr);
+        let unasked = place.cli(&["release", "10.1.2.2"]);
+        assert_eq!(unasked.code, 7);
+        assert!(unasked.stderr.contains("add --yes"), "{unasked:?}");
+        assert_eq!(place.leases().len(), 3);
+        let released = place.cli(&["release", "--container", "0a1b", "--yes"]);
+        assert_eq!((released.code, released.stdout), (0, format!("released {what}\n")));
+        assert_eq!(place.leases().len(), 2);
+        assert_eq!(place.cli(&["release", "10.1.2.2", "--yes"]).code, 3);
+    });
 }
 
 #[test]

@@ -91,7 +91,7 @@ fn reserve_refuses_what_nobody_can_mean() {
         assert_eq!(reserve(&place, "10.1.2.128/25").code, 0);
         let reason = ["--reason", "x"];
         for (arguments, code, text) in [
-            (vec!["10.1.2.9"], 2, "say why"),
+            (vec!["10.1.2.9"], 2, "--reason <TEXT>"),
             (vec!["10.1.2.9", "--reason", "  "], 2, "say why"),
             ([&["10.1.2.9/24"], &reason[..]].concat(), 2, "write 10.1.2.0/24, or 10.1.2.9 for one address"),
             ([&["10.1.2.9", "--until", "2001-01-01"], &reason[..]].concat(), 2, "is over"),

@@ -123,9 +123,10 @@ fn found_below(root: &str, path: &Path) -> io::Result<Metadata> {
 
 /// The inodes of the network namespaces that processes live in (proc_pid_ns(5)). The runtime starts pods as it starts
 /// this process, so their processes can be seen from here. Whoever is root in a user namespace of his own may not look
-/// into the machine's other processes, and these are not in his pods; for the machine's root, that is an error.
+/// into the machine's other processes, and these are not in his pods. In the initial user namespace they may be: that
+/// one of them cannot be looked into is an error there, as always for an ordinary user.
 fn namespaces_of_processes() -> io::Result<BTreeSet<u64>> {
-    let is_machines_root = fs::read_to_string("/proc/self/uid_map")?.split_whitespace().eq(["0", "0", "4294967295"]);
+    let is_initial = fs::read_to_string("/proc/self/uid_map")?.split_whitespace().eq(["0", "0", "4294967295"]);
     let mut found = BTreeSet::new();
     for entry in fs::read_dir("/proc")? {
         let entry = entry?;
@@ -138,7 +139,7 @@ fn namespaces_of_processes() -> io::Result<BTreeSet<u64>> {
             // It ended meanwhile, or is a zombie.
             Err(error) if matches!(error.raw_os_error(), Some(nix::libc::ENOENT | nix::libc::ESRCH)) => {}
             // Init may have more capabilities than this process, and is no pod's.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && (!is_machines_root || name == "1") => {}
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && (!is_initial || name == "1") => {}
             Err(error) => return Err(error),
         }
     }

@@ -129,6 +129,10 @@ fn by_nftables(pods: &mut [Wanted], shared: &Shared, dry_run: bool, summary: &mu
     for frame in shared.tables.values() {
         let wanted: Vec<&Placed> =
             pods.iter().flat_map(|pod| &pod.elements).filter(|placed| placed.is_in(frame)).collect();
+        // As with ADDs: a family that no pod has an address of needs no table.
+        if wanted.is_empty() {
+            continue;
+        }
         let restored = firewall.restore(frame, &wanted, dry_run);
         for pod in pods.iter_mut().filter(|pod| pod.elements.iter().any(|placed| placed.is_in(frame))) {
             match &restored {

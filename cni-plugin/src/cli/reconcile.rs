@@ -18,9 +18,10 @@ Examples:
   podwire reconcile --dry-run | nft --check --file -
   podwire-portmap reconcile            the same of host ports
 
-Which pods there are, their addresses and how their links are guarded the kernel says. Whether and how they are masqueraded, and
-whether they are not to be guarded, is read from what the runtime's libcni keeps of each, and of the network's config where it
-keeps nothing. What is right is not touched, so it can be run at any time.";
+Which pods there are, their addresses and how their links are guarded the kernel
+says. Whether and how they are masqueraded, and whether they are not to be guarded,
+is read from what the runtime's libcni keeps of each, and from the network's config
+where it keeps nothing. What is right is not touched, so it can be run at any time.";
 
 /// Puts back what is missing.
 #[derive(Debug, Args)]

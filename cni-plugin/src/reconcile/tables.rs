@@ -34,8 +34,8 @@ pub fn repair(frame: &Table, wanted: &[&Placed], there: Option<&Table>) -> Repai
     let elements: Vec<(Placed, Difference)> = wanted.iter().filter_map(difference).collect();
     let is_whole = there.is_some_and(|table| table.without_elements() == *frame);
     let shared = (!is_whole).then(|| Difference {
-        expected: frame.to_string(),
-        found: there.map_or_else(|| "no such table".to_owned(), |table| table.without_elements().to_string()),
+        expected: format!("nft list table {} {}", frame.family(), frame.name()),
+        found: if there.is_some() { "other rules" } else { "no such table" }.to_owned(),
     });
     let changes = if is_whole { completed(frame, &elements, &found) } else { made_anew(frame, wanted, there) };
     Repair { changes, shared, elements }

@@ -120,6 +120,7 @@ fn every_pod_gets_its_own_rules_again() {
             ("ranged", json!({ "gateway": "range", "hostInterfacePrefix": "veth" })),
             ("layer2", json!({ "name": "wires", "ipam": {}, "ipMasq": false, "nonMasqueradeCIDRs": null })),
             ("plain", json!({ "ipMasq": false, "name": "plain" })),
+            ("alone", json!({ "name": "v4", "ipam": { "type": "podwire-ipam", "podCIDR": "10.244.4.0/24" } })),
             ("source", json!({ "name": "sourced", "snatSource": "192.168.50.1", "dropInvalid": false })),
         ];
         for (id, keys) in &kinds {

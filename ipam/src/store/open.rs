@@ -17,7 +17,7 @@ use super::hurry::hurried;
 const CACHE: u64 = 16 << 20;
 /// In bytes. Every open reads the last segment twice and writes what is free of it, and asks a thread for the head of
 /// each, so a segment must be neither large nor one of many; the engine's own default is [`DEFAULT_SEGMENT`]. What does
-/// not fit into one is a file of its own.
+/// not fit into a quarter of one is a file of its own.
 const SEGMENT: usize = 128 << 10;
 /// The engine's own, in bytes.
 const DEFAULT_SEGMENT: usize = 512 << 10;

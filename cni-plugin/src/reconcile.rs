@@ -10,13 +10,14 @@ pub(crate) mod tables;
 mod wish;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
 use cni_spec::error::with_causes;
 use cni_spec::{Attachment, NetworkName};
 use nft_model::{Change, Family, Table};
 
-use crate::config::{Backend, Config, Masquerade};
+use crate::config::{Backend, Config, Guard, Masquerade};
 use crate::diff::Difference;
 use crate::firewall::Firewall;
 use crate::masquerade::iptables::{Frame, Member};
@@ -27,7 +28,7 @@ use crate::{Error, guard, iptables, masquerade};
 
 use living::Living;
 use wish::Sources;
-pub use wish::{CACHE_DIR, CONF_DIR};
+pub use wish::{CACHE_DIRS, CONF_DIR};
 
 /// What is to be done, and by what it is known.
 #[derive(Debug)]
@@ -36,8 +37,8 @@ pub struct Order<'a> {
     pub network: Option<&'a NetworkName>,
     /// The folder of network configs.
     pub conf_dir: &'a Path,
-    /// The folder in which libcni keeps what it did.
-    pub cache_dir: &'a Path,
+    /// The folders in which libcni keeps what it did.
+    pub cache_dirs: &'a [PathBuf],
     /// Whether nothing is to be changed.
     pub dry_run: bool,
 }
@@ -49,7 +50,7 @@ pub struct Outcome {
     pub attachment: Attachment,
     /// What was not as it should be.
     pub differences: Vec<Difference>,
-    /// Why it is not known what was asked for: then it is guarded, and whether it was masqueraded is not known.
+    /// What nobody knows of it and why: whether it was masqueraded, and whether it was guarded. That is left as it is.
     pub unknown: Option<String>,
     /// What could not be done.
     pub failures: Vec<String>,
@@ -89,7 +90,7 @@ struct Shared {
 /// When the node cannot be looked at. What concerns one pod is in its outcome.
 pub fn all(order: &Order<'_>) -> Result<Summary, Error> {
     let node = Node::open()?;
-    let sources = Sources::read(order.conf_dir, order.cache_dir);
+    let sources = Sources::read(order.conf_dir, order.cache_dirs);
     let mut shared = Shared::default();
     let mut pods = Vec::new();
     for living in Living::all(&node, order.network)? {
@@ -194,20 +195,24 @@ impl Wanted {
     fn of(living: Living, asked: Result<Config, String>, shared: &mut Shared) -> Result<Self, Error> {
         let network = &living.attachment.network;
         let owner = &living.names.owner;
-        let (config, unknown) = match asked {
-            Ok(config) => (Some(config), None),
-            Err(why) => (None, Some(why)),
-        };
         let invalid = |source| Error::Rules { network: network.clone(), source };
-        let guard = living.guard(config.as_ref().map(|config| config.guard));
-        let mut elements = ruleset::guarded(guard, &living.names.host_link, living.mac(), &living.addresses, owner);
+        let guard = living.guard(asked.as_ref().ok().map(|config| config.guard));
+        let unknown = asked.as_ref().err().and_then(|why| unknown(guard.is_some(), &living.addresses, why));
+        // Of whom it is not known whether it was guarded it is not begun here: it may be open for a reason.
+        let mut elements = ruleset::guarded(
+            guard.unwrap_or(Guard::Off),
+            &living.names.host_link,
+            living.mac(),
+            &living.addresses,
+            owner,
+        );
         let mut members = Vec::new();
         if !elements.is_empty() {
             for family in Family::ALL {
                 shared.add(guard::table(family).map_err(invalid)?);
             }
         }
-        let masquerade: Option<Masquerade> = config.and_then(|config| config.masquerade);
+        let masquerade: Option<Masquerade> = asked.ok().and_then(|config| config.masquerade);
         match masquerade {
             None => {}
             Some(masquerade) if masquerade.backend == Backend::Iptables => {
@@ -240,6 +245,17 @@ impl Wanted {
     fn is_masqueraded(&self) -> bool {
         !self.members.is_empty() || self.elements.iter().any(|placed| placed.set == masquerade::PODS)
     }
+}
+
+/// What is not known of a pod of whose config nothing is: without addresses nothing was masqueraded.
+fn unknown(is_guard_known: bool, addresses: &[IpAddr], why: &str) -> Option<String> {
+    let what = match (is_guard_known, addresses.is_empty()) {
+        (true, true) => return None,
+        (true, false) => "masquerade is",
+        (false, true) => "guard is",
+        (false, false) => "guard and masquerade are",
+    };
+    Some(format!("{what} not known, so not restored: {why}"))
 }
 
 impl Shared {

@@ -9,7 +9,7 @@ use cni_spec::error::with_causes;
 use serde_json::{Value, json};
 
 use super::{Exit, Stop};
-use crate::reconcile::{self, CACHE_DIR, CONF_DIR, Order, Outcome, Summary};
+use crate::reconcile::{self, CACHE_DIRS, CONF_DIR, Order, Outcome, Summary};
 
 pub const EXAMPLES: &str = "\
 Examples:
@@ -21,7 +21,8 @@ Examples:
 Which pods there are, their addresses and how their links are guarded the kernel
 says. Whether and how they are masqueraded, and whether they are not to be guarded,
 is read from what the runtime's libcni keeps of each, and from the network's config
-where it keeps nothing. What is right is not touched, so it can be run at any time.";
+where it keeps nothing. What is right is not touched, and what nobody knows is not
+changed, so it can be run at any time.";
 
 /// Puts back what is missing.
 #[derive(Debug, Args)]
@@ -41,9 +42,9 @@ pub struct Reconcile {
     /// The folder of network configs.
     #[arg(long, value_name = "DIR", default_value = CONF_DIR)]
     conf_dir: PathBuf,
-    /// The folder in which the runtime's libcni keeps what it did.
-    #[arg(long, value_name = "DIR", default_value = CACHE_DIR)]
-    cache_dir: PathBuf,
+    /// The folders in which libcni keeps what the runtime, or Multus, did; may be given more than once.
+    #[arg(long = "cache-dir", value_name = "DIR", default_values = CACHE_DIRS)]
+    cache_dirs: Vec<PathBuf>,
 }
 
 /// The formats of `--output`.
@@ -60,7 +61,7 @@ impl Reconcile {
         let summary = reconcile::all(&Order {
             network: self.network.as_ref(),
             conf_dir: &self.conf_dir,
-            cache_dir: &self.cache_dir,
+            cache_dirs: &self.cache_dirs,
             dry_run: self.dry_run,
         })?;
         if self.output == Format::Json {
@@ -111,8 +112,7 @@ impl Reconcile {
             (count, _) if self.dry_run => format!("to be restored ({count} differences)"),
             (count, _) => format!("restored ({count} differences)"),
         };
-        let unknown = unknown.iter().map(|why| format!("masquerade is not known, so not restored: {why}"));
-        let remarks: Vec<String> = failures.iter().cloned().chain(unknown).collect();
+        let remarks: Vec<String> = failures.iter().chain(unknown).cloned().collect();
         let remarks = if remarks.is_empty() { String::new() } else { format!(", but {}", remarks.join("; ")) };
         format!("{attachment}: {done}{remarks}").replace('\n', " ")
     }

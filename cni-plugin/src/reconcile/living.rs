@@ -24,8 +24,19 @@ pub struct Living {
     pub link: Link,
     /// The pod's addresses: those that the node has routes to. None for layer 2, or while its ADD has not come far.
     pub addresses: Vec<IpAddr>,
-    /// The pod's hardware address as the node was told it for good.
-    told: Option<MacAddr6>,
+    /// How the node knows the pod's hardware address.
+    neighbour: Neighbour,
+}
+
+/// What the node's neighbour entries for a pod's addresses are.
+#[derive(Debug, Clone, Copy)]
+enum Neighbour {
+    /// Permanent, with this hardware address.
+    Told(MacAddr6),
+    /// Learned from the pod.
+    Learned,
+    /// Not there.
+    Missing,
 }
 
 impl Living {
@@ -48,30 +59,38 @@ impl Living {
             // What the kernel could not keep was refused at ADD.
             let Ok(names) = Names::of(&attachment) else { continue };
             let names = Names { host_link: link.name.clone(), ..names };
-            let told = if link.arp { told(node, &link, &addresses)? } else { Some(names.pod_mac) };
-            all.push(Self { attachment, names, link, addresses, told });
+            let neighbour = if link.arp { neighbour(node, &link, &addresses)? } else { Neighbour::Told(names.pod_mac) };
+            all.push(Self { attachment, names, link, addresses, neighbour });
         }
         all.sort_by_key(|living| living.link.index);
         Ok(all)
     }
 
-    /// How its link is to be guarded, by what the ADD made of it: only where hardware addresses are `strict` and not told does
-    /// the node's end do no ARP, and only with `addresses` the node learns them. Whether the rest is guarded the config says,
-    /// and where that is not known it is.
+    /// How its link is to be guarded, by what the ADD made of it: only where hardware addresses are `strict` and not told, or
+    /// where a guarded link has no addresses, does the node's end do no ARP, and only with `addresses` the node learns them.
+    /// Whether the rest is guarded the config says; none where that is not known.
     #[must_use]
-    pub fn guard(&self, asked: Option<Guard>) -> Guard {
-        match (asked, self.link.arp, self.told) {
-            (Some(asked), true, _) if self.addresses.is_empty() => asked,
-            (Some(Guard::Off), true, Some(_)) => Guard::Off,
-            (_, true, None) => Guard::Addresses,
-            _ => Guard::Strict,
+    pub fn guard(&self, asked: Option<Guard>) -> Option<Guard> {
+        if !self.link.arp {
+            return Some(Guard::Strict);
+        }
+        match (asked, self.neighbour) {
+            (None, Neighbour::Learned) => Some(Guard::Addresses),
+            (None, _) => None,
+            (Some(asked), _) if self.addresses.is_empty() => Some(asked),
+            (Some(Guard::Off), Neighbour::Told(_)) => Some(Guard::Off),
+            (Some(_), Neighbour::Told(_)) => Some(Guard::Strict),
+            (Some(_), Neighbour::Learned | Neighbour::Missing) => Some(Guard::Addresses),
         }
     }
 
     /// The hardware address that it may send from.
     #[must_use]
     pub fn mac(&self) -> MacAddr6 {
-        self.told.unwrap_or(self.names.pod_mac)
+        match self.neighbour {
+            Neighbour::Told(mac) => mac,
+            Neighbour::Learned | Neighbour::Missing => self.names.pod_mac,
+        }
     }
 
     /// Whether its link is still there: a DEL, which takes the link first and the rules after it, has not come this far.
@@ -82,9 +101,11 @@ impl Living {
     }
 }
 
-/// The hardware address in the permanent neighbour entries of a pod.
-fn told(node: &Node, link: &Link, addresses: &[IpAddr]) -> Result<Option<MacAddr6>, Error> {
+fn neighbour(node: &Node, link: &Link, addresses: &[IpAddr]) -> Result<Neighbour, Error> {
     let entries = node.rtnl.neighbours(link.index).map_err(|source| observe(&link.name, source))?;
-    let mut permanent = entries.into_iter().filter(|entry| entry.permanent && addresses.contains(&entry.address));
-    Ok(permanent.find_map(|entry| entry.mac))
+    let mut of_pod =
+        entries.into_iter().filter(|entry| entry.mac.is_some() && addresses.contains(&entry.address)).peekable();
+    let is_any = of_pod.peek().is_some();
+    let told = of_pod.filter(|entry| entry.permanent).find_map(|entry| entry.mac);
+    Ok(told.map_or(if is_any { Neighbour::Learned } else { Neighbour::Missing }, Neighbour::Told))
 }

@@ -17,8 +17,9 @@ use crate::config::Config;
 /// Where runtimes look for network configs, unless they are told otherwise.
 pub const CONF_DIR: &str = "/etc/cni/net.d";
 
-/// Where libcni keeps what it did, unless it is told otherwise (`CacheDir`, libcni/api.go).
-pub const CACHE_DIR: &str = "/var/lib/cni";
+/// Where libcni keeps what it did, unless it is told otherwise (`CacheDir`, libcni/api.go), and where Multus has it keep what
+/// it did (`cniDir`, whose default is in pkg/types/conf.go).
+pub const CACHE_DIRS: [&str; 2] = ["/var/lib/cni", "/var/lib/cni/multus"];
 
 /// The endings that libcni reads.
 const ENDINGS: [&str; 3] = ["conf", "conflist", "json"];
@@ -38,7 +39,8 @@ struct Kept {
 /// Where it is looked for.
 #[derive(Debug)]
 pub struct Sources {
-    cache: PathBuf,
+    /// Each with a folder `results`.
+    caches: Vec<PathBuf>,
     conf_dir: PathBuf,
     /// The configs in `conf_dir`, in the order in which a runtime takes the first of a name.
     configs: Vec<Map<String, Value>>,
@@ -49,7 +51,7 @@ pub struct Sources {
 impl Sources {
     /// Reads the folder of configs. Files that are none are passed over, as a runtime does.
     #[must_use]
-    pub fn read(conf_dir: &Path, cache_dir: &Path) -> Self {
+    pub fn read(conf_dir: &Path, cache_dirs: &[PathBuf]) -> Self {
         let entries = fs::read_dir(conf_dir).into_iter().flatten();
         let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
         paths.retain(|path| path.extension().is_some_and(|it| ENDINGS.iter().any(|ending| it == *ending)));
@@ -59,7 +61,8 @@ impl Sources {
         let installed_as = installed_as.as_deref().and_then(Path::file_name).and_then(OsStr::to_str);
         let types = ["podwire"].into_iter().chain(installed_as).map(str::to_owned).collect();
         let configs = paths.iter().filter_map(read).collect();
-        Self { cache: cache_dir.join("results"), conf_dir: conf_dir.to_owned(), configs, types }
+        let caches = cache_dirs.iter().map(|dir| dir.join("results")).collect();
+        Self { caches, conf_dir: conf_dir.to_owned(), configs, types }
     }
 
     /// What an attachment was asked for, or why that is not known.
@@ -67,10 +70,19 @@ impl Sources {
     /// # Errors
     /// Where it was looked for, and what is there instead.
     pub fn of(&self, attachment: &Attachment) -> Result<Config, String> {
-        let kept = match self.kept(attachment) {
-            Ok(Some(config)) => return Ok(config),
-            Ok(None) => format!("nothing of it is in {}", self.cache.display()),
-            Err(why) => why,
+        let mut unusable = Vec::new();
+        for cache in &self.caches {
+            match self.kept(cache, attachment) {
+                Ok(Some(config)) => return Ok(config),
+                Ok(None) => {}
+                Err(why) => unusable.push(why),
+            }
+        }
+        let kept = if unusable.is_empty() {
+            let caches: Vec<String> = self.caches.iter().map(|cache| cache.display().to_string()).collect();
+            format!("nothing of it is in {}", caches.join(" or "))
+        } else {
+            unusable.join("; ")
         };
         let network = attachment.network.as_str();
         let configs = self.configs.iter().filter(|config| config.get("name").and_then(Value::as_str) == Some(network));
@@ -81,9 +93,9 @@ impl Sources {
         }
     }
 
-    fn kept(&self, attachment: &Attachment) -> Result<Option<Config>, String> {
+    fn kept(&self, cache: &Path, attachment: &Attachment) -> Result<Option<Config>, String> {
         let Attachment { network, container_id, ifname } = attachment;
-        let path = self.cache.join(format!("{network}-{container_id}-{ifname}"));
+        let path = cache.join(format!("{network}-{container_id}-{ifname}"));
         let at = |why: String| format!("{}: {why}", path.display());
         let text = match fs::read(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),

@@ -14,6 +14,7 @@ use crate::masquerade_iptables::by_iptables;
 
 const CACHE: &str = "/run/cni-cache";
 const CONFIGS: &str = "/run/cni-configs";
+const OF_MULTUS: &str = "/run/multus-cache";
 
 on_both_flavours!(masquerade_by_iptables_comes_back);
 
@@ -28,13 +29,17 @@ pub fn reconcile(arguments: &[&str]) -> (i32, String) {
 
 /// What libcni keeps of an ADD, in its words (`cachedInfo`, libcni/api.go).
 fn keep(pod: &TestPod, config: &Value, capabilities: &Value) {
+    keep_in(CACHE, pod, config, capabilities);
+}
+
+fn keep_in(cache: &str, pod: &TestPod, config: &Value, capabilities: &Value) {
     let list = json!({ "cniVersion": "1.1.0", "name": config["name"], "plugins": [config] });
     let kept = json!({
         "kind": "cniCacheV1", "containerId": pod.id, "ifName": "eth0", "networkName": config["name"],
         "config": BASE64.encode(list.to_string().as_bytes()), "netns": pod.path,
         "cniArgs": [["IgnoreUnknown", "1"]], "capabilityArgs": capabilities,
     });
-    let folder = Path::new(CACHE).join("results");
+    let folder = Path::new(cache).join("results");
     fs::create_dir_all(&folder).unwrap();
     let name = format!("{}-{}-eth0", config["name"].as_str().unwrap(), pod.id);
     fs::write(folder.join(name), kept.to_string()).unwrap();
@@ -206,6 +211,74 @@ fn what_is_not_known_is_said_and_guarded() {
         assert_eq!(reconcile(&[]).0, 0);
         assert_eq!(lines(&ruleset()), lines(&before));
         assert_eq!(exchange(&outside, &pod.netns, address("198.51.100.1")).unwrap().ip(), address("192.168.50.1"));
+    });
+}
+
+/// Multus keeps what it did elsewhere, and its configs are in no folder. Whose guard was off stays open: nothing tells that from
+/// a guard that was flushed where the node's end does ARP and the kernel was told, or knows, no hardware address.
+#[test]
+fn a_guard_of_which_nobody_knows_is_not_made() {
+    sandbox::private_host(|| {
+        let wire = json!({ "name": "wires", "ipam": {}, "ipMasq": false, "nonMasqueradeCIDRs": null });
+        let off = json!({ "antiSpoofing": "off" });
+        let told = json!({ "runtimeConfig": { "mac": "02:00:00:00:00:77" } });
+        let kinds = [
+            ("wireoff", with(with(dual_stack(), &wire), &off)),
+            ("off", with(dual_stack(), &off)),
+            ("told", with(dual_stack(), &told)),
+            ("wire", with(dual_stack(), &wire)),
+            ("loose", with(dual_stack(), &json!({ "antiSpoofing": "addresses" }))),
+            ("strict", dual_stack()),
+        ];
+        let pods: Vec<(TestPod, &Value, Value)> = kinds
+            .iter()
+            .map(|(id, config)| {
+                let pod = TestPod::new(id);
+                let result = pod.add(config).ok().json();
+                (pod, config, result)
+            })
+            .collect();
+        let before = ruleset();
+        let (code, printed) = reconcile(&[]);
+        assert_eq!((code, ruleset()), (4, before.clone()), "{printed}");
+        for (pod, said) in [
+            ("wires wireoff", "as it should be, but guard is not known"),
+            ("podnet off", "as it should be, but guard and masquerade are not known"),
+            ("podnet told", "as it should be, but guard and masquerade are not known"),
+            ("podnet loose", "as it should be, but masquerade is not known"),
+            ("podnet strict", "as it should be, but masquerade is not known"),
+        ] {
+            assert!(
+                printed.contains(&format!("{pod} eth0: {said}, so not restored: nothing of it is in")),
+                "{printed}"
+            );
+        }
+        assert!(printed.lines().any(|line| line == "wires wire eth0: as it should be"), "{printed}");
+        for (pod, config, result) in &pods {
+            pod.check(config, result).ok();
+        }
+
+        text("nft", &["flush", "ruleset"]);
+        assert_eq!(reconcile(&[]).0, 4);
+        let of = |ruleset: &str, pod: &str| ruleset.matches(&format!(" {pod} eth0\"")).count();
+        let there = ruleset();
+        for pod in ["wireoff", "off", "told"] {
+            assert_eq!(of(&there, pod), 0, "{pod}: {there}");
+        }
+        // Links and senders of both families, and of those without addresses the links alone.
+        for (pod, count) in [("wire", 2), ("loose", 4), ("strict", 4)] {
+            assert_eq!(of(&there, pod), count, "{pod}: {there}");
+        }
+
+        for (pod, config, _) in &pods {
+            let mut config = (*config).clone();
+            let mac = config.as_object_mut().unwrap().remove("runtimeConfig");
+            config["capabilities"] = json!({ "mac": true });
+            keep_in(OF_MULTUS, pod, &config, &mac.unwrap_or_default());
+        }
+        assert_eq!(reconcile(&[]).0, 4, "nobody looks there");
+        let (code, printed) = reconcile(&["--cache-dir", OF_MULTUS]);
+        assert_eq!((code, lines(&ruleset())), (0, lines(&before)), "{printed}");
     });
 }
 

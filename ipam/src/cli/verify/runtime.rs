@@ -8,8 +8,9 @@ use cni_spec::Attachment;
 use data_encoding::BASE64;
 use serde_json::Value;
 
-/// Where libcni keeps its cache, in its present and in older versions.
-pub(in crate::cli) const DIRS: [&str; 2] = ["/var/lib/cni/results", "/var/lib/cni/cache/results"];
+/// Where libcni keeps its cache, in its present and in older versions, and where Multus has it keep that.
+pub(in crate::cli) const DIRS: [&str; 3] =
+    ["/var/lib/cni/results", "/var/lib/cni/cache/results", "/var/lib/cni/multus/results"];
 
 /// The results of ADDs.
 #[derive(Debug, Default)]

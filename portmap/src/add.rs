@@ -11,6 +11,7 @@ use crate::liveness::{Dead, Liveness, Sight};
 use crate::owner::{Holder, Owner};
 use crate::policy::{Conflict, HostListeners};
 use crate::record::{Record, Records};
+use crate::remove::Removed;
 use crate::view::View;
 use crate::{firewall, flows, listeners, localhost, reconcile, remove};
 
@@ -27,7 +28,8 @@ pub fn mappings(config: &Config, record: &Record) -> Result<Vec<Error>, Error> {
     remarks.extend(with_claim(config, |claimed| {
         localhost::withdraw(&claimed.lost, &|_| false)?;
         localhost::allow(config)?;
-        Ok(settle(config, claimed, &forwards))
+        let settled = settle(config, &claimed, &forwards);
+        Ok(claimed.remarks.into_iter().chain(settled))
     })?);
     written.keep();
     Ok(remarks)
@@ -131,7 +133,7 @@ fn heed_listeners(policy: HostListeners, forwards: &[Forward]) -> Result<Vec<Err
 ///
 /// # Errors
 /// Those of [`Firewall::claim`] and of `rest`; [`Error::Undo`] when the claim could not be given back.
-pub fn with_claim<T>(config: &Config, rest: impl FnOnce(&Claimed) -> Result<T, Error>) -> Result<T, Error> {
+pub fn with_claim<T>(config: &Config, rest: impl FnOnce(Claimed) -> Result<T, Error>) -> Result<T, Error> {
     let mut firewall = Firewall::of(&config.settings)?;
     let undo = Undo(Some(&config.owner));
     let (mut claimed, dead) = match claim(&mut firewall, config) {
@@ -146,7 +148,7 @@ pub fn with_claim<T>(config: &Config, rest: impl FnOnce(&Claimed) -> Result<T, E
     if let Err(failure) = Error::all_of(std::mem::take(&mut claimed.errors)) {
         return Err(undo.run(failure));
     }
-    let result = rest(&claimed);
+    let result = rest(claimed);
     match result {
         Ok(done) => {
             undo.forget();
@@ -230,7 +232,10 @@ pub fn no_mappings(attachment: &Attachment) -> Vec<Error> {
     let mut errors: Vec<Error> = Records::default().remove(attachment).err().into_iter().collect();
     match knows(&owner) {
         Ok(false) => {}
-        Ok(true) => errors.extend(remove::mappings(&|comment| comment == owner.comment())),
+        Ok(true) => {
+            let Removed { remarks, failed } = remove::mappings(&|comment| comment == owner.comment());
+            errors.extend(remarks.into_iter().chain(failed));
+        }
         Err(error) => errors.push(error),
     }
     errors
@@ -240,7 +245,7 @@ pub fn no_mappings(attachment: &Attachment) -> Vec<Error> {
 struct Undo<'a>(Option<&'a Owner>);
 
 impl Undo<'_> {
-    /// The failure, together with what could not be given back.
+    /// The failure, together with what could not be given back. Of chains that stay, the next DEL or GC tells.
     fn run(mut self, failure: Error) -> Error {
         let undo = self.give_back();
         if undo.is_empty() { failure } else { Error::Undo { failure: Box::new(failure), undo } }
@@ -253,7 +258,7 @@ impl Undo<'_> {
 
     fn give_back(&mut self) -> Vec<Error> {
         let owner = self.0.take();
-        owner.map_or_else(Vec::new, |owner| remove::mappings(&|comment| comment == owner.comment()))
+        owner.map_or_else(Vec::new, |owner| remove::mappings(&|comment| comment == owner.comment()).failed)
     }
 }
 

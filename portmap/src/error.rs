@@ -76,8 +76,8 @@ pub enum Error {
     Commit(#[source] kernel::Error),
     /// Rules of pods are gone, and the chains they were in could not be removed.
     #[error(
-        "chains of host ports stay in {family} rules of iptables ({flavour}), empty: rules of others lead there; the next DEL \
-         or GC removes them once those are gone (iptables -S lists them)"
+        "chains of host ports stay in {family} rules of iptables ({flavour}), with no pod's rule: rules of others lead there; \
+         the next DEL or GC removes them once those are gone (iptables -S lists them)"
     )]
     FrameStays {
         /// IPv4 or IPv6.
@@ -255,6 +255,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether it only tells what is left that is no pod's, and neither keeps a record nor refuses a claim.
+    #[must_use]
+    pub fn is_remark(&self) -> bool {
+        matches!(self, Self::FrameStays { .. })
+    }
+
     /// One error for a list of them.
     ///
     /// # Errors

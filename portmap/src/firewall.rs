@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::liveness::Dead;
 use crate::owner::Owner;
+use crate::remove::Removed;
 use crate::ruleset::{self, EXACT, Entry, OWNERS, Realm, TABLE, WILDCARD};
 use crate::settings::{Backend, Settings};
 use crate::view::View;
@@ -54,6 +55,8 @@ pub struct Claimed {
     pub lost: Vec<Entry>,
     /// What led elsewhere under the same keys, its own and that of dead holders.
     pub replaced: Vec<Entry>,
+    /// What is worth telling and no reason to give the claim back, as [`Error::is_remark`] says.
+    pub remarks: Vec<Error>,
     /// What went wrong after the claim was made, with what the attachment has elsewhere.
     pub errors: Vec<Error>,
 }
@@ -156,6 +159,8 @@ impl Firewall {
                 drop(close);
                 claimed.lost.extend(gone);
                 claimed.errors.extend(errors);
+                let Removed { remarks, failed } = failed.into();
+                claimed.remarks.extend(remarks);
                 claimed.errors.extend(failed);
             }
         }
@@ -308,14 +313,11 @@ impl Firewall {
         }
     }
 
-    /// Deletes what is there for nobody any more, if `close` says that what it guards is closed.
-    ///
-    /// # Errors
-    /// When the kernel refuses to tell, or to change.
-    pub fn delete_if_empty(&mut self, family: Family, close: Close<'_>) -> Result<(), Error> {
+    /// Deletes what is there for nobody any more, if `close` says that what it guards is closed. Says what went wrong.
+    pub fn delete_if_empty(&mut self, family: Family, close: Close<'_>) -> Vec<Error> {
         match self {
-            Self::Nftables(nftables) => nftables.delete_if_empty(family, close),
-            Self::Iptables(iptables) => Error::all_of(iptables.release(family, &|_| false, close).1),
+            Self::Nftables(nftables) => nftables.delete_if_empty(family, close).err().into_iter().collect(),
+            Self::Iptables(iptables) => iptables.release(family, &|_| false, close).1,
         }
     }
 

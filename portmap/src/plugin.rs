@@ -13,6 +13,7 @@ use crate::firewall::{Firewall, Presence};
 use crate::owner::Owner;
 use crate::policy::Policy;
 use crate::record::{Record, Records};
+use crate::remove::Removed;
 use crate::ruleset::TABLE;
 use crate::settings::Settings;
 use crate::view::View;
@@ -51,7 +52,7 @@ impl Plugin for Portmap {
         let record = records.read(&request.attachment);
         // First the record says so: whoever fills the firewall from records meanwhile sees that, or is seen here.
         go_on("DEL", record.as_ref().and_then(|record| records.mark_ending(record).err()).into_iter().collect());
-        let failed = remove::of_attachment(&request.attachment, is_recorded);
+        let Removed { remarks, failed } = remove::of_attachment(&request.attachment, is_recorded);
         let stays = || Owner::new(&request.attachment).is_ok_and(|owner| add::knows(&owner).unwrap_or(true));
         if failed.is_empty() || !stays() {
             let was_it = record.is_none_or(|record| {
@@ -59,6 +60,7 @@ impl Plugin for Portmap {
             });
             go_on("DEL", was_it.then(|| records.remove(&request.attachment).err()).flatten().into_iter().collect());
         }
+        go_on("DEL", remarks);
         go_on("DEL", failed);
         Ok(())
     }
@@ -81,10 +83,8 @@ impl Plugin for Portmap {
         let stale: Vec<Attachment> = owners.into_iter().filter(is_stale).collect();
         let on_file: Vec<Record> = stale.iter().filter_map(|owner| records.read(owner)).collect();
         errors.extend(on_file.iter().filter_map(|record| records.mark_ending(record).err()));
-        let failed = remove::mappings(&|comment| comment.parse().is_ok_and(|owner| is_stale(&owner)));
-        // Empty chains are nobody's mappings.
-        let (remarks, failed): (Vec<Error>, Vec<Error>) =
-            failed.into_iter().partition(|error| matches!(error, Error::FrameStays { .. }));
+        let Removed { remarks, failed } =
+            remove::mappings(&|comment| comment.parse().is_ok_and(|owner| is_stale(&owner)));
         go_on("GC", remarks);
         let stays = |owner: &Attachment| {
             !failed.is_empty() && Owner::new(owner).is_ok_and(|owner| add::knows(&owner).unwrap_or(true))

@@ -12,6 +12,7 @@ use crate::firewall::Firewall;
 use crate::forward::Forward;
 use crate::liveness::{Liveness, Sight};
 use crate::record::{Record, Records};
+use crate::remove::Removed;
 use crate::view::View;
 use crate::{add, check, firewall, localhost, remove};
 
@@ -38,7 +39,7 @@ pub enum Done {
         differences: Vec<String>,
         /// The host ports.
         forwards: Vec<Forward>,
-        /// What is still wrong with them, though they are in the firewall.
+        /// What is still wrong with them, though they are in the firewall, and what else is worth telling.
         remarks: Vec<Error>,
     },
     /// The pod is gone: its record, if there was one, and its mappings went.
@@ -48,7 +49,8 @@ pub enum Done {
 }
 
 /// Goes through all records, the oldest first: each ends as it should be, or as [`Done::Failed`]. So does what is in the
-/// firewall, has no record, and belongs to a pod that is gone. Also what could not be read. With `dry_run` nothing is changed.
+/// firewall, has no record, and belongs to a pod that is gone. Also what could not be read, and remarks
+/// ([`Error::is_remark`]). With `dry_run` nothing is changed.
 #[must_use]
 pub fn all(dry_run: bool) -> (Vec<Outcome>, Vec<Error>) {
     let records = Records::default();
@@ -80,14 +82,17 @@ pub fn all(dry_run: bool) -> (Vec<Outcome>, Vec<Error>) {
         BTreeMap::new()
     });
     for (attachment, pods) in holders {
-        if !records.has_nothing_of(&attachment) {
+        // Whoever was ended above has no record any more either.
+        let is_ended = outcomes.iter().any(|outcome| outcome.attachment == attachment);
+        if is_ended || !records.has_nothing_of(&attachment) {
             continue;
         }
         let liveness = Liveness::of_holder(&attachment, None, &pods, &mut sight);
         if liveness.is_dead() {
             if !dry_run {
                 let mark = attachment.to_string();
-                errors.extend(remove::mappings(&|other| other == mark));
+                let Removed { remarks, failed } = remove::mappings(&|other| other == mark);
+                errors.extend(remarks.into_iter().chain(failed));
                 // An ADD that came while they went.
                 living.extend(records.read(&attachment).map(|now| (attachment.clone(), now)));
             }
@@ -113,12 +118,12 @@ pub fn end(records: &Records, attachment: &Attachment, judged: &Record) -> (bool
     }
     let mut errors: Vec<Error> = records.mark_ending(judged).err().into_iter().collect();
     let mark = attachment.to_string();
-    let failed = remove::mappings(&|other| other == mark);
+    let Removed { remarks, failed } = remove::mappings(&|other| other == mark);
     if failed.is_empty() {
         let removed = records.remove_if_still(judged).and_then(|_| records.unmark(judged));
         errors.extend(removed.err());
     }
-    errors.extend(failed);
+    errors.extend(remarks.into_iter().chain(failed));
     (true, errors)
 }
 
@@ -163,10 +168,11 @@ pub fn restore(
                 *view = View::default();
                 restored = Done::Restored { differences, forwards, remarks: made? };
             }
-            // Whoever ends it may have looked before the claim.
+            // Whoever ends it may have looked before the claim. Of chains that stay, the next DEL or GC tells.
             Some(_) | None => {
                 let mark = attachment.to_string();
-                return Error::all_of(remove::mappings(&|other| other == mark)).map(|()| Done::Nothing);
+                let Removed { failed, .. } = remove::mappings(&|other| other == mark);
+                return Error::all_of(failed).map(|()| Done::Nothing);
             }
         }
     }
@@ -188,12 +194,13 @@ fn make(config: &Config, forwards: &[Forward], shared: Option<&View>) -> Result<
     if let Some(held) = claimed.errors.iter().position(is_held).filter(|_| !had) {
         let mark = config.owner.comment();
         let failure = claimed.errors.swap_remove(held);
-        let undo = remove::mappings(&|other| other == mark);
+        let undo = remove::mappings(&|other| other == mark).failed;
         add::bury(dead);
         return Err(if undo.is_empty() { failure } else { Error::Undo { failure: Box::new(failure), undo } });
     }
     let mut remarks: Vec<Error> = localhost::withdraw(&claimed.lost, &|_| false).err().into_iter().collect();
     remarks.extend(localhost::allow(config).err());
+    remarks.extend(std::mem::take(&mut claimed.remarks));
     remarks.extend(std::mem::take(&mut claimed.errors));
     remarks.extend(add::settle(config, &claimed, forwards));
     add::bury(dead);

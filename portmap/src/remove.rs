@@ -10,18 +10,36 @@ use crate::owner::Owner;
 use crate::ruleset::Entry;
 use crate::{flows, localhost};
 
+/// What came of taking mappings away.
+#[derive(Debug, Default)]
+pub struct Removed {
+    /// What is worth telling though nothing of the mappings stays for it, as [`Error::is_remark`] says.
+    pub remarks: Vec<Error>,
+    /// What failed, so that something of them may be left.
+    pub failed: Vec<Error>,
+}
+
+impl From<Vec<Error>> for Removed {
+    fn from(errors: Vec<Error>) -> Self {
+        let (remarks, failed) = errors.into_iter().partition(Error::is_remark);
+        Self { remarks, failed }
+    }
+}
+
 /// Removes every element whose comment `stale` says yes to, with the flows through it, and each table that nobody has
 /// an element in any more. Before that, interfaces are closed that were open to answers to the loopback for their sake: a
 /// process that is killed in between leaves nothing open without its guard.
 /// Goes on after a failure: what one family cannot give back must not keep the other one.
-pub fn mappings(stale: &dyn Fn(&str) -> bool) -> Vec<Error> {
+#[must_use]
+pub fn mappings(stale: &dyn Fn(&str) -> bool) -> Removed {
     wherever(stale, &mut |_| true)
 }
 
 /// The same of one attachment, which has a record or not. Most pods have none and never had a host port: they do not wait
 /// until everybody's elements are read. Either sign is enough, as either may be lost: who has elements is also on the
 /// list of owners, which one question is enough for.
-pub fn of_attachment(attachment: &Attachment, is_recorded: bool) -> Vec<Error> {
+#[must_use]
+pub fn of_attachment(attachment: &Attachment, is_recorded: bool) -> Removed {
     let mark = attachment.to_string();
     let owner = Owner::new(attachment);
     wherever(&|other| other == mark, &mut |firewall| {
@@ -31,7 +49,7 @@ pub fn of_attachment(attachment: &Attachment, is_recorded: bool) -> Vec<Error> {
 }
 
 /// Goes through all backends for which `wanted` says yes.
-fn wherever(stale: &dyn Fn(&str) -> bool, wanted: &mut dyn FnMut(&mut Firewall) -> bool) -> Vec<Error> {
+fn wherever(stale: &dyn Fn(&str) -> bool, wanted: &mut dyn FnMut(&mut Firewall) -> bool) -> Removed {
     let mut errors = Vec::new();
     for firewall in Firewall::all() {
         match firewall {
@@ -42,7 +60,7 @@ fn wherever(stale: &dyn Fn(&str) -> bool, wanted: &mut dyn FnMut(&mut Firewall) 
             Err(error) => errors.push(error),
         }
     }
-    errors
+    errors.into()
 }
 
 fn in_family(firewall: &mut Firewall, family: Family, stale: &dyn Fn(&str) -> bool) -> Vec<Error> {
@@ -57,9 +75,9 @@ fn in_family(firewall: &mut Firewall, family: Family, stale: &dyn Fn(&str) -> bo
     let (gone, failed) = firewall.release(family, stale, &mut close);
     let released = failed.is_empty();
     // What keeps neighbours out of an interface stays as long as it is open. What could not be released keeps it, too.
-    let deleted = if released { firewall.delete_if_empty(family, &mut close) } else { Ok(()) };
+    let deleted = if released { firewall.delete_if_empty(family, &mut close) } else { Vec::new() };
     errors.extend(failed);
     errors.extend(flows::cut(&Forward::all(&gone)).err());
-    errors.extend(deleted.err());
+    errors.extend(deleted);
     errors
 }

@@ -1,10 +1,13 @@
 //! `podwire-portmap reconcile`.
 
+use std::collections::BTreeMap;
+
 use cni_spec::error::with_causes;
 use serde_json::{Value, json};
 
 use super::exit::{Exit, Stop};
 use super::{Format, Terminal};
+use crate::error::Error;
 use crate::reconcile::{self, Done, Outcome};
 
 pub(super) const EXAMPLES: &str = "\
@@ -31,9 +34,14 @@ pub(super) struct Reconcile {
 impl Reconcile {
     pub fn run(&self, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
         let (outcomes, errors) = reconcile::all(self.dry_run);
+        let (remarks, errors): (Vec<Error>, Vec<Error>) = errors.into_iter().partition(Error::is_remark);
+        // Each pod that goes may find the same.
+        let remarks: BTreeMap<String, String> =
+            remarks.iter().map(|remark| (remark.to_string(), with_causes(remark))).collect();
+        let remarks: Vec<String> = remarks.into_values().collect();
         let failed = outcomes.iter().any(|outcome| match &outcome.done {
             Done::Failed(_) => true,
-            Done::Restored { remarks, .. } => !remarks.is_empty(),
+            Done::Restored { remarks, .. } => remarks.iter().any(|remark| !remark.is_remark()),
             Done::Nothing | Done::Pruned(_) => false,
         });
         if self.output == Format::Json {
@@ -41,11 +49,14 @@ impl Reconcile {
             let errors: Vec<String> = errors.iter().map(|error| with_causes(error)).collect();
             let document = json!({
                 "apiVersion": "portmap.podwire/v1", "kind": "Reconciliation", "dryRun": self.dry_run,
-                "items": items, "errors": errors,
+                "items": items, "remarks": remarks, "errors": errors,
             });
             writeln!(terminal.out, "{document:#}")?;
         } else {
             self.print(&outcomes, terminal)?;
+        }
+        for remark in &remarks {
+            writeln!(terminal.err, "podwire-portmap: {remark}")?;
         }
         for error in &errors {
             writeln!(terminal.err, "podwire-portmap: {}", with_causes(error))?;
@@ -76,7 +87,8 @@ fn item(outcome: &Outcome) -> Value {
     let (done, details): (&str, Vec<String>) = match &outcome.done {
         Done::Nothing => ("nothing", Vec::new()),
         Done::Restored { differences, remarks, .. } => {
-            let remarks = remarks.iter().map(|remark| format!("still wrong: {}", with_causes(remark)));
+            let wrong = |remark: &Error| if remark.is_remark() { "" } else { "still wrong: " };
+            let remarks = remarks.iter().map(|remark| format!("{}{}", wrong(remark), with_causes(remark)));
             ("restored", differences.iter().cloned().chain(remarks).collect())
         }
         Done::Pruned(liveness) => ("removed", vec![liveness.to_string()]),

@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::liveness::Dead;
 use crate::owner::Owner;
 use crate::probe;
+use crate::remove::Removed;
 use crate::ruleset::iptables::{self as rules, Hooked, NAT_CHAINS, Owned, RAW_CHAINS, Seen};
 use crate::ruleset::{self, Entry, HAIRPIN, MASQ_ALL, Realm};
 use crate::settings::Settings;
@@ -136,8 +137,10 @@ impl Iptables {
             let mut close = super::withdraw(&may_go, &mut errors);
             let released = release_in(family, flavour, &may_go, &mut close, &mut claimed.lost);
             drop(close);
-            claimed.errors.extend(errors);
-            claimed.errors.extend(released.err());
+            errors.extend(released.err());
+            let Removed { remarks, failed } = errors.into();
+            claimed.remarks.extend(remarks);
+            claimed.errors.extend(failed);
         }
         Ok(claimed)
     }
@@ -347,7 +350,7 @@ fn plan(config: &Config, dead: &[Dead], family: Family) -> Result<Change, Error>
     let taken = entries.iter().filter_map(find);
     gone.extend(taken.filter(|rule| rule.owner != config.owner.comment()).cloned());
     let text = rules::change(family, &seen, &gone, &rules::rules(config, family));
-    Ok(Change { tool, text, claimed: Claimed { lost, replaced, errors: Vec::new() } })
+    Ok(Change { tool, text, claimed: Claimed { lost, replaced, ..Claimed::default() } })
 }
 
 /// The rules of attachments, in both flavours.

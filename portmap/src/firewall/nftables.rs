@@ -114,7 +114,7 @@ impl Nftables {
             let Batch { changes, if_unchanged, lost, replaced } = claim::batch(&config.owner, &marks, &observed)?;
             // Whoever was begun anew since that look, and claims, changes the generation.
             super::heed_begun_anew(dead)?;
-            claimed = Claimed { lost, replaced, errors: Vec::new() };
+            claimed = Claimed { lost, replaced, ..Claimed::default() };
             let if_unchanged = if_unchanged || !repairs.is_empty();
             let changes = [repairs, changes].concat();
             if if_unchanged { firewall.commit_if_unchanged(&changes, generation) } else { firewall.commit(&changes) }

@@ -3,10 +3,17 @@
 use std::fs;
 
 use crate::common::backend::Backend;
-use crate::common::plugin::{Attachment, gc};
+use crate::common::net::pod;
+use crate::common::plugin::{Attachment, by_hand, gc};
+use sandbox::private_host;
 use serde_json::json;
 
-on_iptables!(hooks_that_somebody_changed_go_with_the_last_pod, a_rule_of_others_keeps_the_chains_and_no_pods_rules,);
+on_iptables!(
+    hooks_that_somebody_changed_go_with_the_last_pod,
+    a_rule_of_others_keeps_the_chains_and_no_pods_rules,
+    a_rule_of_others_keeps_no_record_of_a_pod_that_is_gone,
+    a_rule_of_others_refuses_nobody_who_moves_to_the_other_backend,
+);
 
 fn on_paper(backend: Backend) -> Attachment {
     let ports = json!([{ "hostPort": 8080, "containerPort": 80 }]);
@@ -89,4 +96,60 @@ fn a_rule_of_others_keeps_the_chains_and_no_pods_rules(backend: Backend) {
     let without_ports = Attachment::on_paper("c2", &["10.88.0.3/32"], &json!([]));
     assert_eq!(without_ports.del().remarks(), "");
     assert_eq!(rules(backend), [""; 0]);
+}
+
+/// Without a DEL: whoever ends a dead pod.
+fn a_rule_of_others_keeps_no_record_of_a_pod_that_is_gone(backend: Backend) {
+    let (told, of_others) =
+        ("chains of host ports stay in ip rules", "-t nat -A PREROUTING -p udp -j PODWIRE-HOSTPORT");
+    let records = || fs::exists("/run/podwire/portmap").unwrap();
+    let dead = || {
+        let pod = pod(2);
+        let attachment = Attachment::new(&pod, &json!([{ "hostPort": 8080, "containerPort": 80 }])).on(backend);
+        attachment.add().ok();
+        change(backend, "ip", of_others);
+        pod.die();
+        attachment
+    };
+    dead();
+    let (code, stdout, stderr) = by_hand("reconcile");
+    assert_eq!((code, stderr.matches(told).count()), (0, 1), "{stderr}");
+    assert!(stdout.starts_with("podnet pod2 eth0: removed: ") && stdout.lines().count() == 1, "{stdout}");
+    assert!(!records() && !rules(backend).iter().any(|rule| rule.contains("pod2")));
+    assert_eq!(by_hand("reconcile"), (0, String::new(), String::new()));
+    change(backend, "ip", &of_others.replace("-A", "-D"));
+    // Or the ADD that takes its port over, in the other backend.
+    dead();
+    let next = on_paper(backend).on(Backend::Nftables);
+    let remarks = next.add().remarks();
+    assert!(remarks.contains(told), "{remarks}");
+    next.check().ok();
+    next.del().ok();
+    assert!(!records());
+}
+
+fn a_rule_of_others_refuses_nobody_who_moves_to_the_other_backend(backend: Backend) {
+    let attachment = on_paper(backend);
+    attachment.add().ok();
+    change(backend, "ip", "-t nat -A PREROUTING -p udp -j PODWIRE-HOSTPORT");
+    let attachment = attachment.on(Backend::Nftables);
+    let remarks = attachment.add().remarks();
+    assert_eq!(remarks.matches("chains of host ports stay in ip rules of iptables").count(), 1, "{remarks}");
+    assert!(!rules(backend).iter().any(|rule| rule.contains("c1")));
+    attachment.check().ok();
+}
+
+/// The administrator has chosen the other program since.
+#[test]
+fn a_rule_of_others_refuses_nobody_who_moves_to_the_other_flavour() {
+    private_host(|| {
+        let attachment = on_paper(Backend::IptablesNft);
+        attachment.add().ok();
+        change(Backend::IptablesNft, "ip", "-t nat -A PREROUTING -p udp -j PODWIRE-HOSTPORT");
+        Backend::IptablesLegacy.prepared();
+        let remarks = attachment.add().remarks();
+        assert_eq!(remarks.matches("chains of host ports stay in ip rules of iptables (nft)").count(), 1, "{remarks}");
+        assert!(!rules(Backend::IptablesNft).iter().any(|rule| rule.contains("c1")));
+        attachment.check().ok();
+    });
 }

@@ -45,13 +45,18 @@ pub fn add(request: &AddRequest) -> Result<CniResult, Error> {
     let ends = Ends { node: &node, pod: &pod };
 
     // Opened before the link is deleted: the child process that waits for its end then waits for the rules' too. Rules come
-    // last, as in a DEL.
+    // last, as in a DEL, and stay with a link that cannot be deleted.
     let firewall = RefCell::new(None);
     let is_ruled = Cell::new(false);
     let mut undo = Undo::default();
     undo.push(|| if is_ruled.get() { iptables::remove(network, &names.owner) } else { Ok(()) });
     undo.push(|| firewall.borrow_mut().as_mut().map_or(Ok(()), |rules: &mut Firewall| rules.remove(&names.owner)));
-    undo.push(|| delete_link(&names, &node));
+    undo.push(|| {
+        delete_link(&names, &node).inspect_err(|_| {
+            is_ruled.set(false);
+            *firewall.borrow_mut() = None;
+        })
+    });
     undo.push(|| pod_rules::remove(&request.netns, request.attachment.ifname.as_str(), &names));
     // The lease takes longer than the link and needs nothing of it, so it gets a thread of its own.
     let (linked, leased) = std::thread::scope(|scope| {

@@ -64,7 +64,8 @@ pub fn kinds_of_calls(config: &Value, verb: Verb, pod: &TestPod, but: &[&str]) -
     names.filter(|name| !["syscall", "total"].contains(name)).map(str::to_owned).collect()
 }
 
-fn under_strace(config: &Value, verb: Verb, pod: &TestPod, options: &[&str]) -> (Answer, String) {
+/// Serves the verb with these options of strace(1); tells what it wrote.
+pub fn under_strace(config: &Value, verb: Verb, pod: &TestPod, options: &[&str]) -> (Answer, String) {
     let log = PathBuf::from(format!("/run/strace-{}", pod.id));
     let mut strace: Command = sandbox::command("strace");
     strace.args(["--follow-forks", "--quiet=all", "--output"]).arg(&log).args(options);

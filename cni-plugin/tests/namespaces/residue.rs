@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::common::{Answer, TestPod, Traces, dual_stack, gc, leases, own_links, traces, until, with};
 use crate::flavour::Flavour;
-use crate::ill_fate::{Verb, ill_fated, ill_fated_with, kinds_of_calls};
+use crate::ill_fate::{Verb, ill_fated, ill_fated_with, kinds_of_calls, under_strace};
 use crate::layer2::layer2;
 use crate::masquerade_iptables::by_iptables;
 
@@ -229,6 +229,31 @@ fn nothing_is_left_of_a_link_without_addresses() {
         every_call(&layer2(), Verb::Del, "sendto", "signal=KILL", false);
         assert_eq!(leases(), Vec::<String>::new());
         assert!(!Path::new("/run/podwire/ipam").exists());
+    });
+}
+
+/// The answer to an ADD's last request is lost, so everything is made; and a request of what it takes back is refused.
+#[test]
+fn a_link_that_a_failed_add_cannot_take_back_stays_guarded() {
+    sandbox::private_host(|| {
+        let pod = TestPod::new("one");
+        let add =
+            |fates: &[&str]| under_strace(&layer2(), Verb::Add, &pod, &[&["--trace=sendto,recvfrom"], fates].concat());
+        let (answer, seen) = add(&[]);
+        answer.ok();
+        pod.del(&layer2()).ok();
+        let count = |call: &str| seen.matches(call).count();
+        let lost = format!("--inject=recvfrom:error=EIO:when={}", count("recvfrom("));
+        let mut left = 0;
+        for n in 1..=16 {
+            let refused = format!("--inject=sendto:error=ENOBUFS:when={}", count("sendto(") + n);
+            let (answer, _) = add(&[&lost, &refused]);
+            assert!(!answer.success, "{answer:?}");
+            left += own_links();
+            no_link_without_guard(&|what| format!("request {n} of what is taken back, {what}: {answer:?}"));
+            pod.del(&layer2()).ok();
+        }
+        assert!(left > 0, "each time the link could be deleted");
     });
 }
 

@@ -216,19 +216,25 @@ fn remove_in(
     if !matches!(refused, kernel::Error::IptablesRefused { .. }) {
         return Err(step(words(), refused));
     }
-    // Somebody has changed what leads to our chains, which goes by the text that it has now. If that is not it, a rule of
-    // somebody else leads there, too: it keeps the chains, and no pod.
-    let listing = tool.list("nat").map_err(|source| step(words(), source))?;
-    let text = seen.removal(is_gone, &rules::hooked_as_listed(&listing));
-    if text.is_none_or(|text| restore(&text).is_ok()) {
+    // Somebody has changed what leads to our chains, which goes by the text that it has now.
+    let hooked = tool.list("nat").ok().map(|listing| rules::hooked_as_listed(&listing));
+    if hooked.and_then(|hooked| seen.removal(is_gone, &hooked)).is_some_and(|text| restore(&text).is_ok()) {
         return Ok(());
     }
-    seen.removal_of_rules(is_gone).map_or(Ok(()), |text| restore(&text)).map_err(|source| step(words(), source))?;
+    // If that is not it, or cannot be listed, a rule of somebody else leads there, too: it keeps a chain, and no pod.
+    let mut done = Ok(());
+    for text in [seen.removal_of_network(is_gone), seen.removal_of_rules(is_gone)].iter().flatten() {
+        done = restore(text);
+        if done.is_ok() {
+            break;
+        }
+    }
+    done.map_err(|source| step(words(), source))?;
     // A runtime passes standard error on when a plugin succeeds; if even that fails, nobody listens.
     let _ = writeln!(
         std::io::stderr(),
-        "chains of masquerade stay in {family} rules of iptables ({flavour}): rules of others lead there; the next DEL or GC \
-         removes them once those are gone: {}",
+        "chains of masquerade stay in {family} rules of iptables ({flavour}): they could not be removed; the next DEL or GC of \
+         network {network} tries again, in vain as long as rules of others lead there: {}",
         cni_spec::error::with_causes(&refused)
     );
     Ok(())

@@ -238,6 +238,16 @@ impl Seen {
     /// `hooked`, by their text, as others may move the numbers of a built-in chain. `None` if there is nothing to do.
     #[must_use]
     pub fn removal(&self, is_gone: impl Fn(&Owned) -> bool, hooked: &[String]) -> Option<String> {
+        self.removed(is_gone, Some(hooked))
+    }
+
+    /// The same, but the chain of all pods, which others may lead to, stays with what leads there.
+    #[must_use]
+    pub fn removal_of_network(&self, is_gone: impl Fn(&Owned) -> bool) -> Option<String> {
+        self.removed(is_gone, None)
+    }
+
+    fn removed(&self, is_gone: impl Fn(&Owned) -> bool, hooked: Option<&[String]>) -> Option<String> {
         let of_all = self.owned(PODS);
         let mut lines = self.deletions(&is_gone);
         // Rules that are nobody's keep nothing; a chain that something leads to cannot go.
@@ -245,7 +255,8 @@ impl Seen {
         if self.members().iter().all(&is_gone) && !self.rules(&self.chain).is_empty() {
             unused.push(self.chain.as_str());
         }
-        if of_all.iter().all(&is_gone) && (!self.rules(PODS).is_empty() || self.hooks() > 0) {
+        let is_last = of_all.iter().all(&is_gone) && (!self.rules(PODS).is_empty() || self.hooks() > 0);
+        if let Some(hooked) = hooked.filter(|_| is_last) {
             lines.extend(hooked.iter().map(|rule| format!("-D {rule}")));
             unused.insert(0, PODS);
         }

@@ -21,6 +21,8 @@ on_both_flavours!(
     others_rules_stay,
     a_changed_hook_goes_with_the_last_pod,
     a_rule_of_others_keeps_the_chains_and_no_pods_rules,
+    a_rule_of_others_keeps_only_the_chain_that_it_leads_to,
+    a_pods_own_rules_go_where_nothing_can_be_listed,
 );
 
 /// The network of the other tests, masqueraded by iptables.
@@ -307,6 +309,59 @@ fn a_rule_of_others_keeps_the_chains_and_no_pods_rules(flavour: Flavour) {
     two.check(&by_iptables(), &result).ok();
     of_others("-D");
     assert_eq!(two.del(&by_iptables()).ok().stderr, "");
+    unchanged(flavour, &before, "when nothing of others leads there any more");
+}
+
+/// The chain of all pods goes with the next pod of whatever network; one of a network nobody else would look for.
+fn a_rule_of_others_keeps_only_the_chain_that_it_leads_to(flavour: Flavour) {
+    let _outside = outside_machine();
+    let before = traces_of(flavour);
+    let pools = json!({ "type": "podwire-ipam", "podCIDR": ["10.245.1.0/24", "fd00:245::/64"] });
+    let other = with(by_iptables(), &json!({ "name": "other", "ipam": pools }));
+    let (one, two) = (TestPod::new("one"), TestPod::new("two"));
+    for (chain, next) in [("PODWIRE-PODS", &other), ("PODWIRE-MASQ-podnet", &by_iptables())] {
+        let of_others = |action| flavour.iptables(&["-t", "nat", action, "POSTROUTING", "-p", "udp", "-j", chain]);
+        one.add(&by_iptables()).ok();
+        of_others("-A");
+        let stderr = one.del(&by_iptables()).ok().stderr;
+        assert!(stderr.contains("the next DEL or GC of network podnet tries again"), "{stderr}");
+        let left = flavour.rules();
+        assert!(!left.iter().any(|rule| rule.contains("podnet one")), "{left:?}");
+        let is_there = left.iter().any(|rule| rule.contains("PODWIRE-MASQ-podnet"));
+        assert_eq!(is_there, chain == "PODWIRE-MASQ-podnet", "{left:?}");
+        of_others("-D");
+        two.add(next).ok();
+        assert_eq!(two.del(next).ok().stderr, "");
+        unchanged(flavour, &before, chain);
+    }
+}
+
+fn a_pods_own_rules_go_where_nothing_can_be_listed(flavour: Flavour) {
+    let _outside = outside_machine();
+    let before = traces_of(flavour);
+    let pod = TestPod::new("one");
+    let of_others = |action| flavour.iptables(&["-t", "nat", action, "POSTROUTING", "-p", "udp", "-j", "PODWIRE-PODS"]);
+    pod.add(&by_iptables()).ok();
+    of_others("-A");
+    let multi =
+        ["/usr/sbin/xtables-nft-multi", "/usr/sbin/xtables-legacy-multi"][usize::from(flavour == Flavour::Legacy)];
+    let program = std::fs::read(multi).unwrap();
+    for folder in ["/usr/sbin", "/usr/local/sbin"] {
+        text("mount", &["-t", "tmpfs", "none", folder]);
+    }
+    std::fs::write(multi, &program).unwrap();
+    std::fs::set_permissions(multi, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    for name in ["iptables-restore", "ip6tables-restore"] {
+        std::os::unix::fs::symlink(multi, format!("/usr/sbin/{name}")).unwrap();
+    }
+    let answer = pod.del(&by_iptables());
+    text("umount", &["/usr/local/sbin"]);
+    text("umount", &["/usr/sbin"]);
+    let stderr = answer.ok().stderr;
+    assert!(stderr.contains("chains of masquerade stay"), "{stderr}");
+    assert!(!flavour.rules().iter().any(|rule| rule.contains("podnet one")), "{:?}", flavour.rules());
+    of_others("-D");
+    gc(&json!([])).ok();
     unchanged(flavour, &before, "when nothing of others leads there any more");
 }
 

@@ -27,7 +27,7 @@ Examples:
   cni-conformance bench targets/reference-chain.toml targets/podwire-chain.toml --plugin-dir ./bin
 
 Exit status: 0 all passed, skipped or known; 1 something failed; 2 the suite could not run, or not all of it, or a first ADD
-and DEL did not work: then nothing else is asked without --keep-going.";
+and DEL did not work: then nothing else is asked without --filter or --keep-going.";
 
 const LIST_EXAMPLES: &str = "\
 Examples:
@@ -220,7 +220,8 @@ fn run(args: &RunArgs) -> Result<ExitCode, Error> {
     let mut reports = Vec::new();
     for target in &targets {
         let profile = runner::profile(target, &options)?;
-        if let Some(why) = if args.keep_going { None } else { runner::objection(target, &profile, &options)? } {
+        let chosen = !args.filter.is_empty();
+        if let Some(why) = if args.keep_going { None } else { runner::objection(target, &profile, &options, chosen)? } {
             if args.output != Format::Table {
                 // Where stderr is closed, the exit status says it.
                 let _ = writeln!(io::stderr(), "cni-conformance: {}: nothing was asked: {why}", target.name);

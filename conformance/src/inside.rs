@@ -119,11 +119,14 @@ fn get_to_know(mut host: Host) -> Result<Told, Error> {
             .collect();
     });
     host.profile = profile.clone();
+    let is_tried = verdict.is_ok();
     let verdict = verdict.and_then(|()| attach_once(&host));
     let calls = host.transcript();
     host.clean_up();
     if let Err(Finding::Failed(why) | Finding::Skipped(why) | Finding::Trouble(why)) = &verdict {
-        profile.trouble = Some(why.clone());
+        let did = if is_tried { "did not work" } else { "were not made" };
+        profile.trouble = Some(format!("a first ADD and DEL {did}: {why}"));
+        profile.is_refused = is_tried && matches!(verdict, Err(Finding::Failed(_)));
     }
     let (mentions, looks_like) = verdict.as_ref().cloned().unwrap_or_default();
     profile.looks_like = looks_like;

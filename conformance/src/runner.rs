@@ -137,15 +137,20 @@ pub fn profile(target: &Target, options: &Options) -> Result<Profile, Error> {
     profile_by(target, options, "eth0")
 }
 
-/// Why it would tell nothing to ask a plugin that was tried: a first ADD and DEL did not work, or it is for something else
-/// than its target says. Then every question fails for the same reason. What it seems to be for is tried out.
+/// Why it would tell little to ask a plugin that was tried: its first ADD or DEL failed, or it is for something else than its
+/// target says. Then most questions fail for the same reason. What it seems to be for is tried out. Whoever has `chosen`
+/// questions is only told of another kind. No objection is a VERSION that does not work, of which the cases tell, and what
+/// the suite itself could not do.
 ///
 /// # Errors
 /// If the private host cannot be made at all.
-pub fn objection(target: &Target, first: &Profile, options: &Options) -> Result<Option<String>, Error> {
+pub fn objection(target: &Target, first: &Profile, options: &Options, chosen: bool) -> Result<Option<String>, Error> {
     let other = |kind: &Kind| *kind != target.kind;
     if first.trouble.is_none() {
         return Ok(first.looks_like.filter(other).map(seems));
+    }
+    if !first.is_refused {
+        return Ok(None);
     }
     // A main plugin and an IPAM plugin are called alike.
     let kind = if target.kind == Kind::Chained { Kind::Main } else { Kind::Chained };
@@ -155,7 +160,8 @@ pub fn objection(target: &Target, first: &Profile, options: &Options) -> Result<
         tried => tried?,
     };
     let found = tried.looks_like.filter(|kind| tried.trouble.is_none() && other(kind));
-    Ok(Some(found.map_or_else(|| "without these two, whatever is asked fails alike".to_owned(), seems)))
+    let alike = "without these two, most questions fail for this reason; --filter asks some of them";
+    Ok(found.map(seems).or_else(|| (!chosen).then(|| alike.to_owned())))
 }
 
 fn seems(kind: Kind) -> String {

@@ -6,6 +6,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Output;
+use std::time::Duration;
+
+use cni_conformance::runner::{self, Options};
+use cni_conformance::target::{Kind, Target};
 
 const SCRIPT: &str = include_str!("../examples/quieter");
 const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/quieter.conf");
@@ -105,17 +109,42 @@ fn an_interface_name_may_be_refused_with_any_code() {
 #[test]
 fn a_plugin_whose_first_add_does_not_work_is_in_trouble() {
     let folder = quieter(ADD, "fail 100 'not today'");
-    for (more, asked) in [(&[][..], false), (&["--keep-going"], true)] {
-        let (status, text) = ask_with(folder.path(), "VER-1a", more);
-        assert_eq!(status, Some(2), "{text}");
+    let all = ["run", "--plugin-dir", ".", "--conflist", CONFIG, "--kind", "chained"];
+    // Whoever chooses questions has them asked.
+    for (more, asked) in [(&[][..], false), (&["--filter", "VER-1a"], true), (&["--filter", "VER-1a", "-k"], true)] {
+        let output = suite(folder.path(), &[&all[..], more].concat());
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{text}");
         assert!(text.contains("a first ADD and DEL did not work: ADD failed"), "{text}");
-        assert_eq!(text.contains("1 passed"), asked, "{text}");
-        assert_eq!(
-            text.contains("nothing was asked: without these two, whatever is asked fails alike"),
-            !asked,
-            "{text}"
-        );
+        assert_eq!(text.contains(" 1 passed, 0 failed,"), asked, "{text}");
+        assert_eq!(text.contains("nothing was asked: without these two, most questions fail"), !asked, "{text}");
     }
+}
+
+/// The questions of VERSION are there to say what is wrong with it, and others do not depend on it.
+#[test]
+fn a_plugin_whose_version_does_not_work_is_asked_what_is_wrong_with_it() {
+    let folder = quieter("case ${CNI_COMMAND-} in\n", "VERSION) echo '{\"cniVersion\":\"1.0.0\"}'; exit ;;");
+    let run = ["run", "--plugin-dir", ".", "--conflist", CONFIG, "--kind", "chained", "--jobs", "4"];
+    let filters = ["--filter", "VER", "--filter", "DEL-1b", "-v"];
+    let output = suite(folder.path(), &[&run[..], &filters].concat());
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("a first ADD and DEL were not made: VERSION names no versions"), "{text}");
+    assert!(text.contains("FAILED   VER-1a") && text.contains("passed   DEL-1b"), "{text}");
+    assert!(!text.contains("nothing was asked"), "{text}");
+    // Nor is there an objection if all are asked.
+    let options = Options {
+        dirs: vec![folder.path().to_owned()],
+        jobs: 1,
+        limit: Duration::from_secs(300),
+        points: 1,
+        program: env!("CARGO_BIN_EXE_cni-conformance").into(),
+    };
+    let target = Target::of_conflist(Path::new(CONFIG), Kind::Chained).expect("our own config");
+    let profile = runner::profile(&target, &options).expect("it is tried");
+    assert!(profile.trouble.is_some());
+    assert_eq!(runner::objection(&target, &profile, &options, false).expect("a private host"), None);
 }
 
 #[test]

@@ -47,6 +47,9 @@ pub struct Profile {
     pub frame: residue::Lines,
     /// Why the plugin could not be tried, if so.
     pub trouble: Option<String>,
+    /// Whether that is an ADD or DEL that failed, so that most questions would fail, too.
+    #[serde(default)]
+    pub is_refused: bool,
     /// What it is for, by what its first ADD did, as far as that tells.
     #[serde(default)]
     pub looks_like: Option<Kind>,

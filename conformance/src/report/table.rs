@@ -18,7 +18,7 @@ pub fn table(reports: &[Report], verbose: bool) -> String {
 fn one(text: &mut String, report: &Report, verbose: bool) {
     let _ = writeln!(text, "{} ({} plugin, spec {})", report.target, report.kind, report.versions.join(" "));
     if let Some(trouble) = &report.trouble {
-        let _ = writeln!(text, "  a first ADD and DEL did not work: {trouble}");
+        let _ = writeln!(text, "  {trouble}");
     }
     if let Some(why) = &report.unasked {
         let _ = writeln!(text, "  nothing was asked: {why}; --keep-going asks all the same");

@@ -183,6 +183,9 @@ fn a_link_that_leads_into_another_namespace_ends_with_its_pod() {
         ip(&format!("-n two address add 10.9.0.2/24 dev {link}"));
         exchange(&two.netns, &one.netns, "10.9.0.2".parse().unwrap()).unwrap();
         exchange(&one.netns, &two.netns, "10.9.0.1".parse().unwrap()).unwrap();
+        let answer = one.check(&layer2(), &result);
+        let details = answer.json()["details"].to_string();
+        assert!(answer.error().0 == 110 && details.contains("on the node"), "CHECK names that it was moved: {details}");
         one.del(&layer2()).ok();
         assert!(!ip("-n two link show").contains(link));
         before.unchanged("after DEL");

@@ -30,6 +30,7 @@ pub fn apply(steps: &[Step], ends: &Ends<'_>, wiring: &Wiring, network: &Network
                 let found = set(*place, key, value, ends).map_err(failed)?;
                 refuse_other_value(key, value, found)?;
             }
+            Step::Alias { link, owner } => note_owner(link, owner, ends)?.map_err(failed)?,
             Step::KeepAddresses { link } => keep_addresses_of(link, ends),
             Step::Up { place, link } => {
                 let index = ends.link(*place, link)?.index;
@@ -95,6 +96,11 @@ fn create_veth(step: &Step, ends: &Ends<'_>) -> kernel::Result<()> {
         alias,
     };
     ends.node.rtnl.create_veth(&pair).map(drop)
+}
+
+fn note_owner(link: &str, owner: &str, ends: &Ends<'_>) -> Result<kernel::Result<()>, Error> {
+    let index = ends.link(Place::Pod, link)?.index;
+    Ok(ends.pod.rtnl.set_alias(index, owner))
 }
 
 /// Sets a value and says what the kernel made of it. Settings below /proc/sys/net are those of the namespace that the

@@ -165,6 +165,9 @@ impl Wiring {
     #[must_use]
     pub fn address_steps(&self) -> Vec<Step> {
         let mut steps = vec![Step::Up { place: Place::Pod, link: "lo".to_owned() }];
+        if self.addresses.is_empty() {
+            steps.push(Step::Alias { link: self.ifname.clone(), owner: self.names.owner.clone() });
+        }
         steps.extend(self.pod_sysctls());
         steps.push(Step::Up { place: Place::Pod, link: self.ifname.clone() });
         for address in &self.addresses {

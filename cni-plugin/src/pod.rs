@@ -126,8 +126,8 @@ impl Node {
     }
 
     /// Deletes the attachment's veth pair; its addresses, routes and neighbours go with it. The wait for RCU is left to a
-    /// child process, which also keeps this one's sockets for a while: rules go before the link, and no ledger is locked
-    /// meanwhile.
+    /// child process, which also keeps this one's sockets for a while: rules are removed by one that was opened before, and no
+    /// ledger is locked meanwhile.
     ///
     /// # Errors
     /// [`Error::Step`]; a pair that is not there is none.
@@ -160,8 +160,8 @@ impl Pod {
 
 impl Pod {
     /// Deletes the pod's end of the attachment's pair, and with it the other, wherever that is. An interface is another
-    /// plugin's if it has none of these marks: the hardware address that the attachment's is made with or was told, an
-    /// address that the attachment was given, the other end as a neighbour.
+    /// plugin's if it has none of these marks: the attachment as its ifalias, the hardware address that the attachment's is
+    /// made with or was told, an address that the attachment was given, the other end as a neighbour.
     ///
     /// # Errors
     /// [`Error::Observe`], [`Error::Step`].
@@ -171,10 +171,11 @@ impl Pod {
         let Some(link) = link.filter(|link| link.kind.as_deref() == Some("veth")) else { return Ok(()) };
         let has_mac = link.mac == Some(names.pod_mac) || link.mac.is_some() && link.mac == told.mac;
         let is_peer = |other: &Link| link.link_index == Some(other.index) && other.link_index == Some(link.index);
-        if told.others.iter().any(is_peer) {
+        let is_marked = link.alias.as_ref() == Some(&names.owner);
+        if !is_marked && told.others.iter().any(is_peer) {
             return Ok(());
         }
-        let is_ours = has_mac || {
+        let is_ours = is_marked || has_mac || {
             let addresses = self.rtnl.addresses(link.index).map_err(unreadable)?;
             let neighbours = self.rtnl.neighbours(link.index).map_err(unreadable)?;
             addresses.iter().any(|address| told.addresses.contains(&address.network.ip()))

@@ -63,6 +63,13 @@ pub enum Step {
         /// Which.
         link: String,
     },
+    /// The pod's end of a pair without addresses says whose it is, for a DEL that finds the other end gone.
+    Alias {
+        /// Which.
+        link: String,
+        /// Whose: not as on the node's end, as the pod may be a node itself.
+        owner: String,
+    },
     /// The host end gets the name that the config wants. It is made under another one, by which an ADD that was
     /// killed in between is found.
     Rename {
@@ -155,6 +162,7 @@ impl fmt::Display for Step {
                     netns.display()
                 )
             }
+            Self::Alias { link, owner } => write!(f, "{} link set {link} alias \"{owner}\"", ip(Place::Pod)),
             Self::Sysctl { place, key, value } => {
                 let exec = if *place == Place::Pod { "ip netns exec POD " } else { "" };
                 write!(f, "{exec}sysctl -w {key}={value}")

@@ -192,6 +192,30 @@ fn a_link_that_leads_into_another_namespace_ends_with_its_pod() {
     });
 }
 
+/// Whoever is at the other end may need another hardware address, and interfaces of other namespaces have the same numbers.
+#[test]
+fn a_link_that_was_moved_ends_whatever_its_hardware_address_and_its_number_are() {
+    sandbox::private_host(|| {
+        let before = traces();
+        let [one, _two, three] = ["one", "two", "three"].map(TestPod::new);
+        let result = one.add(&layer2()).ok().json();
+        let (link, inside) = (host_link(&result), shown("ip", &["-n", "one", "-j", "link", "show", "dev", "eth0"]));
+        let number = shown("ip", &["-j", "link", "show", "dev", link])[0]["ifindex"].clone();
+        ip(&format!("link set {link} netns two"));
+        ip("-n one link set eth0 address 02:00:00:00:00:99");
+        ip(&format!(
+            "link add other index {number} type veth peer name eth0 index {} netns three",
+            inside[0]["ifindex"]
+        ));
+        text("ip", &["link", "set", "other", "alias", "podwire podnet three eth0"]);
+        one.del(&layer2()).ok();
+        assert!(!ip("-n one link show").contains("eth0") && !ip("-n two link show").contains(link));
+        assert!(ip("link show").contains("other"));
+        three.del(&layer2()).ok();
+        before.unchanged("after both DELs");
+    });
+}
+
 /// The administrator has numbered the node's end, and the node forwards. What a pod sends from whatever address, by frames
 /// that need no ARP, is neither routed nor delivered, unless the guard is off.
 #[test]

@@ -122,10 +122,12 @@ impl Node<'_> {
             .collect()
     }
 
-    /// Links that podwire made for attachments that have no lease, and an address: without IPAM a link needs none.
+    /// Links that podwire made for attachments that have no lease, and an address: without IPAM a link needs none, and has
+    /// none of ours that another plugin of its chain gave.
     fn unleased_links(&self, leases: &[Record]) -> Vec<Finding> {
         let is_routed = |link: &&PodLink| self.seen.routes.iter().any(|route| route.oif == link.index && route.ours);
-        let is_answered = |link: &&PodLink| self.cache.of(&link.attachment).is_some_and(|it| !it.ips.is_empty());
+        let has_ours = |cached: &Cached| cached.ours != Some(false) && !cached.ips.is_empty();
+        let is_answered = |link: &&PodLink| self.cache.of(&link.attachment).is_some_and(has_ours);
         let addressed = self.seen.links.iter().filter(|link| is_routed(link) || is_answered(link));
         let unleased = addressed.filter(|link| !leases.iter().any(|it| it.attachment == link.attachment));
         unleased

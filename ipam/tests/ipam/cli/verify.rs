@@ -92,6 +92,34 @@ fn a_link_without_addresses_needs_no_lease() {
     });
 }
 
+/// A plugin before or behind it in the chain may have given one.
+#[test]
+fn an_address_that_another_plugin_gave_to_a_link_needs_no_lease() {
+    sandbox::private_host(|| {
+        let place = live();
+        let cache = place.data_dir().with_file_name("results");
+        fs::create_dir_all(&cache).unwrap();
+        link("pw3", "wire", "stranger", &[]);
+        for (main, expected) in [
+            (json!({ "type": "podwire" }), &[][..]),
+            (
+                json!({ "type": "podwire", "ipam": { "type": "podwire-ipam" } }),
+                &["unknown-to-ledger -", "unknown-to-ledger 10.9.0.1"],
+            ),
+        ] {
+            let config = json!({ "plugins": [main, { "type": "of-another" }] }).to_string();
+            let kept = json!({ "kind": "cniCacheV1", "containerId": "stranger", "ifName": "eth0", "networkName": "wire",
+                "config": BASE64.encode(config.as_bytes()),
+                "result": { "cniVersion": "1.0.0", "ips": [{ "address": "10.9.0.1/24", "interface": 1 }] } });
+            fs::write(cache.join("wire-stranger-eth0"), kept.to_string()).unwrap();
+            let found = verify(&place, Some(&cache));
+            let of_stranger: Vec<&str> =
+                found.iter().map(String::as_str).filter(|it| it.starts_with("unknown-to-ledger")).collect();
+            assert_eq!(of_stranger, expected, "{found:?}");
+        }
+    });
+}
+
 #[test]
 fn leases_of_dead_pods_are_found_and_collected() {
     sandbox::private_host(|| {

@@ -76,15 +76,15 @@ pub enum Error {
     Commit(#[source] kernel::Error),
     /// Rules of pods are gone, and the chains they were in could not be removed.
     #[error(
-        "chains of host ports stay in {family} rules of iptables ({flavour}), with no pod's rule: rules of others lead there; \
-         the next DEL or GC removes them once those are gone (iptables -S lists them)"
+        "chains of host ports stay in {family} rules of iptables ({flavour}), with no pod's rule: they could not be removed; \
+         the next DEL or GC tries again, in vain as long as rules of others lead there (iptables -S lists those)"
     )]
     FrameStays {
         /// IPv4 or IPv6.
         family: Family,
         /// Whose rules.
         flavour: kernel::iptables::Flavour,
-        /// What was refused.
+        /// What was refused: to change them, or to list what leads there.
         #[source]
         source: kernel::Error,
     },

@@ -255,6 +255,7 @@ fn release_in(
 
 /// Removes what was `seen` of those that are gone, and the frame with the last of it. What leads there and was changed by
 /// somebody goes by the text that it has now. What others have lead there is theirs: it keeps the frame, and no pod's rule.
+/// So does a program that lists nothing.
 fn take_away(
     lock: BorrowedFd<'_>,
     family: Family,
@@ -276,15 +277,19 @@ fn take_away(
     }
     // Of two tables, the first one may be as it should be by now.
     let seen = see(family, flavour)?;
-    let list = |table| tool.list(table).map_err(Error::Iptables);
-    let hooked = Hooked::as_listed(&list("nat")?, &if seen.raw.is_empty() { Vec::new() } else { list("raw")? });
-    match restore(rules::removal(family, &seen, &going(&seen), &hooked, closed)) {
-        Err(source @ kernel::Error::IptablesRefused { .. }) => {
-            restore(rules::without_frame(&going(&see(family, flavour)?))).map_err(Error::Commit)?;
-            Err(Error::FrameStays { family, flavour, source })
-        }
-        done => done.map_err(Error::Commit),
-    }
+    let hooked = tool.list("nat").and_then(|nat| {
+        let raw = if seen.raw.is_empty() { Vec::new() } else { tool.list("raw")? };
+        Ok(Hooked::as_listed(&nat, &raw))
+    });
+    let source = match hooked {
+        Ok(hooked) => match restore(rules::removal(family, &seen, &going(&seen), &hooked, closed)) {
+            Err(refused @ kernel::Error::IptablesRefused { .. }) => refused,
+            done => return done.map_err(Error::Commit),
+        },
+        Err(unlisted) => unlisted,
+    };
+    restore(rules::without_frame(&going(&see(family, flavour)?))).map_err(Error::Commit)?;
+    Err(Error::FrameStays { family, flavour, source })
 }
 
 /// What is claimed in nf_tables at the same time.

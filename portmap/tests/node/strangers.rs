@@ -1,6 +1,7 @@
 //! Rules of iptables that somebody has changed, or lets lead to ours, when the last pod goes.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use crate::common::backend::Backend;
 use crate::common::net::pod;
@@ -11,6 +12,7 @@ use serde_json::json;
 on_iptables!(
     hooks_that_somebody_changed_go_with_the_last_pod,
     a_rule_of_others_keeps_the_chains_and_no_pods_rules,
+    a_program_that_lists_nothing_keeps_the_chains_and_no_pods_rules,
     a_rule_of_others_keeps_no_record_of_a_pod_that_is_gone,
     a_rule_of_others_refuses_nobody_who_moves_to_the_other_backend,
 );
@@ -95,6 +97,28 @@ fn a_rule_of_others_keeps_the_chains_and_no_pods_rules(backend: Backend) {
     change(backend, "ip", &of_others.replace("-A", "-D"));
     let without_ports = Attachment::on_paper("c2", &["10.88.0.3/32"], &json!([]));
     assert_eq!(without_ports.del().remarks(), "");
+    assert_eq!(rules(backend), [""; 0]);
+}
+
+/// What leads there now cannot be told, and what a pod has needs no telling.
+fn a_program_that_lists_nothing_keeps_the_chains_and_no_pods_rules(backend: Backend) {
+    let attachment = on_paper(backend);
+    attachment.add().ok();
+    let ours = "-m comment --comment podwire-hostport";
+    change(backend, "ip", &format!("-t nat -R OUTPUT 1 {ours} -j PODWIRE-HOSTPORT"));
+    let folder = "/usr/local/sbin";
+    assert!(sandbox::command("mount").args(["-t", "tmpfs", "none", folder]).status().unwrap().success());
+    let program = format!("{folder}/{}", backend.iptables());
+    fs::write(&program, "#!/bin/sh\necho out of order >&2\nexit 4\n").unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let remarks = attachment.del().remarks();
+    assert!(remarks.contains("chains of host ports stay in ip rules of iptables"), "{remarks}");
+    assert!(remarks.contains("they could not be removed") && remarks.contains("out of order"), "{remarks}");
+    assert!(!fs::exists("/run/podwire/portmap").unwrap());
+    assert!(sandbox::command("umount").arg(folder).status().unwrap().success());
+    let left = rules(backend);
+    assert!(!left.is_empty() && !left.iter().any(|rule| rule.contains("c1") || rule.contains("10.88")), "{left:?}");
+    assert_eq!(attachment.del().remarks(), "");
     assert_eq!(rules(backend), [""; 0]);
 }
 

@@ -32,6 +32,8 @@ pub fn outside_machine() -> NetNs {
         text("ip", &arguments.split(' ').collect::<Vec<_>>());
     }
     crate::common::until_up("uplink");
+    // Its answers to ARP are lost until then.
+    outside.run(|| crate::common::until_up("wire")).unwrap();
     outside
 }
 

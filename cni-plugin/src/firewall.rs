@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use cni_spec::{Attachment, NetworkName, ValidAttachments};
-use kernel::nft::{Nft, Refusal};
+use kernel::nft::{Nft, Refusal, TableInfo};
 use nft_model::{Change, Element, Family, Table, Value};
 
 use crate::diff::Difference;
-use crate::names::{GUARD_TABLE, Names, masquerade_table};
+use crate::names::{GUARD_TABLE, Names, is_masquerade_table, masquerade_table};
 use crate::reconcile::tables::{Repair, repair};
 use crate::ruleset::{Placed, Rules};
 use crate::{Error, guard, masquerade};
@@ -96,6 +96,34 @@ impl Firewall {
             let is_masqueraded = element.key.len() == 1 && element.key.iter().all(is_address);
             element.comment.as_ref() == Some(&names.owner) || is_masqueraded
         })
+    }
+
+    /// Removes addresses from the masquerade of the node's other networks: whoever had them there left them behind. Costs the
+    /// same however many pods those have.
+    ///
+    /// # Errors
+    /// [`Error::Observe`], [`Error::Step`].
+    pub fn clear_elsewhere(&mut self, addresses: &[IpAddr]) -> Result<(), Error> {
+        let own = masquerade_table(&self.network);
+        for family in Family::ALL {
+            let keys: Vec<Value> =
+                addresses.iter().filter(|it| Family::of(**it) == family).copied().map(Value::Addr).collect();
+            if keys.is_empty() {
+                continue;
+            }
+            for table in self.nft.tables(family).or_else(|error| none_if_unsupported(family, error))? {
+                if table.name == own || !is_masquerade_table(&table.name) {
+                    continue;
+                }
+                for key in &keys {
+                    if self.has(family, &table.name, masquerade::PODS, key)? {
+                        let look = |firewall: &mut Self| firewall.held_in(family, &table.name, &[masquerade::PODS]);
+                        self.remove_from(look, |element| element.key == std::slice::from_ref(key))?;
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Removes what an attachment has in the tables; that nothing is there is as good.
@@ -265,12 +293,20 @@ impl Firewall {
     /// one attachment the later could otherwise take the element of whoever got the address in between. And the
     /// last one out removes the table, unless somebody came in after the look.
     fn remove_where(&mut self, is_gone: impl Fn(&Element) -> bool) -> Result<(), Error> {
+        self.remove_from(Self::held, is_gone)
+    }
+
+    fn remove_from(
+        &mut self,
+        look: impl Fn(&mut Self) -> Result<Vec<Held>, Error>,
+        is_gone: impl Fn(&Element) -> bool,
+    ) -> Result<(), Error> {
         for _ in 0..TRIES {
             let generation = match self.nft.generation() {
                 Err(error) if refusal(&error) == Some(Refusal::NotSupported) => return Ok(()),
                 generation => generation.map_err(|source| unreadable(Family::Ip, GUARD_TABLE, source))?,
             };
-            let changes: Vec<Change> = self.held()?.iter().flat_map(|held| held.without(&is_gone)).collect();
+            let changes: Vec<Change> = look(self)?.iter().flat_map(|held| held.without(&is_gone)).collect();
             if changes.is_empty() {
                 return Ok(());
             }
@@ -301,12 +337,15 @@ impl Firewall {
         let mut held = Vec::new();
         for family in Family::ALL {
             for (table, sets) in &tables {
-                if let Some(elements) = self.elements_of(family, table, sets)? {
-                    held.push(Held { family, table: table.clone(), elements });
-                }
+                held.extend(self.held_in(family, table, sets)?);
             }
         }
         Ok(held)
+    }
+
+    fn held_in(&mut self, family: Family, table: &str, sets: &[&'static str]) -> Result<Vec<Held>, Error> {
+        let elements = self.elements_of(family, table, sets)?;
+        Ok(elements.map(|elements| Held { family, table: table.to_owned(), elements }).into_iter().collect())
     }
 
     /// `None` where there is no table: a request about a set of a table that is not there is an error.
@@ -363,6 +402,14 @@ fn destroy(family: Family, table: &str, set: &str, keys: Vec<Vec<Value>>) -> Cha
 
 fn unreadable(family: Family, table: &str, source: kernel::Error) -> Error {
     Error::Observe { what: format!("the table {family} {table}"), source }
+}
+
+/// A kernel without nf_tables has no tables.
+fn none_if_unsupported(family: Family, error: kernel::Error) -> Result<Vec<TableInfo>, Error> {
+    match refusal(&error) {
+        Some(Refusal::NotSupported) => Ok(Vec::new()),
+        _ => Err(Error::Observe { what: format!("the tables of {family}"), source: error }),
+    }
 }
 
 fn step(step: String, source: kernel::Error) -> Error {

@@ -29,11 +29,19 @@ pub fn add(frame: &Frame, members: &[Member]) -> Result<(), Error> {
         }
         let failed = |source| step(words(&new), source);
         let tool = Tool::find(family, None).map_err(failed)?;
-        let seen = see(frame.network(), family, tool.flavour())?;
-        tool.restore_under(turn.as_fd(), &frame.addition(family, &seen, &new)).map_err(failed)?;
         let replaced = |rule: &Owned| new.iter().any(|one| one.owner == rule.owner || one.address == rule.address);
+        let seen = see(frame.network(), family, tool.flavour())?;
+        let others = seen.others(replaced);
+        let seen = if others.is_empty() {
+            seen
+        } else {
+            // What stayed of them in their network's chain its next ADD would lead packets to again.
+            others.iter().try_for_each(|other| remove_in(other, family, tool.flavour(), &turn, &replaced))?;
+            see(frame.network(), family, tool.flavour())?
+        };
+        tool.restore_under(turn.as_fd(), &frame.addition(family, &seen, &new)).map_err(failed)?;
         for flavour in Flavour::ALL.into_iter().filter(|flavour| *flavour != tool.flavour()) {
-            remove_in(frame.network(), family, flavour, &turn, &replaced)?;
+            remove_in_all(frame.network(), family, flavour, &turn, &replaced)?;
         }
     }
     Ok(())
@@ -97,8 +105,8 @@ pub fn remove_unless(network: &NetworkName, owner: &str, is_there: &dyn Fn() -> 
     remove_where(network, &|rule| rule.owner == owner && !is_there())
 }
 
-/// Removes what an attachment, and whoever had its addresses before, has from an ADD that no DEL followed. Looks before it
-/// waits for its turn.
+/// Removes what an attachment, and whoever had its addresses before in whichever network, has from an ADD that no DEL
+/// followed. Looks before it waits for its turn.
 ///
 /// # Errors
 /// As [`remove`].
@@ -109,8 +117,11 @@ pub fn clear(network: &NetworkName, owner: &str, addresses: &[IpAddr]) -> Result
     }
     for family in Family::ALL {
         for flavour in Flavour::ALL {
-            if see(network, family, flavour)?.has(is_gone) {
-                return remove_where(network, &is_gone);
+            let seen = see(network, family, flavour)?;
+            if seen.has(is_gone) {
+                let locked = |source| step("iptables-restore --noflush".to_owned(), source);
+                let turn = Turn::take(Path::new(TURNS)).map_err(locked)?;
+                remove_in_all(network, family, flavour, &turn, &is_gone)?;
             }
         }
     }
@@ -195,6 +206,18 @@ fn remove_where(network: &NetworkName, is_gone: &dyn Fn(&Owned) -> bool) -> Resu
         }
     }
     Error::all_of(errors)
+}
+
+/// As [`remove_in`], in the chains of all networks that have such a rule.
+fn remove_in_all(
+    network: &NetworkName,
+    family: Family,
+    flavour: Flavour,
+    turn: &Turn,
+    is_gone: &dyn Fn(&Owned) -> bool,
+) -> Result<(), Error> {
+    let others = see(network, family, flavour)?.others(is_gone);
+    others.iter().chain([network]).try_for_each(|one| remove_in(one, family, flavour, turn, is_gone))
 }
 
 fn remove_in(

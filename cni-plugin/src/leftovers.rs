@@ -1,5 +1,5 @@
 //! What an ADD finds in the node's rules that no DEL took away: of the same attachment, whose namespace went and came back,
-//! or of whoever had its addresses before. An element that stays lets the pod send from an address that is another's by
+//! or of whoever had its addresses before, in whichever network of the node. An element that stays lets the pod send from an address that is another's by
 //! now; a rule that stays masquerades a pod that is not to be.
 
 use std::net::IpAddr;
@@ -31,6 +31,7 @@ pub fn clear(wiring: &Wiring, network: &NetworkName) -> Result<(), Error> {
     let others = if wiring.masquerade_table.is_some() { &[] } else { addresses.as_slice() };
     if let Some(mut firewall) = firewall {
         firewall.clear(&wiring.names, others, wiring.guard != Guard::Off)?;
+        firewall.clear_elsewhere(&addresses)?;
     }
     Ok(())
 }

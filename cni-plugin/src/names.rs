@@ -140,6 +140,12 @@ pub fn masquerade_table(network: &NetworkName) -> String {
     format!("{TABLE_PREFIX}{}-{label}", &name[..TABLE_NETWORK_MAX - label.len() - 1])
 }
 
+/// Whether a table is that of any network's masquerade.
+#[must_use]
+pub fn is_masquerade_table(name: &str) -> bool {
+    name.starts_with(TABLE_PREFIX)
+}
+
 /// The longest name of a chain that iptables takes (`XT_EXTENSION_MAXNAMELEN` without the NUL).
 const CHAIN_NAME_MAX: usize = 28;
 

@@ -6,7 +6,7 @@
 //! the rules that depend on the config alone. A pod's rule has two comments, its owner and its address; the others have a
 //! fingerprint of all of them, which tells whether they were made from the same config.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
 use std::net::IpAddr;
 
@@ -232,6 +232,13 @@ impl Seen {
     #[must_use]
     pub fn has(&self, is_gone: impl Fn(&Owned) -> bool) -> bool {
         self.owned(PODS).iter().chain(&self.owned(&self.chain)).any(is_gone)
+    }
+
+    /// The other networks of which `is_gone` says yes to a pod's rule.
+    #[must_use]
+    pub fn others(&self, is_gone: impl Fn(&Owned) -> bool) -> BTreeSet<NetworkName> {
+        let networks = self.owned(PODS).into_iter().filter(is_gone).filter_map(|rule| network_of(&rule.owner));
+        networks.filter(|network| *network != self.network).collect()
     }
 
     /// What removes the pods' rules that `is_gone` says yes to, and with the last of them what they shared, and the rules

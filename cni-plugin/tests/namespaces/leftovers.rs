@@ -6,7 +6,7 @@ use std::net::{IpAddr, UdpSocket};
 use kernel::netns::NetNs;
 use serde_json::{Value, json};
 
-use crate::common::{TestPod, addresses, dual_stack, exchange, node_addresses, text, with};
+use crate::common::{TestPod, addresses, dual_stack, exchange, node_addresses, run, text, with};
 use crate::flavour::Flavour;
 use crate::frames::{Claim, Wire, udp};
 use crate::hostile::{dropped, mac};
@@ -125,6 +125,70 @@ fn a_masquerade_from_an_earlier_life_ends() {
                 kernel::netns::remove_named(&pod.path).unwrap();
             }
             assert_eq!(flavour.rules(), Vec::<String>::new(), "{context}");
+            assert!(!text("nft", &["list", "tables"]).contains("podwire"), "{context}");
+        }
+    });
+}
+
+/// The namespace died, and another network's pod gets the address: its ledger is another one. Then the first network has a
+/// further pod: nothing leads back to what was left.
+#[test]
+fn a_masquerade_of_another_network_ends() {
+    sandbox::private_host(|| {
+        let outside = outside_machine();
+        let flavours = [Flavour::Nft.chosen(), Flavour::Legacy];
+        let by_nftables = with(dual_stack(), &json!({ "ipMasqBackend": "nftables" }));
+        let called = |config: &Value, name: &str| with(config.clone(), &json!({ "name": name }));
+        let without = with(dual_stack(), &json!({ "ipMasq": false }));
+        let open = with(without.clone(), &json!({ "antiSpoofing": "off" }));
+        let to = ["198.51.100.1", "2001:db8:51::1"].map(address);
+        for (number, (first, second, is_masqueraded)) in [
+            (by_nftables.clone(), without.clone(), false),
+            (by_nftables.clone(), open, false),
+            (by_iptables(), without, false),
+            (by_iptables(), by_nftables.clone(), true),
+            (by_nftables, by_iptables(), true),
+            (by_iptables(), by_iptables(), true),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let context = format!("{first} then {second}");
+            let ipam =
+                json!({ "ipam": with(first["ipam"].clone(), &json!({ "dataDir": format!("/run/ledger{number}") })) });
+            let (first, second) = (called(&with(first, &ipam), "one"), called(&second, "two"));
+            let pod = |name: &str| TestPod::new(&format!("{name}{number}"));
+            let (old, other) = (pod("old"), pod("other"));
+            let addresses_of_old = addresses(&old.add(&first).ok().json());
+            other.add(&first).ok();
+            kernel::netns::remove_named(&old.path).unwrap();
+            drop(old);
+            let is_gone = || !text("ip", &["-o", "route"]).contains(&addresses_of_old[0].to_string());
+            crate::common::until(is_gone, || text("ip", &["route"]));
+
+            let (new, late) = (pod("new"), pod("late"));
+            let result = new.add(&asking_for(&second, &addresses_of_old)).ok().json();
+            assert_eq!(addresses(&result), addresses_of_old, "{context}");
+            late.add(&first).ok();
+            for (to, own) in to.iter().zip(&addresses_of_old) {
+                let seen = exchange(&outside, &new.netns, *to).unwrap().ip();
+                assert_eq!(seen != *own, is_masqueraded, "{context}: {to} sees {seen}");
+                // The first network has kept its other pods.
+                for pod in [&other, &late] {
+                    let seen = exchange(&outside, &pod.netns, *to).unwrap().ip();
+                    assert!(
+                        [address("192.168.50.1"), address("fd50::1")].contains(&seen),
+                        "{context}: {to} sees {seen}"
+                    );
+                }
+            }
+            for (pod, config) in [(&other, &first), (&late, &first), (&new, &second)] {
+                pod.del(config).ok();
+            }
+            let gc = [("CNI_COMMAND", "GC".to_owned()), ("CNI_PATH", "/usr/lib/cni".to_owned())];
+            run(&gc, &with(first, &json!({ "cni.dev/valid-attachments": [] }))).ok();
+            let rules = flavours.iter().flat_map(|flavour| flavour.rules()).collect::<Vec<_>>();
+            assert_eq!(rules, Vec::<String>::new(), "{context}");
             assert!(!text("nft", &["list", "tables"]).contains("podwire"), "{context}");
         }
     });

@@ -271,7 +271,7 @@ fn a_runtimes_call_is_never_taken_for_a_persons() {
 
 #[test]
 fn every_help_has_examples() {
-    for command in [&[][..], &["inspect"], &["errors"]] {
+    for command in [&[][..], &["inspect"], &["errors"], &["reconcile"]] {
         for option in ["--help", "-h"] {
             let help = by_hand(&[command, &[option]].concat()).ok().stdout;
             let example = format!("Examples:\n  {} ", [&["podwire"], command].concat().join(" "));
@@ -282,5 +282,5 @@ fn every_help_has_examples() {
     let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
     let names = listed.filter(|line| !line.starts_with("   "));
     let names: Vec<&str> = names.filter_map(|line| line.split_whitespace().next()).collect();
-    assert_eq!(names, ["inspect", "errors"], "the list above has all of them");
+    assert_eq!(names, ["inspect", "errors", "reconcile"], "the list above has all of them");
 }

@@ -9,8 +9,8 @@ use nft_model::{Change, Element, Family, Table, Value};
 
 use crate::diff::Difference;
 use crate::names::{GUARD_TABLE, Names, is_masquerade_table, masquerade_table};
-use crate::reconcile::tables::{Repair, repair};
-use crate::ruleset::{Placed, Rules};
+use crate::reconcile::tables::{self, Repair};
+use crate::ruleset::{Placed, Rules, address_of};
 use crate::{Error, guard, masquerade};
 
 /// How often a change is tried that other processes got in the way of: each failure means that one of them
@@ -134,28 +134,43 @@ impl Firewall {
         self.remove_where(|element| element.comment.as_deref() == Some(owner))
     }
 
-    /// As [`Firewall::remove`], unless the attachment is there again: an ADD makes the link before it adds anything, and
-    /// whatever it adds after the look keeps this from removing it.
+    /// As [`Firewall::remove`], but what the attachment has again: its link, or an address. An ADD makes links and routes before
+    /// it adds anything, and whatever it adds after the look keeps this from removing it.
     ///
     /// # Errors
     /// [`Error::Step`].
-    pub fn remove_unless(&mut self, owner: &str, is_there: impl Fn() -> bool) -> Result<(), Error> {
-        self.remove_where(|element| element.comment.as_deref() == Some(owner) && !is_there())
+    pub fn remove_unless(&mut self, owner: &str, has: impl Fn(Option<IpAddr>) -> bool) -> Result<(), Error> {
+        self.remove_where(|element| element.comment.as_deref() == Some(owner) && !has(address_of(element)))
     }
 
-    /// Makes a table as it should be, with these elements of living pods in it, in one transaction; tells what was not. With
-    /// `dry_run` nothing is changed.
+    /// Makes a table as it should be, with these elements of living pods in it, in one transaction; tells what was not. `look`
+    /// tells which of them are wanted still, once the generation is read: pods may be gone since they were listed, and others
+    /// have their addresses; whoever changes elements after the look keeps this from changing anything. With `dry_run` nothing
+    /// is changed.
     ///
     /// # Errors
-    /// [`Error::Observe`], [`Error::Step`], [`Error::Contended`].
-    pub fn restore(&mut self, frame: &Table, wanted: &[&Placed], dry_run: bool) -> Result<Repair, Error> {
+    /// [`Error::Observe`], [`Error::Step`], [`Error::Contended`]; those of `look`.
+    pub fn restore<'a>(
+        &mut self,
+        frame: &Table,
+        wanted: &[&'a Placed],
+        look: &mut dyn FnMut() -> Result<Vec<&'a Placed>, Error>,
+        dry_run: bool,
+    ) -> Result<Repair, Error> {
         let (family, name) = (frame.family(), frame.name());
         let unread = |source| unreadable(family, name, source);
         for _ in 0..TRIES {
             let generation = self.nft.generation().map_err(unread)?;
             let there = self.nft.read_table(family, name).map_err(unread)?;
-            let repair = repair(frame, wanted, there.as_ref());
+            let repair = tables::repair(frame, wanted, there.as_ref());
             if dry_run || repair.changes.is_empty() {
+                return Ok(repair);
+            }
+            let wanted = look()?;
+            // A table is not made for nobody.
+            let repair =
+                if wanted.is_empty() { Repair::default() } else { tables::repair(frame, &wanted, there.as_ref()) };
+            if repair.changes.is_empty() {
                 return Ok(repair);
             }
             match self.nft.commit_if_unchanged(&repair.changes, generation) {

@@ -59,14 +59,22 @@ pub struct Restored {
     pub shared: bool,
 }
 
-/// Puts back what is missing of these, of one family; nothing if all is there. With `dry_run` nothing is changed.
+/// Puts back what is missing of these, of one family; nothing if all is there. `again` tells which of them are wanted still,
+/// when nobody else changes rules: pods may be gone since they were listed, and others have their addresses. With `dry_run`
+/// nothing is changed.
 ///
 /// # Errors
-/// As [`add`].
-pub fn restore(frame: &Frame, family: Family, members: &[Member], dry_run: bool) -> Result<Option<Restored>, Error> {
+/// As [`add`]; those of `again`.
+pub fn restore(
+    frame: &Frame,
+    family: Family,
+    members: &[Member],
+    again: &mut dyn FnMut() -> Result<Vec<Member>, Error>,
+    dry_run: bool,
+) -> Result<Option<Restored>, Error> {
     let failed = |source| step(words(members), source);
     let tool = Tool::find(family, None).map_err(failed)?;
-    let look = || {
+    let look = |members: &[Member]| {
         let seen = see(frame.network(), family, tool.flavour())?;
         let (missing, shared) = frame.missing(family, &seen, members);
         let program = format!("{}-restore --noflush", rules::program(family));
@@ -79,12 +87,17 @@ pub fn restore(frame: &Frame, family: Family, members: &[Member], dry_run: bool)
         }))
     };
     // Most runs find everything there, and need not wait for their turn.
-    let Some(lacked) = look()? else { return Ok(None) };
+    let Some(lacked) = look(members)? else { return Ok(None) };
     if dry_run {
         return Ok(Some(lacked));
     }
     let turn = Turn::take(Path::new(TURNS)).map_err(failed)?;
-    let Some(lacked) = look()? else { return Ok(None) };
+    let members = again()?;
+    // Chains are not made for nobody.
+    if members.is_empty() {
+        return Ok(None);
+    }
+    let Some(lacked) = look(&members)? else { return Ok(None) };
     tool.restore_under(turn.as_fd(), &lacked.text).map_err(failed)?;
     Ok(Some(lacked))
 }
@@ -97,12 +110,12 @@ pub fn remove(network: &NetworkName, owner: &str) -> Result<(), Error> {
     remove_where(network, &|rule| rule.owner == owner)
 }
 
-/// As [`remove`], unless the attachment is there again by the time that nobody else changes rules.
+/// As [`remove`], but what is of an address that the attachment has again by the time that nobody else changes rules.
 ///
 /// # Errors
 /// As [`remove`].
-pub fn remove_unless(network: &NetworkName, owner: &str, is_there: &dyn Fn() -> bool) -> Result<(), Error> {
-    remove_where(network, &|rule| rule.owner == owner && !is_there())
+pub fn remove_unless(network: &NetworkName, owner: &str, has: &dyn Fn(IpAddr) -> bool) -> Result<(), Error> {
+    remove_where(network, &|rule| rule.owner == owner && !has(rule.address))
 }
 
 /// Removes what an attachment, and whoever had its addresses before in whichever network, has from an ADD that no DEL

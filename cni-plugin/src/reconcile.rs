@@ -1,8 +1,9 @@
 //! Putting back what a flushed firewall has lost: the guard and the masquerade of every pod that is there.
 //!
 //! What there is of a pod the kernel knows; what was asked for is known by `wish`. `tables` compares a table with what it should
-//! be. DEL takes the link before the rules, so whoever adds rules and finds the link still there afterwards has left nothing
-//! behind: the DEL comes, and finds them.
+//! be. Pods come and go meanwhile, and addresses change hands: rules are put back of those only that are as they were when
+//! nobody else can change rules, by the generation of nf_tables or the turn of iptables. DEL takes the link before the rules,
+//! so whoever then finds the same link and addresses there afterwards has left nothing behind: the DEL comes, and finds them.
 
 mod flows;
 mod living;
@@ -26,7 +27,7 @@ use crate::pod::Node;
 use crate::ruleset::{self, Placed};
 use crate::{Error, guard, iptables, masquerade};
 
-use living::Living;
+use living::{Living, Look};
 use wish::Sources;
 pub use wish::{CACHE_DIRS, CONF_DIR};
 
@@ -52,6 +53,8 @@ pub struct Outcome {
     pub differences: Vec<Difference>,
     /// What nobody knows of it and why: whether it was masqueraded, and whether it was guarded. That is left as it is.
     pub unknown: Option<String>,
+    /// Whether it went, or came again, after it was looked at: what it should have its own DEL or ADD sees to.
+    pub changed_meanwhile: bool,
     /// What could not be done.
     pub failures: Vec<String>,
 }
@@ -106,16 +109,16 @@ pub fn all(order: &Order<'_>) -> Result<Summary, Error> {
         pods.push(Wanted::of(living, asked, &mut shared)?);
     }
     let mut summary = Summary::default();
-    by_nftables(&mut pods, &shared, order.dry_run, &mut summary);
-    by_iptables(&mut pods, &shared, order.dry_run, &mut summary);
+    by_nftables(&mut pods, &shared, &node, order.dry_run, &mut summary);
+    by_iptables(&mut pods, &shared, &node, order.dry_run, &mut summary);
     if !order.dry_run {
-        settle(&mut pods, &node, &mut summary);
+        settle(&mut pods, &node, &mut summary)?;
     }
     summary.outcomes = pods.into_iter().map(|pod| pod.outcome).collect();
     Ok(summary)
 }
 
-fn by_nftables(pods: &mut [Wanted], shared: &Shared, dry_run: bool, summary: &mut Summary) {
+fn by_nftables(pods: &mut [Wanted], shared: &Shared, node: &Node, dry_run: bool, summary: &mut Summary) {
     let Some(first) = pods.iter().find(|pod| !pod.elements.is_empty()) else { return };
     let mut firewall = match Firewall::open(&first.living.attachment.network) {
         Ok(firewall) => firewall,
@@ -134,14 +137,16 @@ fn by_nftables(pods: &mut [Wanted], shared: &Shared, dry_run: bool, summary: &mu
         if wanted.is_empty() {
             continue;
         }
-        let restored = firewall.restore(frame, &wanted, dry_run);
+        let mut changed = BTreeSet::new();
+        let mut look = || {
+            let unchanged = unchanged(pods.iter(), node, &mut changed)?;
+            Ok(unchanged.into_iter().flat_map(|pod| &pod.elements).filter(|placed| placed.is_in(frame)).collect())
+        };
+        let restored = firewall.restore(frame, &wanted, &mut look, dry_run);
         for pod in pods.iter_mut().filter(|pod| pod.elements.iter().any(|placed| placed.is_in(frame))) {
             match &restored {
-                Ok(repair) => {
-                    let own = repair.elements.iter().filter(|(placed, _)| pod.elements.contains(placed));
-                    let all = repair.shared.iter().chain(own.map(|(_, difference)| difference));
-                    pod.outcome.differences.extend(all.cloned());
-                }
+                Ok(_) if changed.contains(&pod.living.link.index) => pod.outcome.changed_meanwhile = true,
+                Ok(repair) => pod.outcome.differences.extend(repair.of_owner(&pod.living.names.owner).cloned()),
                 Err(error) => pod.outcome.failures.push(with_causes(error)),
             }
         }
@@ -149,7 +154,7 @@ fn by_nftables(pods: &mut [Wanted], shared: &Shared, dry_run: bool, summary: &mu
     }
 }
 
-fn by_iptables(pods: &mut [Wanted], shared: &Shared, dry_run: bool, summary: &mut Summary) {
+fn by_iptables(pods: &mut [Wanted], shared: &Shared, node: &Node, dry_run: bool, summary: &mut Summary) {
     for (network, frame) in &shared.frames {
         for family in Family::ALL {
             let is_meant = |member: &Member| member.family() == family;
@@ -162,9 +167,16 @@ fn by_iptables(pods: &mut [Wanted], shared: &Shared, dry_run: bool, summary: &mu
             if members.is_empty() {
                 continue;
             }
-            let restored = iptables::restore(frame, family, &members, dry_run);
+            let mut changed = BTreeSet::new();
+            let mut again = || {
+                let unchanged = unchanged(concerned.iter().map(|pod| &**pod), node, &mut changed)?;
+                let members = unchanged.into_iter().flat_map(|pod| &pod.members);
+                Ok(members.filter(|member| is_meant(member)).cloned().collect())
+            };
+            let restored = iptables::restore(frame, family, &members, &mut again, dry_run);
             for pod in &mut concerned {
                 match &restored {
+                    Ok(_) if changed.contains(&pod.living.link.index) => pod.outcome.changed_meanwhile = true,
                     Ok(None) => {}
                     Ok(Some(lacked)) => pod.outcome.differences.extend(lacked.differences(&pod.members)),
                     Err(error) => pod.outcome.failures.push(with_causes(error)),
@@ -175,11 +187,28 @@ fn by_iptables(pods: &mut [Wanted], shared: &Shared, dry_run: bool, summary: &mu
     }
 }
 
+/// Those that are as they were; the links of the others are noted.
+fn unchanged<'a>(
+    pods: impl Iterator<Item = &'a Wanted>,
+    node: &Node,
+    changed: &mut BTreeSet<u32>,
+) -> Result<Vec<&'a Wanted>, Error> {
+    let look = Look::at(node)?;
+    let (unchanged, others): (Vec<&Wanted>, Vec<&Wanted>) = pods.partition(|pod| look.has(&pod.living));
+    changed.extend(others.iter().map(|pod| pod.living.link.index));
+    Ok(unchanged)
+}
+
 /// After rules were added: a pod that went meanwhile leaves none, and flows that began without masquerade begin anew.
-fn settle(pods: &mut [Wanted], node: &Node, summary: &mut Summary) {
+fn settle(pods: &mut [Wanted], node: &Node, summary: &mut Summary) -> Result<(), Error> {
     let mut translated = BTreeSet::new();
+    if pods.iter().all(|pod| pod.outcome.differences.is_empty()) {
+        return Ok(());
+    }
+    let look = Look::at(node)?;
     for pod in pods.iter_mut().filter(|pod| !pod.outcome.differences.is_empty()) {
-        if !pod.living.is_alive(node) {
+        if !look.has(&pod.living) {
+            pod.outcome.changed_meanwhile = true;
             let failed = pod.take_back(node).err();
             pod.outcome.failures.extend(failed.map(|error| with_causes(&error)));
         } else if pod.is_masqueraded() {
@@ -189,6 +218,7 @@ fn settle(pods: &mut [Wanted], node: &Node, summary: &mut Summary) {
     if !translated.is_empty() {
         summary.errors.extend(flows::begin_anew(&translated).err());
     }
+    Ok(())
 }
 
 impl Wanted {
@@ -228,17 +258,18 @@ impl Wanted {
             }
         }
         let attachment = living.attachment.clone();
-        let outcome = Outcome { attachment, differences: Vec::new(), unknown, failures: Vec::new() };
+        let outcome =
+            Outcome { attachment, differences: Vec::new(), unknown, changed_meanwhile: false, failures: Vec::new() };
         Ok(Self { living, elements, members, outcome })
     }
 
-    /// Removes what this has added of a pod that went meanwhile.
+    /// Removes what this has added of a pod that went meanwhile, and leaves what is right if it is there again.
     fn take_back(&self, node: &Node) -> Result<(), Error> {
         let Living { attachment, names, .. } = &self.living;
-        let is_there = || self.living.is_alive(node);
+        let has = |address| self.living.has_now(node, address);
         let by_nftables = Firewall::open_if_any(&attachment.network)
-            .and_then(|rules| rules.map_or(Ok(()), |mut rules| rules.remove_unless(&names.owner, is_there)));
-        let by_iptables = iptables::remove_unless(&attachment.network, &names.owner, &is_there);
+            .and_then(|rules| rules.map_or(Ok(()), |mut rules| rules.remove_unless(&names.owner, has)));
+        let by_iptables = iptables::remove_unless(&attachment.network, &names.owner, &|address| has(Some(address)));
         Error::all_of([by_nftables.err(), by_iptables.err()].into_iter().flatten().collect())
     }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use cni_spec::NetworkName;
 use macaddr::MacAddr6;
-use nft_model::{Change, Element, Family, Table};
+use nft_model::{Change, Element, Family, Table, Value};
 
 use crate::config::{Backend, Config, Guard, Masquerade};
 use crate::names::GUARD_TABLE;
@@ -87,6 +87,15 @@ pub fn guarded(guard: Guard, link: &str, mac: MacAddr6, addresses: &[IpAddr], ow
         addresses.iter().map(|address| place(Family::of(*address), guard::sender(link, mac, *address, owner)));
     // Both families: a pod without IPv6 sends none.
     senders.chain(Family::ALL.map(|family| place(family, guard::link(link, owner)))).collect()
+}
+
+/// The address in an element's key, if there is one.
+#[must_use]
+pub fn address_of(element: &Element) -> Option<IpAddr> {
+    element.key.iter().find_map(|value| match value {
+        Value::Addr(address) => Some(*address),
+        _ => None,
+    })
 }
 
 impl Placed {

@@ -88,6 +88,7 @@ impl Reconcile {
         let start = if self.dry_run { "# " } else { "" };
         for outcome in &summary.outcomes {
             let is_right = outcome.differences.is_empty() && outcome.failures.is_empty();
+            let is_right = is_right && !outcome.changed_meanwhile;
             if !(self.quiet && is_right) {
                 writeln!(out, "{start}{}", self.line(outcome))?;
             }
@@ -105,8 +106,10 @@ impl Reconcile {
         Ok(())
     }
 
-    fn line(&self, Outcome { attachment, differences, unknown, failures }: &Outcome) -> String {
+    fn line(&self, outcome: &Outcome) -> String {
+        let Outcome { attachment, differences, unknown, changed_meanwhile, failures } = outcome;
         let done = match (differences.len(), failures.is_empty()) {
+            (_, true) if *changed_meanwhile => "deleted or added again meanwhile".to_owned(),
             (0, true) => "as it should be".to_owned(),
             (0, false) => "failed".to_owned(),
             (count, _) if self.dry_run => format!("to be restored ({count} differences)"),
@@ -118,7 +121,7 @@ impl Reconcile {
     }
 
     fn document(&self, summary: &Summary) -> Value {
-        let items: Vec<Value> = summary.outcomes.iter().map(item).collect();
+        let items: Vec<Value> = summary.outcomes.iter().map(|outcome| self.item(outcome)).collect();
         let errors: Vec<String> = summary.errors.iter().map(|error| with_causes(error)).collect();
         let changes: Vec<String> = summary.changes.iter().flatten().map(ToString::to_string).collect();
         let restored = summary.restored.iter().map(|(program, text)| json!({ "program": program, "input": text }));
@@ -127,19 +130,22 @@ impl Reconcile {
             "items": items, "nft": changes, "iptables": restored.collect::<Vec<_>>(), "errors": errors,
         })
     }
-}
 
-fn item(Outcome { attachment, differences, unknown, failures }: &Outcome) -> Value {
-    let done = match (differences.is_empty(), failures.is_empty()) {
-        (true, true) => "nothing",
-        (_, false) => "failed",
-        (false, true) => "restored",
-    };
-    let differences = differences.iter().map(ToString::to_string);
-    json!({
-        "network": attachment.network.as_str(), "containerID": attachment.container_id.as_str(),
-        "ifname": attachment.ifname.as_str(), "done": done,
-        "details": differences.chain(failures.iter().cloned()).collect::<Vec<_>>(),
-        "unknown": unknown,
-    })
+    fn item(&self, outcome: &Outcome) -> Value {
+        let Outcome { attachment, differences, unknown, changed_meanwhile, failures } = outcome;
+        let done = match (differences.is_empty(), failures.is_empty()) {
+            (_, false) => "failed",
+            _ if *changed_meanwhile => "changedMeanwhile",
+            (true, true) => "nothing",
+            (false, true) if self.dry_run => "toRestore",
+            (false, true) => "restored",
+        };
+        let differences = differences.iter().map(ToString::to_string);
+        json!({
+            "network": attachment.network.as_str(), "containerID": attachment.container_id.as_str(),
+            "ifname": attachment.ifname.as_str(), "done": done,
+            "details": differences.chain(failures.iter().cloned()).collect::<Vec<_>>(),
+            "unknown": unknown,
+        })
+    }
 }

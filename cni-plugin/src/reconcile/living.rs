@@ -1,6 +1,6 @@
 //! The pods that this node has, and what the kernel knows of each besides: so much that a guard can be made again of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use cni_spec::{Attachment, NetworkName};
@@ -39,19 +39,54 @@ enum Neighbour {
     Missing,
 }
 
+/// The links and routes of pods at one moment.
+pub struct Look {
+    links: BTreeMap<u32, (Attachment, Link)>,
+    addresses: BTreeMap<u32, Vec<IpAddr>>,
+}
+
+impl Look {
+    /// What there is now.
+    ///
+    /// # Errors
+    /// [`Error::Observe`].
+    pub fn at(node: &Node) -> Result<Self, Error> {
+        let addresses = addresses(node, None)?;
+        let links = node.own_links()?.into_iter().map(|(attachment, link)| (link.index, (attachment, link))).collect();
+        Ok(Self { links, addresses })
+    }
+
+    /// Whether a pod is as it was: its very link, so called, and the same addresses.
+    #[must_use]
+    pub fn has(&self, living: &Living) -> bool {
+        let is_same =
+            |(attachment, link): &(Attachment, Link)| *attachment == living.attachment && link.name == living.link.name;
+        let as_set = |addresses: &[IpAddr]| addresses.iter().copied().collect::<BTreeSet<IpAddr>>();
+        let addresses = self.addresses.get(&living.link.index).map_or(&[][..], Vec::as_slice);
+        self.links.get(&living.link.index).is_some_and(is_same) && as_set(addresses) == as_set(&living.addresses)
+    }
+}
+
+/// The addresses that the node has routes of pods to, by the link.
+fn addresses(node: &Node, oif: Option<u32>) -> Result<BTreeMap<u32, Vec<IpAddr>>, Error> {
+    let mut addresses: BTreeMap<u32, Vec<IpAddr>> = BTreeMap::new();
+    let filter = RouteFilter { protocol: Some(ROUTE_PROTOCOL), oif, ..RouteFilter::default() };
+    for route in node.rtnl.routes(&filter).map_err(|source| observe("the node's routes", source))? {
+        addresses.entry(route.oif).or_default().push(route.dst.ip());
+    }
+    Ok(addresses)
+}
+
 impl Living {
     /// Those of a network, or all, the youngest last.
     ///
     /// # Errors
     /// [`Error::Observe`].
     pub fn all(node: &Node, network: Option<&NetworkName>) -> Result<Vec<Self>, Error> {
-        let mut addresses: BTreeMap<u32, Vec<IpAddr>> = BTreeMap::new();
-        let filter = RouteFilter { protocol: Some(ROUTE_PROTOCOL), ..RouteFilter::default() };
-        for route in node.rtnl.routes(&filter).map_err(|source| observe("the node's routes", source))? {
-            addresses.entry(route.oif).or_default().push(route.dst.ip());
-        }
+        let Look { links, mut addresses } = Look::at(node)?;
         let mut all = Vec::new();
-        for (attachment, link) in node.own_links()? {
+        // By the index: the youngest last.
+        for (attachment, link) in links.into_values() {
             let addresses = addresses.remove(&link.index).unwrap_or_default();
             if network.is_some_and(|network| *network != attachment.network) {
                 continue;
@@ -62,7 +97,6 @@ impl Living {
             let neighbour = if link.arp { neighbour(node, &link, &addresses)? } else { Neighbour::Told(names.pod_mac) };
             all.push(Self { attachment, names, link, addresses, neighbour });
         }
-        all.sort_by_key(|living| living.link.index);
         Ok(all)
     }
 
@@ -93,11 +127,17 @@ impl Living {
         }
     }
 
-    /// Whether its link is still there: a DEL, which takes the link first and the rules after it, has not come this far.
+    /// Whether the attachment, be it in another life, has a link now, and by that link an address. A DEL takes the link first
+    /// and the rules after it.
     #[must_use]
-    pub fn is_alive(&self, node: &Node) -> bool {
+    pub fn has_now(&self, node: &Node, address: Option<IpAddr>) -> bool {
+        let look = || -> Result<bool, Error> {
+            let Some(link) = node.host_link(&self.names)? else { return Ok(false) };
+            let Some(address) = address else { return Ok(true) };
+            Ok(addresses(node, Some(link.index))?.values().flatten().any(|one| *one == address))
+        };
         // What cannot be seen is not taken for gone.
-        node.host_link(&self.names).map_or(true, |link| link.is_some())
+        look().unwrap_or(true)
     }
 }
 

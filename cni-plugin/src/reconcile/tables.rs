@@ -1,9 +1,12 @@
 //! What makes a table of nf_tables as it should be, from what is there. Pure.
 
-use nft_model::{Change, Element, Table};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use nft_model::{Change, Element, Table, Value};
 
 use crate::diff::Difference;
-use crate::ruleset::Placed;
+use crate::ruleset::{Placed, address_of};
 
 /// What is not as it should be in one table, and what makes it so.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -12,63 +15,98 @@ pub struct Repair {
     pub changes: Vec<Change>,
     /// What concerns all pods in the table: its rules.
     pub shared: Option<Difference>,
-    /// Elements that are missing or somebody else's, each with what is there instead.
-    pub elements: Vec<(Placed, Difference)>,
+    /// Elements that are missing, somebody else's, or too many, by the owner they concern.
+    pub elements: BTreeMap<String, Vec<Difference>>,
 }
 
-/// Compares a table with the rules, and the elements of living pods, that it should have. Elements of others stay.
+/// Elements by their set and key.
+type Found<'a> = BTreeMap<(&'a str, &'a [Value]), &'a Element>;
+
+impl Repair {
+    /// What concerns one pod.
+    pub fn of_owner(&self, owner: &str) -> impl Iterator<Item = &Difference> {
+        self.shared.iter().chain(self.elements.get(owner).into_iter().flatten())
+    }
+}
+
+/// Compares a table with the rules, and the elements of living pods, that it should have. Elements of others stay; those of an
+/// address that their owner no longer has go.
 #[must_use]
 pub fn repair(frame: &Table, wanted: &[&Placed], there: Option<&Table>) -> Repair {
-    let found = |placed: &Placed| {
-        let elements = there.and_then(|table| table.set(placed.set)).map(|set| set.elements.as_slice());
-        elements.unwrap_or_default().iter().find(|element| element.key == placed.element.key)
+    let found: Found<'_> = there
+        .into_iter()
+        .flat_map(Table::sets)
+        .flat_map(|set| set.elements.iter().map(|element| ((set.name.as_str(), element.key.as_slice()), element)))
+        .collect();
+    let found_of = |placed: &Placed| found.get(&(placed.set, placed.element.key.as_slice())).copied();
+    let missing: Vec<&Placed> = wanted.iter().copied().filter(|one| found_of(one) != Some(&one.element)).collect();
+    let lost = lost(wanted, &found);
+    let mut elements: BTreeMap<String, Vec<Difference>> = BTreeMap::new();
+    let mut concerns = |element: &Element, difference| {
+        elements.entry(element.comment.clone().unwrap_or_default()).or_default().push(difference);
     };
-    let difference = |placed: &&Placed| {
-        let found = match found(placed) {
-            Some(element) if *element == placed.element => return None,
-            Some(element) => format!("the element of {:?}", element.comment.as_deref().unwrap_or_default()),
-            None => "no such element".to_owned(),
-        };
-        Some(((*placed).clone(), Difference { expected: format!("nft {placed}"), found }))
-    };
-    let elements: Vec<(Placed, Difference)> = wanted.iter().filter_map(difference).collect();
+    for placed in &missing {
+        let found = found_of(placed).map_or("no such element".to_owned(), |element| {
+            format!("the element of {:?}", element.comment.as_deref().unwrap_or_default())
+        });
+        concerns(&placed.element, Difference { expected: format!("nft {placed}"), found });
+    }
+    for (set, element) in &lost {
+        let (family, table) = (frame.family(), frame.name());
+        let expected = format!("nft delete element {family} {table} {set} {{ {element} }}");
+        concerns(element, Difference { expected, found: "an address that is no longer its own".to_owned() });
+    }
     let is_whole = there.is_some_and(|table| table.without_elements() == *frame);
     let shared = (!is_whole).then(|| Difference {
         expected: format!("nft list table {} {}", frame.family(), frame.name()),
         found: if there.is_some() { "other rules" } else { "no such table" }.to_owned(),
     });
-    let changes = if is_whole { completed(frame, &elements, &found) } else { made_anew(frame, wanted, there) };
+    let changes =
+        if is_whole { completed(frame, &missing, &lost, &found) } else { made_anew(frame, wanted, &lost, there) };
     Repair { changes, shared, elements }
+}
+
+/// Elements of these owners with addresses of a family that they no longer have, each with its set. Of whom no address is known
+/// nothing is known to be lost.
+fn lost<'a>(wanted: &[&Placed], found: &Found<'a>) -> Vec<(&'a str, &'a Element)> {
+    let mut addresses: BTreeMap<&str, BTreeSet<IpAddr>> = BTreeMap::new();
+    for Placed { element, .. } in wanted {
+        if let (Some(owner), Some(address)) = (element.comment.as_deref(), address_of(element)) {
+            addresses.entry(owner).or_default().insert(address);
+        }
+    }
+    let is_lost = |element: &Element| {
+        let own = element.comment.as_deref().and_then(|owner| addresses.get(owner));
+        own.zip(address_of(element)).is_some_and(|(own, address)| !own.contains(&address))
+    };
+    found.iter().filter(|(_, element)| is_lost(element)).map(|((set, _), element)| (*set, *element)).collect()
 }
 
 /// What is missing is added. The node leads packets for an address to its pod, so an element of it that is another's is a
 /// leftover.
-fn completed<'a>(
-    frame: &Table,
-    missing: &[(Placed, Difference)],
-    found: &impl Fn(&Placed) -> Option<&'a Element>,
-) -> Vec<Change> {
+fn completed(frame: &Table, missing: &[&Placed], lost: &[(&str, &Element)], found: &Found<'_>) -> Vec<Change> {
     let (family, table) = (frame.family(), frame.name().to_owned());
     let mut changes = Vec::new();
     for set in frame.sets() {
-        let of_set: Vec<&Placed> =
-            missing.iter().map(|(placed, _)| placed).filter(|placed| placed.set == set.name).collect();
-        if of_set.is_empty() {
-            continue;
-        }
-        let replaced = of_set.iter().filter(|placed| found(placed).is_some());
-        let keys: Vec<_> = replaced.map(|placed| placed.element.key.clone()).collect();
+        let of_set: Vec<&Element> =
+            missing.iter().filter(|placed| placed.set == set.name).map(|placed| &placed.element).collect();
+        let replaced = of_set.iter().copied().filter(|element| found.contains_key(&(&*set.name, &element.key)));
+        let lost = lost.iter().filter(|(name, _)| *name == set.name).map(|(_, element)| *element);
+        let keys: BTreeSet<_> = replaced.chain(lost).map(|element| element.key.clone()).collect();
         if !keys.is_empty() {
+            let keys = keys.into_iter().collect();
             changes.push(Change::DestroyElements { family, table: table.clone(), set: set.name.clone(), keys });
         }
-        let elements = of_set.iter().map(|placed| placed.element.clone()).collect();
-        changes.push(Change::AddElements { family, table: table.clone(), set: set.name.clone(), elements });
+        if !of_set.is_empty() {
+            let elements = of_set.into_iter().cloned().collect();
+            changes.push(Change::AddElements { family, table: table.clone(), set: set.name.clone(), elements });
+        }
     }
     changes
 }
 
 /// The table with its own rules, what is wanted in it, and what others have in it.
-fn made_anew(frame: &Table, wanted: &[&Placed], there: Option<&Table>) -> Vec<Change> {
+fn made_anew(frame: &Table, wanted: &[&Placed], lost: &[(&str, &Element)], there: Option<&Table>) -> Vec<Change> {
     let (family, table) = (frame.family(), frame.name().to_owned());
     let mut changes = Vec::new();
     if there.is_some() {
@@ -76,14 +114,14 @@ fn made_anew(frame: &Table, wanted: &[&Placed], there: Option<&Table>) -> Vec<Ch
     }
     changes.push(Change::AddTable(frame.clone()));
     for set in frame.sets() {
-        let mut elements: Vec<Element> =
-            wanted.iter().filter(|placed| placed.set == set.name).map(|placed| placed.element.clone()).collect();
+        let lost: BTreeSet<_> = lost.iter().filter(|(name, _)| *name == set.name).map(|(_, one)| &one.key).collect();
         let kept = there.and_then(|table| table.set(&set.name)).map(|set| set.elements.as_slice()).unwrap_or_default();
-        let is_new = |element: &&Element| !elements.iter().any(|one| one.key == element.key);
-        let kept: Vec<Element> = kept.iter().filter(is_new).cloned().collect();
-        elements.extend(kept);
-        elements.sort();
+        let kept = kept.iter().filter(|element| !lost.contains(&element.key));
+        let new = wanted.iter().filter(|placed| placed.set == set.name).map(|placed| &placed.element);
+        // Of one key the later stays, which is what is wanted.
+        let elements: BTreeMap<_, _> = kept.chain(new).map(|element| (&element.key, element)).collect();
         if !elements.is_empty() {
+            let elements = elements.into_values().cloned().collect();
             changes.push(Change::AddElements { family, table: table.clone(), set: set.name.clone(), elements });
         }
     }

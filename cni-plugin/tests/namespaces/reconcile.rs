@@ -16,7 +16,10 @@ const CACHE: &str = "/run/cni-cache";
 const CONFIGS: &str = "/run/cni-configs";
 const OF_MULTUS: &str = "/run/multus-cache";
 
-on_both_flavours!(masquerade_by_iptables_comes_back);
+on_both_flavours!(
+    masquerade_by_iptables_comes_back,
+    an_address_by_iptables_that_changed_hands_meanwhile_is_the_new_pods
+);
 
 /// Runs it; tells its exit code and what it printed.
 pub fn reconcile(arguments: &[&str]) -> (i32, String) {
@@ -84,6 +87,8 @@ fn what_a_flush_took_is_there_again_and_nothing_twice() {
         let (code, printed) = reconcile(&["--dry-run"]);
         assert_eq!((code, ruleset().as_str()), (0, ""), "{printed}");
         assert!(printed.contains("# podnet one eth0: to be restored"), "{printed}");
+        let document: Value = serde_json::from_str(&reconcile(&["--dry-run", "-o", "json"]).1).unwrap();
+        assert_eq!(document["items"][0]["done"], "toRestore", "{document}");
         let mut nft = sandbox::command("nft");
         nft.args(["--file", "-"]);
         finish(nft, printed.as_bytes()).ok();
@@ -323,6 +328,103 @@ fn what_was_sent_in_vain_is_sent_anew() {
         assert_eq!(heard_from(), address("10.244.1.2"));
         assert_eq!(reconcile(&[]).0, 0);
         assert_eq!(heard_from(), address("192.168.50.1"));
+    });
+}
+
+/// A config that asks for an address.
+fn asking(config: &Value, address: &str) -> Value {
+    with(config.clone(), &json!({ "args": { "cni": { "ips": [address] } } }))
+}
+
+/// While a run waits for what libcni keeps of the first pod, `meanwhile` is done.
+fn held_up(first: &TestPod, config: &Value, meanwhile: impl FnOnce()) -> (i32, String) {
+    let file = Path::new(CACHE).join(format!("results/podnet-{}-eth0", first.id));
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    let _ = fs::remove_file(&file);
+    nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR).unwrap();
+    std::thread::scope(|scope| {
+        let reconciling = scope.spawn(|| reconcile(&[]));
+        // Opens when somebody reads.
+        let mut fifo = fs::OpenOptions::new().write(true).open(&file).unwrap();
+        meanwhile();
+        let list = json!({ "cniVersion": "1.1.0", "name": "podnet", "plugins": [config] });
+        let kept = json!({ "config": BASE64.encode(list.to_string().as_bytes()) }).to_string();
+        std::io::Write::write_all(&mut fifo, kept.as_bytes()).unwrap();
+        drop(fifo);
+        let done = reconciling.join().unwrap();
+        fs::remove_file(&file).unwrap();
+        done
+    })
+}
+
+/// The list of pods is older than the rules: whoever has the address of one that went keeps what its ADD made.
+#[test]
+fn an_address_that_changed_hands_meanwhile_is_the_new_pods() {
+    sandbox::private_host(|| {
+        let outside = outside_machine();
+        let config = asking(&dual_stack(), "10.244.1.9");
+        let (old, new) = (TestPod::new("old"), TestPod::new("new"));
+        old.add(&config).ok();
+        let mut result = Value::Null;
+        let (code, printed) = held_up(&old, &config, || {
+            old.del(&config).ok();
+            text("nft", &["flush", "ruleset"]);
+            result = new.add(&config).ok().json();
+        });
+        assert!(code == 0 && printed.contains("podnet old eth0: deleted or added again meanwhile"), "{printed}");
+        assert!(!ruleset().contains("podnet old eth0"), "{}", ruleset());
+        new.check(&config, &result).ok();
+        assert_eq!(exchange(&outside, &new.netns, address("198.51.100.1")).unwrap().ip(), address("192.168.50.1"));
+    });
+}
+
+fn an_address_by_iptables_that_changed_hands_meanwhile_is_the_new_pods(flavour: Flavour) {
+    outside_machine();
+    let config = asking(&by_iptables(), "10.244.1.9");
+    let (old, new) = (TestPod::new("old"), TestPod::new("new"));
+    old.add(&config).ok();
+    let mut result = Value::Null;
+    let (code, printed) = held_up(&old, &config, || {
+        old.del(&config).ok();
+        result = new.add(&config).ok().json();
+    });
+    assert!(code == 0 && printed.contains("podnet old eth0: deleted or added again meanwhile"), "{printed}");
+    let rules = flavour.rules().join("\n");
+    assert!(rules.contains("podnet new eth0") && !rules.contains("podnet old eth0"), "{rules}");
+    new.check(&config, &result).ok();
+}
+
+/// The same attachment with another address: the earlier one is not opened again, and where it is open it is closed.
+#[test]
+fn an_address_of_an_earlier_life_is_not_the_pods() {
+    sandbox::private_host(|| {
+        let pod = TestPod::new("one");
+        let (earlier, now) = (asking(&dual_stack(), "10.244.1.9"), asking(&dual_stack(), "10.244.1.20"));
+        pod.add(&earlier).ok();
+        let mut result = Value::Null;
+        let (code, printed) = held_up(&pod, &earlier, || {
+            pod.del(&earlier).ok();
+            result = pod.add(&now).ok().json();
+        });
+        assert!(code == 0 && printed.contains("podnet one eth0: deleted or added again meanwhile"), "{printed}");
+        let before = ruleset();
+        assert!(!before.contains("10.244.1.9"), "{before}");
+        pod.check(&now, &result).ok();
+
+        keep(&pod, &now, &json!({}));
+        let senders = text("nft", &["list", "set", "ip", "podwire-guard", "senders"]);
+        let element = senders.lines().find(|line| line.contains("10.244.1.20")).unwrap();
+        let element = element.trim_start().trim_start_matches("elements = ").replace("10.244.1.20", "10.244.1.9");
+        text("nft", &[&format!("add element ip podwire-guard senders {element}")]);
+        let of_masquerade = "add element ip podwire-masq-podnet pods { 10.244.1.9 comment \"podnet one eth0\" }";
+        text("nft", &[of_masquerade]);
+        text("nft", &["add element ip podwire-masq-podnet pods { 10.244.1.8 comment \"podnet two eth0\" }"]);
+        let (code, printed) = reconcile(&[]);
+        assert!(code == 0 && printed.contains("podnet one eth0: restored (2 differences)"), "{printed}");
+        let there = ruleset();
+        assert!(!there.contains("10.244.1.9") && there.contains("10.244.1.8"), "{there}");
+        text("nft", &["delete element ip podwire-masq-podnet pods { 10.244.1.8 }"]);
+        assert_eq!(lines(&ruleset()), lines(&before));
     });
 }
 

@@ -55,6 +55,8 @@ pub struct Outcome {
     pub unknown: Option<String>,
     /// Whether it went, or came again, after it was looked at: what it should have its own DEL or ADD sees to.
     pub changed_meanwhile: bool,
+    /// Whether its rules were not looked at, for the reason that is in `unknown`.
+    pub passed_over: bool,
     /// What could not be done.
     pub failures: Vec<String>,
 }
@@ -96,6 +98,7 @@ pub fn all(order: &Order<'_>) -> Result<Summary, Error> {
     let sources = Sources::read(order.conf_dir, order.cache_dirs);
     let mut shared = Shared::default();
     let mut pods = Vec::new();
+    let mut without_routes = Vec::new();
     for living in Living::all(&node, order.network)? {
         let asked = sources.of(&living.attachment);
         // Whose ADD is not that far yet gets its rules from that.
@@ -104,6 +107,7 @@ pub fn all(order: &Order<'_>) -> Result<Summary, Error> {
             Err(_) => !living.link.up,
         };
         if living.addresses.is_empty() && is_unfinished {
+            without_routes.push(living);
             continue;
         }
         pods.push(Wanted::of(living, asked, &mut shared)?);
@@ -115,6 +119,12 @@ pub fn all(order: &Order<'_>) -> Result<Summary, Error> {
         settle(&mut pods, &node, &mut summary)?;
     }
     summary.outcomes = pods.into_iter().map(|pod| pod.outcome).collect();
+    if !without_routes.is_empty() {
+        // Most ADDs are further by now.
+        let look = Look::at(&node)?;
+        without_routes.retain(|living| look.has(living));
+        summary.outcomes.extend(without_routes.into_iter().map(Outcome::without_routes));
+    }
     Ok(summary)
 }
 
@@ -221,6 +231,22 @@ fn settle(pods: &mut [Wanted], node: &Node, summary: &mut Summary) -> Result<(),
     Ok(())
 }
 
+impl Outcome {
+    fn of(attachment: Attachment) -> Self {
+        let (differences, failures) = (Vec::new(), Vec::new());
+        Self { attachment, differences, unknown: None, changed_meanwhile: false, passed_over: false, failures }
+    }
+
+    /// Nothing tells a pod whose routes somebody took, as setting its link down does, from one whose ADD is not done.
+    fn without_routes(living: Living) -> Self {
+        let why = format!(
+            "no route leads to {}: its ADD is not done, or its routes were removed, and then it has to be made anew",
+            living.link.name
+        );
+        Self { unknown: Some(why), passed_over: true, ..Self::of(living.attachment) }
+    }
+}
+
 impl Wanted {
     fn of(living: Living, asked: Result<Config, String>, shared: &mut Shared) -> Result<Self, Error> {
         let network = &living.attachment.network;
@@ -258,8 +284,7 @@ impl Wanted {
             }
         }
         let attachment = living.attachment.clone();
-        let outcome =
-            Outcome { attachment, differences: Vec::new(), unknown, changed_meanwhile: false, failures: Vec::new() };
+        let outcome = Outcome { unknown, ..Outcome::of(attachment) };
         Ok(Self { living, elements, members, outcome })
     }
 

@@ -88,7 +88,7 @@ impl Reconcile {
         let start = if self.dry_run { "# " } else { "" };
         for outcome in &summary.outcomes {
             let is_right = outcome.differences.is_empty() && outcome.failures.is_empty();
-            let is_right = is_right && !outcome.changed_meanwhile;
+            let is_right = is_right && !outcome.changed_meanwhile && !outcome.passed_over;
             if !(self.quiet && is_right) {
                 writeln!(out, "{start}{}", self.line(outcome))?;
             }
@@ -107,8 +107,9 @@ impl Reconcile {
     }
 
     fn line(&self, outcome: &Outcome) -> String {
-        let Outcome { attachment, differences, unknown, changed_meanwhile, failures } = outcome;
+        let Outcome { attachment, differences, unknown, changed_meanwhile, passed_over, failures } = outcome;
         let done = match (differences.len(), failures.is_empty()) {
+            _ if *passed_over => "passed over".to_owned(),
             (_, true) if *changed_meanwhile => "deleted or added again meanwhile".to_owned(),
             (0, true) => "as it should be".to_owned(),
             (0, false) => "failed".to_owned(),
@@ -132,8 +133,9 @@ impl Reconcile {
     }
 
     fn item(&self, outcome: &Outcome) -> Value {
-        let Outcome { attachment, differences, unknown, changed_meanwhile, failures } = outcome;
+        let Outcome { attachment, differences, unknown, changed_meanwhile, passed_over, failures } = outcome;
         let done = match (differences.is_empty(), failures.is_empty()) {
+            _ if *passed_over => "passedOver",
             (_, false) => "failed",
             _ if *changed_meanwhile => "changedMeanwhile",
             (true, true) => "nothing",

@@ -331,6 +331,73 @@ fn what_was_sent_in_vain_is_sent_anew() {
     });
 }
 
+/// Setting a link down and up takes its routes: what is missing then nobody can tell, and it is said.
+#[test]
+fn a_pod_without_routes_is_reported() {
+    sandbox::private_host(|| {
+        let (lost, other) = (added("lost", &dual_stack()), added("other", &dual_stack()));
+        let links = text("ip", &["-o", "link"]);
+        let link = links.lines().find(|line| line.contains("lost")).unwrap().split([' ', '@']).nth(1).unwrap();
+        text("ip", &["link", "set", link, "down"]);
+        text("ip", &["link", "set", link, "up"]);
+        for flushed in [false, true] {
+            if flushed {
+                text("nft", &["flush", "ruleset"]);
+            }
+            let before = ruleset();
+            let (code, printed) = reconcile(&["--quiet"]);
+            let said = format!("podnet lost eth0: passed over, but no route leads to {link}: its ADD is not done");
+            assert!(code == 4 && printed.contains(&said), "{printed}");
+            assert_eq!(printed.contains("podnet other eth0: restored"), flushed, "{printed}");
+            assert_eq!(ruleset() == before, !flushed);
+        }
+        for pod in [&lost, &other] {
+            pod.del(&dual_stack()).ok();
+        }
+        assert_eq!(ruleset(), "");
+    });
+}
+
+/// One address goes from pod to pod, each the same attachment as before, while firewalls are flushed and rules are put back.
+#[test]
+fn an_address_that_goes_around_is_always_its_pods() {
+    sandbox::private_host(|| {
+        crate::common::adopt_orphans();
+        let config = asking(&dual_stack(), "10.244.1.9");
+        configure("10-podnet.conflist", &json!({ "name": "podnet", "cniVersion": "1.1.0", "plugins": [dual_stack()] }));
+        let pods = [TestPod::new("one"), TestPod::new("two")];
+        pods[0].add(&config).ok();
+        pods[0].del(&config).ok();
+        let before = traces();
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        let relaxed = std::sync::atomic::Ordering::Relaxed;
+        let runs = std::thread::scope(|scope| {
+            let reconciling = scope.spawn(|| {
+                let mut runs = Vec::new();
+                while !is_over.load(relaxed) {
+                    runs.push(reconcile(&[]));
+                }
+                runs
+            });
+            for _ in 0..8 {
+                for pod in &pods {
+                    text("nft", &["flush", "ruleset"]);
+                    let result = pod.add(&config).ok().json();
+                    pod.check(&config, &result).ok();
+                    text("nft", &["flush", "ruleset"]);
+                    pod.del(&config).ok();
+                }
+            }
+            is_over.store(true, relaxed);
+            reconciling.join().unwrap()
+        });
+        // 4: an ADD was not done.
+        assert!(!runs.is_empty() && runs.iter().all(|(code, _)| [0, 4].contains(code)), "{runs:?}");
+        until(|| !crate::common::has_children(), || "a process is left".to_owned());
+        before.unchanged("after it");
+    });
+}
+
 /// A config that asks for an address.
 fn asking(config: &Value, address: &str) -> Value {
     with(config.clone(), &json!({ "args": { "cni": { "ips": [address] } } }))
@@ -437,13 +504,17 @@ fn a_pod_that_is_deleted_meanwhile_leaves_nothing() {
         first.add(&dual_stack()).ok();
         first.del(&dual_stack()).ok();
         let before = traces();
+        let mut restored = 0;
         for round in 0..8 {
             let pods: Vec<TestPod> = (0..3).map(|n| added(&format!("r{round}p{n}"), &dual_stack())).collect();
             text("nft", &["flush", "ruleset"]);
             std::thread::scope(|scope| {
-                let reconciling = scope.spawn(|| (0..3).for_each(|_| drop(reconcile(&[]))));
+                let reconciling = scope.spawn(|| (0..3).map(|_| reconcile(&[])).collect::<Vec<_>>());
                 pods.iter().for_each(|pod| drop(pod.del(&dual_stack()).ok()));
-                reconciling.join().unwrap();
+                for (code, printed) in reconciling.join().unwrap() {
+                    assert!([0, 4].contains(&code), "round {round}: {printed}");
+                    restored += printed.matches("restored (").count();
+                }
             });
             until(|| !crate::common::has_children(), || "a process is left".to_owned());
             fs::remove_dir_all(CACHE).unwrap();
@@ -452,6 +523,7 @@ fn a_pod_that_is_deleted_meanwhile_leaves_nothing() {
             }
             before.unchanged(format!("round {round}"));
         }
+        assert_ne!(restored, 0, "nothing was put back at all");
     });
 }
 
@@ -469,12 +541,14 @@ fn a_pod_that_is_added_meanwhile_is_as_its_add_made_it() {
         for round in 0..4 {
             let pods: Vec<TestPod> = (0..3).map(|n| TestPod::new(&format!("r{round}p{n}"))).collect();
             std::thread::scope(|scope| {
-                let reconciling = scope.spawn(|| (0..6).for_each(|_| drop(reconcile(&[]))));
+                let reconciling = scope.spawn(|| (0..6).map(|_| reconcile(&[])).collect::<Vec<_>>());
                 for pod in &pods {
                     let result = pod.add(&dual_stack()).ok().json();
                     pod.check(&dual_stack(), &result).ok();
                 }
-                reconciling.join().unwrap();
+                for (code, printed) in reconciling.join().unwrap() {
+                    assert!([0, 4].contains(&code), "round {round}: {printed}");
+                }
             });
             for pod in &pods {
                 pod.del(&dual_stack()).ok();

@@ -184,11 +184,15 @@ fn by_iptables(pods: &mut [Wanted], shared: &Shared, node: &Node, dry_run: bool,
                 Ok(members.filter(|member| is_meant(member)).cloned().collect())
             };
             let restored = iptables::restore(frame, family, &members, &mut again, dry_run);
+            let lacked = restored.as_ref().ok().and_then(Option::as_ref).map(iptables::Restored::by_owner);
             for pod in &mut concerned {
                 match &restored {
                     Ok(_) if changed.contains(&pod.living.link.index) => pod.outcome.changed_meanwhile = true,
                     Ok(None) => {}
-                    Ok(Some(lacked)) => pod.outcome.differences.extend(lacked.differences(&pod.members)),
+                    Ok(Some(all)) => {
+                        let own = lacked.as_ref().and_then(|lacked| lacked.get(pod.living.names.owner.as_str()));
+                        pod.outcome.differences.extend(all.differences(own.map_or(&[], Vec::as_slice)));
+                    }
                     Err(error) => pod.outcome.failures.push(with_causes(error)),
                 }
             }
@@ -321,11 +325,19 @@ impl Shared {
 }
 
 impl iptables::Restored {
-    /// What of it concerns a pod.
-    fn differences(&self, members: &[Member]) -> Vec<Difference> {
+    /// Those that missed a rule, by their owners.
+    fn by_owner(&self) -> BTreeMap<&str, Vec<&Member>> {
+        let mut all: BTreeMap<&str, Vec<&Member>> = BTreeMap::new();
+        for member in &self.members {
+            all.entry(&member.owner).or_default().push(member);
+        }
+        all
+    }
+
+    /// What of it concerns the pod of which these missed a rule.
+    fn differences(&self, members: &[&Member]) -> Vec<Difference> {
         let missing = |expected: String| Difference { expected, found: "no such rule".to_owned() };
-        let own = self.members.iter().filter(|member| members.contains(member));
         let shared = self.shared.then(|| missing(format!("{}, what its pods share", self.program)));
-        shared.into_iter().chain(own.map(|member| missing(member.to_string()))).collect()
+        shared.into_iter().chain(members.iter().map(|member| missing(member.to_string()))).collect()
     }
 }

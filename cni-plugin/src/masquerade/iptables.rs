@@ -90,7 +90,9 @@ impl Frame {
     /// ledger, so whatever else has it is a leftover. Other pods of the network stay, also where its chain was flushed.
     #[must_use]
     pub fn addition(&self, family: Family, seen: &Seen, new: &[Member]) -> String {
-        let is_gone = |rule: &Owned| new.iter().any(|one| one.owner == rule.owner || one.address == rule.address);
+        let owners: BTreeSet<&str> = new.iter().map(|one| one.owner.as_str()).collect();
+        let addresses: BTreeSet<IpAddr> = new.iter().map(|one| one.address).collect();
+        let is_gone = |rule: &Owned| owners.contains(rule.owner.as_str()) || addresses.contains(&rule.address);
         let mut lines = Vec::new();
         if seen.rules(PODS).is_empty() {
             lines.push(format!(":{PODS} - [0:0]"));
@@ -106,8 +108,8 @@ impl Frame {
         }
         let of_all = seen.owned(PODS);
         lines.extend(deletions(PODS, &of_all, is_gone));
-        let is_led_to =
-            |rule: &Owned| of_all.iter().any(|one| (&one.owner, one.address) == (&rule.owner, rule.address));
+        let led_to: BTreeSet<(&str, IpAddr)> = of_all.iter().map(|one| (one.owner.as_str(), one.address)).collect();
+        let is_led_to = |rule: &Owned| led_to.contains(&(rule.owner.as_str(), rule.address));
         let lost = seen.owned(&seen.chain).into_iter().filter(|rule| !is_gone(rule) && !is_led_to(rule));
         lines.extend(lost.map(|rule| format!("-A {}", self.member(rule.address, &rule.owner).rule_of_sender())));
         if seen.hooks() == 0 {
@@ -125,12 +127,13 @@ impl Frame {
     /// Those of a family that miss one of their rules; and whether anything that they share is not as it should be.
     #[must_use]
     pub fn missing(&self, family: Family, seen: &Seen, members: &[Member]) -> (Vec<Member>, bool) {
-        let chains = [seen.owned(PODS), seen.owned(&seen.chain)];
-        let is_in = |member: &Member, rules: &[Owned]| {
-            rules.iter().any(|rule| (rule.address, &rule.owner) == (member.address, &member.owner))
-        };
+        let chains = [PODS, &seen.chain]
+            .map(|chain| seen.owned(chain).into_iter().map(|rule| (rule.address, rule.owner)).collect::<BTreeSet<_>>());
         let of_family = members.iter().filter(|member| member.family() == family);
-        let missing = of_family.filter(|member| !chains.iter().all(|rules| is_in(member, rules)));
+        let missing = of_family.filter(|member| {
+            let rule = (member.address, member.owner.clone());
+            !chains.iter().all(|rules| rules.contains(&rule))
+        });
         (missing.cloned().collect(), seen.hooks() == 0 || !self.is_whole(family, seen))
     }
 

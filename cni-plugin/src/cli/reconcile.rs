@@ -13,8 +13,8 @@ use crate::reconcile::{self, CACHE_DIRS, CONF_DIR, Order, Outcome, Summary};
 
 pub const EXAMPLES: &str = "\
 Examples:
-  podwire reconcile
-  podwire reconcile --dry-run
+  podwire reconcile --quiet            put back what is missing, say only that
+  podwire reconcile --dry-run          what is missing, in the words of nft(8)
   podwire reconcile --dry-run | nft --check --file -
   podwire-portmap reconcile            the same of host ports
 

@@ -60,11 +60,17 @@ pub(super) fn to_look_into(cli: &Cli) -> Result<Ledger, Stop> {
     if dir == Path::new(Ledger::DEFAULT_DIR) || !is_missing(dir) {
         return Ok(ledger);
     }
-    let configured = Configured::ours(&cli.conf_dir).ledgers;
-    if configured.iter().any(|it| it.dir() == dir) {
+    let Configured { ledgers, unread, .. } = Configured::ours(&cli.conf_dir);
+    if ledgers.iter().any(|it| it.dir() == dir) {
         return Ok(ledger);
     }
-    let elsewhere: BTreeSet<String> = configured.iter().map(|it| format!("--dir {}", it.dir().display())).collect();
+    if let Some(path) = unread.first() {
+        let (dir, path) = (dir.display(), path.display());
+        let text =
+            format!("--dir {dir}: there is no such folder, and {path}, which may name it, cannot be read: mend it");
+        return Err(Stop::new(Exit::Usage, text));
+    }
+    let elsewhere: BTreeSet<String> = ledgers.iter().map(|it| format!("--dir {}", it.dir().display())).collect();
     let (dir, conf_dir) = (dir.display(), cli.conf_dir.display());
     let next = if elsewhere.is_empty() {
         format!("without --dir it is {}", Ledger::DEFAULT_DIR)

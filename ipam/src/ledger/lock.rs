@@ -107,8 +107,10 @@ fn wait(file: File, timeout: Duration, another_way: &impl Fn() -> bool) -> io::R
     }
     let (sender, receiver) = mpsc::sync_channel(0);
     let waiter = move || {
-        // A failed send drops the lock: nobody waits for it any more.
-        let _ = sender.send(lock_uninterrupted(file));
+        // Nobody waits for it any more. A child process may have the file open, so it is not enough to close it.
+        if let Err(mpsc::SendError(Ok(unwanted))) = sender.send(lock_uninterrupted(file)) {
+            let _ = unwanted.unlock();
+        }
     };
     thread::Builder::new().name("ledger-lock".to_owned()).spawn(waiter)?;
     loop {
@@ -176,5 +178,17 @@ mod tests {
         drop(first);
         acquired(&path, "third", Duration::from_secs(60)).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"", "nobody is named when nobody holds it");
+    }
+    #[test]
+    fn a_lock_that_comes_too_late_is_given_back_though_a_child_has_its_file_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let first = acquired(&path, "first", Duration::ZERO).unwrap();
+        let file = open(&path).unwrap();
+        let of_child = file.try_clone().unwrap();
+        assert!(matches!(wait(file, Duration::from_millis(10), &|| false).unwrap(), Waited::InVain));
+        drop(first);
+        acquired(&path, "third", Duration::from_secs(60)).unwrap();
+        drop(of_child);
     }
 }

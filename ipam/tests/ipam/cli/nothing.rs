@@ -89,6 +89,13 @@ fn a_folder_that_is_not_there_is_an_error() {
         let told = ipam(&[&["check"][..], &dir, &configs].concat());
         let next = format!("; configs there name --dir {}\n", place.data_dir().display());
         assert_eq!((told.code, told.stderr.ends_with(&next)), (2, true), "{told:?}");
+        // One that cannot be read may name it.
+        let broken = conf_dir.join("20-broken.conf");
+        fs::write(&broken, "{").unwrap();
+        let told = ipam(&[&["check"][..], &dir, &configs].concat());
+        let next = format!("no such folder, and {}, which may name it, cannot be read: mend it\n", broken.display());
+        assert_eq!((told.code, told.stderr.ends_with(&next)), (2, true), "{told:?}");
+        fs::remove_file(&broken).unwrap();
         // A file is no folder either.
         fs::write(&mistyped, "").unwrap();
         assert_eq!(ipam(&[&["status"][..], &dir, &configs].concat()).code, 2);

@@ -124,16 +124,19 @@ impl Frame {
         restored(&lines)
     }
 
-    /// Those of a family that miss one of their rules; and whether anything that they share is not as it should be.
+    /// Those of a family whose owner misses one of its rules, as [`Frame::addition`] replaces all that an owner has; and whether
+    /// anything that they share is not as it should be.
     #[must_use]
     pub fn missing(&self, family: Family, seen: &Seen, members: &[Member]) -> (Vec<Member>, bool) {
         let chains = [PODS, &seen.chain]
             .map(|chain| seen.owned(chain).into_iter().map(|rule| (rule.address, rule.owner)).collect::<BTreeSet<_>>());
-        let of_family = members.iter().filter(|member| member.family() == family);
-        let missing = of_family.filter(|member| {
+        let of_family = || members.iter().filter(|member| member.family() == family);
+        let is_missing = |member: &&Member| {
             let rule = (member.address, member.owner.clone());
             !chains.iter().all(|rules| rules.contains(&rule))
-        });
+        };
+        let owners: BTreeSet<&str> = of_family().filter(is_missing).map(|member| member.owner.as_str()).collect();
+        let missing = of_family().filter(|member| owners.contains(member.owner.as_str()));
         (missing.cloned().collect(), seen.hooks() == 0 || !self.is_whole(family, seen))
     }
 
@@ -436,6 +439,17 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[1..3], [format!("-D {CHAIN} 1"), format!("-D {PODS} 1")]);
         assert_eq!(lines.len(), 6, "{text}");
+    }
+
+    #[test]
+    fn an_owner_that_misses_one_address_keeps_the_other() {
+        let mark = frame().mark(Family::Ip);
+        let shared: &[&str] = &[&mark];
+        let all = seen(&[(HOOK, &[&[HOOKED]]), (PODS, &[&ONE, &TWO]), (CHAIN, &[&TWO, &ONE, shared, shared])]);
+        let member = |address: &str, owner: &[&str; 2]| frame().member(address.parse().unwrap(), owner[0]);
+        let members = [member("10.244.1.2", &ONE), member("10.244.1.9", &ONE), member("10.244.1.3", &TWO)];
+        let (missing, _) = frame().missing(Family::Ip, &all, &members);
+        assert_eq!(missing, members[..2], "an addition takes whatever an owner has");
     }
 
     #[test]

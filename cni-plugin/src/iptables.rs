@@ -40,9 +40,7 @@ pub fn add(frame: &Frame, members: &[Member]) -> Result<(), Error> {
             see(frame.network(), family, tool.flavour())?
         };
         tool.restore_under(turn.as_fd(), &frame.addition(family, &seen, &new)).map_err(failed)?;
-        for flavour in Flavour::ALL.into_iter().filter(|flavour| *flavour != tool.flavour()) {
-            remove_in_all(frame.network(), family, flavour, &turn, &replaced)?;
-        }
+        remove_replaced(frame.network(), family, &tool, &turn, &new)?;
     }
     Ok(())
 }
@@ -99,6 +97,8 @@ pub fn restore(
     }
     let Some(lacked) = look(&members)? else { return Ok(None) };
     tool.restore_under(turn.as_fd(), &lacked.text).map_err(failed)?;
+    // Somebody may have chosen the flavour since the ADD.
+    remove_replaced(frame.network(), family, &tool, &turn, &lacked.members)?;
     Ok(Some(lacked))
 }
 
@@ -219,6 +219,19 @@ fn remove_where(network: &NetworkName, is_gone: &dyn Fn(&Owned) -> bool) -> Resu
         }
     }
     Error::all_of(errors)
+}
+
+/// Removes what these, of one family, or their addresses have in the flavour that the tool does not write to.
+fn remove_replaced(
+    network: &NetworkName,
+    family: Family,
+    tool: &Tool,
+    turn: &Turn,
+    members: &[Member],
+) -> Result<(), Error> {
+    let replaced = |rule: &Owned| members.iter().any(|one| one.owner == rule.owner || one.address == rule.address);
+    let mut others = Flavour::ALL.into_iter().filter(|flavour| *flavour != tool.flavour());
+    others.try_for_each(|flavour| remove_in_all(network, family, flavour, turn, &replaced))
 }
 
 /// As [`remove_in`], in the chains of all networks that have such a rule.

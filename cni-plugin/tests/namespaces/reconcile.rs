@@ -21,6 +21,25 @@ on_both_flavours!(
     an_address_by_iptables_that_changed_hands_meanwhile_is_the_new_pods
 );
 
+/// The administrator chose the flavour anew: packets meet both.
+#[test]
+fn masquerade_by_iptables_moves_to_the_flavour_that_was_chosen() {
+    sandbox::private_host(|| {
+        let _ = Flavour::Legacy.chosen();
+        let pods = ["one", "two"].map(|id| added(id, &by_iptables()));
+        text("umount", &["/usr/local/sbin"]);
+        assert_eq!(Flavour::Nft.rules(), Vec::<String>::new());
+        let (code, told) = reconcile(&[]);
+        assert_eq!(code, 0, "{told}");
+        assert_eq!(Flavour::Legacy.rules(), Vec::<String>::new(), "{told}");
+        for pod in &pods {
+            let of_pod = format!("podnet {} eth0", pod.id);
+            let rules = Flavour::Nft.rules();
+            assert_eq!(rules.iter().filter(|rule| rule.contains(&of_pod)).count(), 4, "{told}\n{rules:?}");
+        }
+    });
+}
+
 /// Runs it; tells its exit code and what it printed.
 pub fn reconcile(arguments: &[&str]) -> (i32, String) {
     let mut podwire = sandbox::command(env!("CARGO_BIN_EXE_podwire"));

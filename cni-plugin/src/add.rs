@@ -68,16 +68,17 @@ pub fn add(request: &AddRequest) -> Result<CniResult, Error> {
         let joined = lease.map(|lease| lease.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         (linked, joined.unwrap_or_else(|| Ok(Leased::nothing())))
     });
-    let Leased { result: leased, give_back } = match leased {
-        Ok(leased) => leased,
-        Err(failure) => return Err(undo.run(failure)),
-    };
-    undo.last(give_back);
+    // Also where there is no lease: `podwire reconcile` may have guarded the link meanwhile.
     is_ruled.set(true);
     undo.push(|| {
         *firewall.borrow_mut() = Firewall::open_if_any(network)?;
         Ok(())
     });
+    let Leased { result: leased, give_back } = match leased {
+        Ok(leased) => leased,
+        Err(failure) => return Err(undo.run(failure)),
+    };
+    undo.last(give_back);
 
     let wiring = wiring.with_addresses(&leased).beside(others);
     let wired = linked

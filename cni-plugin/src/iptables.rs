@@ -271,14 +271,10 @@ fn remove_in(
         return Ok(());
     }
     // If that is not it, or cannot be listed, a rule of somebody else leads there, too: it keeps a chain, and no pod.
-    let mut done = Ok(());
-    for text in [seen.removal_of_network(is_gone), seen.removal_of_rules(is_gone)].iter().flatten() {
-        done = restore(text);
-        if done.is_ok() {
-            break;
-        }
+    let is_done = seen.removal_of_network(is_gone).is_some_and(|text| restore(&text).is_ok());
+    if let Some(text) = seen.removal_of_rules(is_gone).filter(|_| !is_done) {
+        restore(&text).map_err(|source| step(words(), source))?;
     }
-    done.map_err(|source| step(words(), source))?;
     // A runtime passes standard error on when a plugin succeeds; if even that fails, nobody listens.
     let _ = writeln!(
         std::io::stderr(),

@@ -15,7 +15,7 @@ pub const EXAMPLES: &str = "\
 Examples:
   podwire reconcile --quiet            put back what is missing, say only that
   podwire reconcile --dry-run          what is missing, in the words of nft(8)
-  podwire reconcile --dry-run | nft --check --file -
+  podwire reconcile --dry-run | nft --check --file -      (nft 1.0.7 or later)
   podwire-portmap reconcile            the same of host ports
 
 Which pods there are, their addresses and how their links are guarded the kernel
@@ -73,6 +73,14 @@ impl Reconcile {
             writeln!(err, "podwire: {}", with_causes(error))?;
         }
         let outcomes = &summary.outcomes;
+        let unknown = outcomes.iter().filter(|outcome| outcome.unknown.is_some()).count();
+        if self.quiet && unknown > 0 {
+            writeln!(
+                err,
+                "podwire: not all is known of {unknown} of {} pods: podwire reconcile without --quiet tells which, and what",
+                outcomes.len()
+            )?;
+        }
         if let Some(network) = self.network.as_ref().filter(|_| outcomes.is_empty()) {
             writeln!(err, "no pods of network {:?} here", network.as_str())?;
             return Ok(Exit::NothingFound);
@@ -111,6 +119,7 @@ impl Reconcile {
         let done = match (differences.len(), failures.is_empty()) {
             _ if *passed_over => "passed over".to_owned(),
             (_, true) if *changed_meanwhile => "deleted or added again meanwhile".to_owned(),
+            (0, true) if unknown.is_some() => "nothing to restore".to_owned(),
             (0, true) => "as it should be".to_owned(),
             (0, false) => "failed".to_owned(),
             (count, _) if self.dry_run => format!("to be restored ({count} differences)"),

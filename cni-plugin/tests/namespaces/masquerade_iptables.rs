@@ -329,6 +329,11 @@ fn a_rule_of_others_keeps_only_the_chain_that_it_leads_to(flavour: Flavour) {
         assert!(!left.iter().any(|rule| rule.contains("podnet one")), "{left:?}");
         let is_there = left.iter().any(|rule| rule.contains("PODWIRE-MASQ-podnet"));
         assert_eq!(is_there, chain == "PODWIRE-MASQ-podnet", "{left:?}");
+        // As long as it stands: a DEL again, a pod of the network by nf_tables, and GC.
+        one.del(&by_iptables()).ok();
+        two.add(&dual_stack()).ok();
+        two.del(&dual_stack()).ok();
+        gc(&json!([])).ok();
         of_others("-D");
         two.add(next).ok();
         assert_eq!(two.del(next).ok().stderr, "");

@@ -1,13 +1,14 @@
 //! `podwire reconcile` while pods come and go.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use data_encoding::BASE64;
 use serde_json::{Value, json};
 
 use super::{CACHE, added, configure, keep, lines, reconcile, ruleset};
-use crate::common::{TestPod, dual_stack, exchange, text, traces, until, with};
+use crate::common::{TestPod, dual_stack, exchange, run, text, traces, until, with};
 use crate::flavour::Flavour;
 use crate::masquerade::{address, outside_machine};
 use crate::masquerade_iptables::by_iptables;
@@ -213,5 +214,44 @@ fn a_pod_that_is_added_meanwhile_is_as_its_add_made_it() {
             until(|| !crate::common::has_children(), || "a process is left".to_owned());
             before.unchanged(format!("round {round}"));
         }
+    });
+}
+
+/// An IPAM plugin that tells when it is asked, and refuses when it is told to.
+const REFUSING: &str = r#"#!/bin/sh
+[ "$CNI_COMMAND" = ADD ] || exit 0
+: > /run/asked
+read go < /run/go
+echo '{ "cniVersion": "1.0.0", "code": 100, "msg": "none is left" }'
+exit 1
+"#;
+
+/// A link that waits for its addresses is guarded if nobody knows its config; an ADD that fails then takes that along.
+#[test]
+fn an_add_that_gets_no_address_takes_a_guard_along() {
+    sandbox::private_host(|| {
+        fs::create_dir("/run/plugins").unwrap();
+        // Nothing below /run may be run.
+        text("mount", &["-t", "tmpfs", "none", "/run/plugins"]);
+        fs::write("/run/plugins/refusing", REFUSING).unwrap();
+        fs::set_permissions("/run/plugins/refusing", fs::Permissions::from_mode(0o755)).unwrap();
+        nix::unistd::mkfifo("/run/go", nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR).unwrap();
+        let config = with(dual_stack(), &json!({ "cniVersion": "1.0.0", "ipam": { "type": "refusing" } }));
+        let pod = TestPod::new("one");
+        let mut env = pod.env("ADD");
+        env.retain(|(name, _)| *name != "CNI_PATH");
+        env.push(("CNI_PATH", "/run/plugins".to_owned()));
+        let before = traces();
+        let refused = std::thread::scope(|scope| {
+            let adding = scope.spawn(|| run(&env, &config));
+            until(|| Path::new("/run/asked").exists(), || "nobody is asked".to_owned());
+            until(|| reconcile(&[]).1.contains("podnet one eth0: restored ("), || "no link is there".to_owned());
+            assert!(ruleset().contains("podnet one eth0"), "{}", ruleset());
+            fs::write("/run/go", "go\n").unwrap();
+            adding.join().unwrap()
+        });
+        assert_eq!(refused.error().0, 100);
+        fs::remove_file("/run/asked").unwrap();
+        before.unchanged("at the end");
     });
 }

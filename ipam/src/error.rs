@@ -280,7 +280,11 @@ pub enum Error {
 
 /// Whether it is one who is slow, or many who are many.
 fn as_do(others: usize) -> String {
-    if others == 0 { String::new() } else { format!(", as do {others} others") }
+    match others {
+        0 => String::new(),
+        1 => ", as does 1 other".to_owned(),
+        _ => format!(", as do {others} others"),
+    }
 }
 
 /// The plugin's own error codes; the spec leaves 100 and above to plugins.

@@ -1,7 +1,9 @@
 //! Who holds the lock: for the message of those who waited in vain.
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -42,7 +44,8 @@ impl Holder {
 
     /// Asks the file, then the kernel.
     pub(super) fn of(lock: &Path) -> Self {
-        let pid = fs::metadata(lock).ok().and_then(|meta| locked_by(&fs::read_to_string("/proc/locks").ok()?, &meta));
+        let holds = |file| (0..LOOKS).find_map(|_| locked_by(&kernel_locks().ok()?, &file));
+        let pid = fs::metadata(lock).ok().and_then(holds);
         let written = fs::read(lock).ok().and_then(|text| serde_json::from_slice::<Held>(&text).ok());
         match (written, pid) {
             (Some(held), Some(pid)) if held.pid != pid => Self::foreign(pid),
@@ -78,15 +81,35 @@ impl fmt::Display for Holder {
     }
 }
 
-/// How many wait in flock(2) for the lock, as far as this process can see.
-pub(super) fn waiting_for(lock: &Path) -> usize {
-    let (Ok(file), Ok(locks)) = (fs::metadata(lock), fs::read_to_string("/proc/locks")) else { return 0 };
+/// The other processes that wait in flock(2) for the lock, as far as this process can see.
+pub(super) fn waiting_for(lock: &Path) -> BTreeSet<u32> {
+    let (Ok(file), Ok(locks)) = (fs::metadata(lock), kernel_locks()) else { return BTreeSet::new() };
     let place = place_of(&file);
-    let waits = |line: &&str| {
+    let waits = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
-        matches!(fields.as_slice(), [_, "->", "FLOCK", _, "WRITE", _, at, ..] if *at == place)
+        match fields.as_slice() {
+            [_, "->", "FLOCK", _, "WRITE", pid, at, ..] if *at == place => pid.parse().ok(),
+            _ => None,
+        }
     };
-    locks.lines().filter(waits).count()
+    locks.lines().filter_map(waits).filter(|pid| *pid != std::process::id()).collect()
+}
+
+/// How often a holder is looked for whom the kernel did not show: see [`kernel_locks`].
+const LOOKS: usize = 3;
+
+/// All of /proc/locks. The kernel (fs/locks.c) counts its way through the list again for each read(2), so a lock that
+/// somebody takes or gives back between two reads shows another one twice, or not at all. One read shows a page's
+/// worth, some sixty locks, of one moment; a string read in small steps does not.
+fn kernel_locks() -> io::Result<String> {
+    let mut file = File::open("/proc/locks")?;
+    let (mut locks, mut page) = (Vec::new(), vec![0; 1 << 16]);
+    loop {
+        match file.read(&mut page)? {
+            0 => return Ok(String::from_utf8_lossy(&locks).into_owned()),
+            count => locks.extend_from_slice(page.get(..count).unwrap_or_default()),
+        }
+    }
 }
 
 fn place_of(file: &fs::Metadata) -> String {
@@ -105,4 +128,56 @@ fn locked_by(locks: &str, file: &fs::Metadata) -> Option<u32> {
             _ => None,
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// Whoever reads /proc/locks in small steps, as [`fs::read_to_string`] does, sees one who waits twice, or not at
+    /// all, when others take locks in between.
+    #[test]
+    fn locks_of_others_double_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let open = |name: &str| File::create(dir.path().join(name)).unwrap();
+        let (held, done) = (open("lock"), AtomicBool::new(false));
+        held.lock().unwrap();
+        let place = place_of(&held.metadata().unwrap());
+        let waiting = || {
+            let locks = fs::read_to_string("/proc/locks").unwrap();
+            locks.lines().filter(|line| line.contains("-> FLOCK") && line.contains(&place)).count()
+        };
+        thread::scope(|scope| {
+            let mut child = sandbox::command("flock").arg(&path).arg("true").spawn().unwrap();
+            for name in ["first", "second"] {
+                let file = open(name);
+                let done = &done;
+                scope.spawn(move || {
+                    while !done.load(Relaxed) {
+                        file.lock().unwrap();
+                        file.unlock().unwrap();
+                    }
+                });
+            }
+            let deadline = Instant::now() + Duration::from_secs(60);
+            let (mut doubled, mut seen) = (false, BTreeSet::new());
+            while !(doubled && seen.contains(&child.id())) && Instant::now() < deadline {
+                doubled |= waiting() > 1;
+                seen.extend(waiting_for(&path));
+            }
+            let holder = Holder::of(&path);
+            done.store(true, Relaxed);
+            held.unlock().unwrap();
+            assert!(child.wait().unwrap().success());
+            assert!(doubled, "the kernel never showed it twice");
+            assert_eq!(seen, BTreeSet::from([child.id()]));
+            let Holder::Foreign { pid, .. } = holder else { panic!("{holder:?}") };
+            assert_eq!(pid, std::process::id());
+        });
+    }
 }

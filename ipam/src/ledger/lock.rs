@@ -57,9 +57,7 @@ impl Lock {
 
 /// The error of those who waited in vain.
 pub(super) fn busy(path: &Path, waited: Duration) -> Error {
-    // One of them is a thread of this process.
-    let others = waiting_for(path).saturating_sub(1);
-    Error::Busy { path: path.to_owned(), waited, holder: Holder::of(path), others }
+    Error::Busy { path: path.to_owned(), waited, holder: Holder::of(path), others: waiting_for(path).len() }
 }
 
 /// How often a waiting process looks for another way.
@@ -97,7 +95,8 @@ fn is_still_at(file: &File, path: &Path) -> io::Result<bool> {
 
 /// The lock, or none if the time ran out. The kernel has no flock(2) with a deadline, so a thread waits: it is
 /// woken the moment the lock is free, in the order of asking, where polling would be neither. So a crowd has no common
-/// rhythm that jitter would have to break: each release of the lock wakes one. If the deadline comes first, the thread gives the lock back as soon as it has it, or ends with the process.
+/// rhythm that jitter would have to break: each release of the lock wakes one. If the deadline comes
+/// first, the thread gives the lock back as soon as it has it, or ends with the process.
 fn wait(file: File, timeout: Duration, another_way: &impl Fn() -> bool) -> io::Result<Waited> {
     let deadline = Instant::now() + timeout;
     match file.try_lock() {

@@ -7,6 +7,8 @@
 //! - there is a ledger already, which the owner has made or could not open (row 23, things that are no ledger).
 
 use std::fs;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use cni_spec::{CniError, ErrorCode};
@@ -16,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::crash_table::{conf, containers, no_quarantine};
 use crate::strace::killed_at;
-use crate::support::{Answer, Place, database, ip, ips};
+use crate::support::{Answer, Place, database, ip, ips, until};
 
 #[test]
 fn row_01_killed_before_commit_nothing_is_stored() {
@@ -76,18 +78,18 @@ fn row_11_a_del_that_waits_behind_its_add_ends_the_lease() {
     let first = lock();
     first.lock().unwrap();
     let add = place.spawn("ADD", "c", &plugin);
-    until_waiting(&first, 1);
+    until("1 wait", || waiting_for(&first) >= 1);
     std::thread::scope(|scope| {
         let others = scope.spawn(|| {
             let others = lock();
             others.lock().unwrap();
             others
         });
-        until_waiting(&first, 2);
+        until("2 wait", || waiting_for(&first) >= 2);
         let mut impatient = plugin.clone();
         impatient["ipam"]["lockTimeoutSeconds"] = 5.into();
         let del = place.spawn("DEL", "c", &impatient);
-        until_waiting(&first, 3);
+        until("3 wait", || waiting_for(&first) >= 3);
         drop(first);
         assert_eq!(Answer::of(&add.wait_with_output().unwrap()).addresses(), [ip("10.1.2.3")]);
         let others = others.join().unwrap();
@@ -99,19 +101,14 @@ fn row_11_a_del_that_waits_behind_its_add_ends_the_lease() {
     assert_eq!(containers(&place), ["stays"]);
 }
 
-/// Returns when so many wait for a lock in flock(2), as proc_locks(5) shows.
-fn until_waiting(lock: &fs::File, count: usize) {
-    use std::os::unix::fs::MetadataExt;
-    let inode = format!(":{} ", lock.metadata().unwrap().ino());
-    let waiting = || {
-        let locks = fs::read_to_string("/proc/locks").unwrap();
-        locks.lines().filter(|line| line.contains("-> FLOCK") && line.contains(&inode)).count()
-    };
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    while waiting() < count {
-        assert!(std::time::Instant::now() < deadline, "{} of {count} wait", waiting());
-        std::thread::yield_now();
-    }
+/// How many wait in flock(2) for the file's lock (proc_locks(5)). One read of the list is of one moment; several may
+/// show one twice.
+pub fn waiting_for(file: &fs::File) -> usize {
+    let place = format!(":{} ", file.metadata().unwrap().ino());
+    let mut page = [0; 1 << 16];
+    let count = fs::File::open("/proc/locks").unwrap().read(&mut page).unwrap();
+    let locks = String::from_utf8_lossy(&page[..count]);
+    locks.lines().filter(|line| line.contains("-> FLOCK") && line.contains(&place)).count()
 }
 
 /// Both wait, and it is the ADD's turn first: the list that GC brings is older than the lease, and cannot name it.
@@ -125,10 +122,10 @@ fn row_14_gc_ends_no_lease_that_is_younger_than_itself() {
     let lock = fs::File::open(place.data_dir().join("lock")).unwrap();
     lock.lock().unwrap();
     let young = place.spawn("ADD", "young", &plugin);
-    until_waiting(&lock, 1);
+    until("1 wait", || waiting_for(&lock) >= 1);
     plugin["cni.dev/valid-attachments"] = json!([]);
     let gc = place.spawn("GC", "", &plugin);
-    until_waiting(&lock, 2);
+    until("2 wait", || waiting_for(&lock) >= 2);
     drop(lock);
     assert!(Answer::of(&young.wait_with_output().unwrap()).success);
     assert!(Answer::of(&gc.wait_with_output().unwrap()).success);
@@ -306,7 +303,7 @@ fn row_24_whoever_waits_in_vain_learns_how_many_others_wait() {
     lock.lock().unwrap();
     let patient: Vec<std::process::Child> =
         (0..7).map(|number| place.spawn("ADD", &format!("c{number}"), &plugin)).collect();
-    until_waiting(&lock, 7);
+    until("7 wait", || waiting_for(&lock) >= 7);
     plugin["ipam"]["lockTimeoutSeconds"] = 1.into();
     let answer = place.run("ADD", "impatient", &plugin);
     assert!(answer.error().1.ends_with("; waited 1.0 s, as do 7 others"), "{answer:?}");

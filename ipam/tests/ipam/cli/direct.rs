@@ -1,7 +1,7 @@
 //! The command where there is no owner: no ledger, or one that somebody works with who has locked it.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::cli::verify::link;
 use crate::cli::{documents, ipam, populated};
+use crate::crash_table_direct::waiting_for;
 use crate::support::{self, damage};
 
 /// Where plugins would make the ledger, and have made none yet.
@@ -214,13 +215,6 @@ fn whatever_changes_something_can_be_tried_and_explained() {
             assert!(help.contains(option), "{command} {option}");
         }
     }
-}
-
-/// How many processes wait for the file's lock (proc_locks(5)).
-fn waiting_for(file: &fs::File) -> usize {
-    let place = format!(":{} ", file.metadata().unwrap().ino());
-    let locks = fs::read_to_string("/proc/locks").unwrap();
-    locks.lines().filter(|line| line.contains("-> FLOCK") && line.contains(&place)).count()
 }
 
 /// Plugins at work make link and lease at the same time, and take them away again: what is wrong is wrong at the second

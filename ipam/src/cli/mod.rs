@@ -59,7 +59,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  failed
-  2  the command line is wrong, or --dir names a folder that is not there
+  2  the command line is wrong, or --dir or --state-dir names a folder that is not there
   3  nothing found that fits what was asked for
   4  something was found that should be looked at, as by check, verify and gc
   5  the ledger is busy
@@ -76,7 +76,7 @@ struct Cli {
     #[arg(long, global = true, help_heading = "Global", value_name = "DIR", default_value = Ledger::DEFAULT_DIR)]
     dir: PathBuf,
     /// The folder of history and reservations. Default: "stateDir" of the network config whose ledger this is; if there
-    /// is none, /var/lib/podwire, or DIR if --dir is given.
+    /// is none, /var/lib/podwire, or DIR if --dir is given. One that is not there is an error, unless a config names it.
     #[arg(long, global = true, help_heading = "Global", value_name = "DIR")]
     state_dir: Option<PathBuf>,
     /// The folder of network configs.
@@ -204,8 +204,8 @@ fn run(cli: &Cli, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
         Command::Pools(pools) => pools.run(&ledger()?, &cli.conf_dir, terminal),
         Command::History(history) => history.run(&place::to_look_back_at(cli)?, terminal),
         Command::Release(release) => release.run(&ledger()?, terminal),
-        Command::Reserve(reserve) => reserve.run(&place::to_reserve_in(cli)?, terminal),
-        Command::Unreserve(unreserve) => unreserve.run(&place::to_reserve_in(cli)?, terminal),
+        Command::Reserve(reserve) => reserve.run(&place::to_reserve_in(cli, &reserve.making)?, terminal),
+        Command::Unreserve(unreserve) => unreserve.run(&place::to_unreserve_in(cli)?, terminal),
         Command::Map(map) => map.run(&ledger()?, &cli.conf_dir, terminal),
         Command::Stats(stats) => stats.run(&ledger()?, &cli.conf_dir, terminal),
         Command::Status(status) => status.run(&ledger()?, &cli.conf_dir, terminal),
@@ -213,11 +213,11 @@ fn run(cli: &Cli, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
         Command::Verify(verify) => verify.run(&ledger()?, &cli.conf_dir, terminal),
         Command::Gc(gc) => gc.run(&ledger()?, terminal),
         Command::Export(export) => export.run(&ledger()?, terminal),
-        Command::Import(import) => import.run(&place::ledger(cli)?, &cli.conf_dir, terminal),
+        Command::Import(import) => import.run(&place::to_write_to(cli, &import.making)?, &cli.conf_dir, terminal),
         Command::Repair(repair) => repair.run(&ledger()?, terminal),
         Command::Watch(watch) => watch.run(&place::to_look_back_at(cli)?, terminal),
         Command::Metrics(metrics) => metrics.run(&ledger()?, &cli.conf_dir, terminal),
-        Command::Serve(serve) => serve.run(&place::ledger(cli)?, &cli.conf_dir, terminal),
+        Command::Serve(serve) => serve.run(&place::to_write_to(cli, &serve.making)?, &cli.conf_dir, terminal),
         Command::Schema(schema) => schema.run(terminal),
         Command::Completion(completion) => completion.run(terminal),
         Command::Man(man) => man.run(Cli::command()),

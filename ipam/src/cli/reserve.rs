@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::deed::Doing;
 use super::exit::{Exit, Stop};
 use super::format::plain;
+use super::place::Making;
 use super::release::describe;
 use super::terminal::Terminal;
 use super::time::{moment, parse_length, parse_moment};
@@ -46,6 +47,8 @@ pub(super) struct Reserve {
     /// Reserves also what a pod holds: it keeps its address, and nobody gets it afterwards.
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    pub making: Making,
 }
 
 /// Gives addresses back that were set aside.

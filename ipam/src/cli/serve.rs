@@ -5,6 +5,7 @@ use std::path::Path;
 use listenfd::ListenFd;
 
 use super::exit::{Exit, Stop};
+use super::place::Making;
 use super::terminal::Terminal;
 use crate::Ledger;
 use crate::owner::{self, Place};
@@ -17,7 +18,10 @@ Examples:
 
 /// Holds the ledger open and answers plugins and this command, until SIGTERM.
 #[derive(Debug, clap::Args)]
-pub(super) struct Serve {}
+pub(super) struct Serve {
+    #[command(flatten)]
+    pub making: Making,
+}
 
 impl Serve {
     #[expect(clippy::unused_self, reason = "like the other commands")]

@@ -27,7 +27,7 @@ impl Owner {
     /// Returns when the owner serves.
     pub fn of(data_dir: &Path) -> Self {
         let mut process = sandbox::command(env!("CARGO_BIN_EXE_ipam"));
-        process.arg("serve").arg("--dir").arg(data_dir).arg("--conf-dir").arg(Self::conf_dir(data_dir));
+        process.args(["serve", "--create", "--dir"]).arg(data_dir).arg("--conf-dir").arg(Self::conf_dir(data_dir));
         process.stdin(Stdio::null());
         Self::started(process)
     }

@@ -19,7 +19,11 @@ fn conf() -> Value {
 fn owner_in(place: &Place, unshare: &[&str], script: &str) -> Owner {
     let mut process = sandbox::command("unshare");
     process.args(unshare).args(["sh", "-c", &format!("{script}\nexec \"$@\""), "sh"]);
-    process.arg(env!("CARGO_BIN_EXE_ipam")).args(["serve", "--dir"]).arg(place.data_dir()).stdin(Stdio::null());
+    process
+        .arg(env!("CARGO_BIN_EXE_ipam"))
+        .args(["serve", "--create", "--dir"])
+        .arg(place.data_dir())
+        .stdin(Stdio::null());
     Owner::started(process)
 }
 

@@ -19,7 +19,10 @@ fn serving(place: &Place, call: &str, nth: usize) -> Child {
     let mut strace = sandbox::command("strace");
     strace.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")]);
     strace.args(["-e", &format!("inject={call}:signal=SIGKILL:when={nth}")]);
-    strace.arg(env!("CARGO_BIN_EXE_ipam")).args(["serve", "--timeout", "60", "--dir"]).arg(place.data_dir());
+    strace
+        .arg(env!("CARGO_BIN_EXE_ipam"))
+        .args(["serve", "--create", "--timeout", "60", "--dir"])
+        .arg(place.data_dir());
     let mut child = strace.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();

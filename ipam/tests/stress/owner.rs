@@ -26,7 +26,7 @@ impl Owner {
             return;
         }
         let mut process = sandbox::command(env!("CARGO_BIN_EXE_ipam"));
-        process.args(["serve", "--timeout", "300", "--dir"]).arg(&scene.data_dir);
+        process.args(["serve", "--create", "--timeout", "300", "--dir"]).arg(&scene.data_dir);
         let mut child = process.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();

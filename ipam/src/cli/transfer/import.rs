@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::super::deed::Doing;
 use super::super::exit::{Exit, Stop, with_causes};
 use super::super::format::{Output, plain};
+use super::super::place::Making;
 use super::super::release::describe;
 use super::super::terminal::Terminal;
 use super::super::verify::{Cache, CacheDirs};
@@ -46,6 +47,8 @@ pub(in crate::cli) struct Import {
     /// Leaves files of host-local out that cannot be understood. Their addresses may be in use.
     #[arg(long)]
     skip_garbage: bool,
+    #[command(flatten)]
+    pub making: Making,
     #[command(flatten)]
     doing: Doing,
     #[command(flatten)]

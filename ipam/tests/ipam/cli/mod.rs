@@ -36,11 +36,14 @@ pub fn ipam(arguments: &[&str]) -> Printed {
 }
 
 impl Place {
-    /// Runs the command on this place's ledger, where no runtime and no network config is.
+    /// Runs the command on this place's ledger, which may not be there yet, where no runtime and no network config is.
     pub fn cli(&self, arguments: &[&str]) -> Printed {
         let (dir, nothing) = (self.data_dir(), self.data_dir().with_file_name("nothing"));
         let mut all = arguments.to_vec();
         all.extend(["--dir", dir.to_str().unwrap(), "--timeout", "60"]);
+        if ["reserve", "import"].contains(&arguments[0]) {
+            all.push("--create");
+        }
         if !arguments.contains(&"--conf-dir") {
             all.extend(["--conf-dir", nothing.to_str().unwrap()]);
         }

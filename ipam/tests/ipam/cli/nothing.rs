@@ -75,6 +75,7 @@ fn a_folder_that_is_not_there_is_an_error() {
             vec!["repair", "--yes"],
             vec!["history"],
             vec!["watch", "--for", "0s"],
+            vec!["unreserve", "10.1.2.0/28", "--yes"],
         ];
         let start = format!("ipam: --dir {}: there is no such folder, and no config in ", mistyped.display());
         for command in &commands {
@@ -104,9 +105,85 @@ fn a_folder_that_is_not_there_is_an_error() {
         conf["ipam"]["dataDir"] = json!(mistyped);
         write(&conf);
         for command in &commands {
-            let code = if ["show", "release"].contains(&command[0]) { 3 } else { 0 };
+            let code = if ["show", "release", "unreserve"].contains(&command[0]) { 3 } else { 0 };
             let told = ipam(&[&command[..], &dir, &configs].concat());
             assert_eq!(told.code, code, "{command:?}: {told:?}");
+        }
+        assert!(!mistyped.exists());
+    });
+}
+
+/// Nor must a slip make a folder, in which nobody would ever look again.
+#[test]
+fn what_is_to_be_written_to_is_made_only_where_it_is_meant() {
+    sandbox::private_host(|| {
+        let place = populated();
+        let export = place.data_dir().with_file_name("export.jsonl");
+        let export = export.to_str().unwrap();
+        assert_eq!(place.cli(&["export", "--file", export]).code, 0);
+        let conf_dir = place.data_dir().with_file_name("net.d");
+        fs::create_dir_all(&conf_dir).unwrap();
+        let commands = [
+            vec!["reserve", "10.1.2.0/28", "--reason", "x", "--yes"],
+            vec!["import", export, "--yes"],
+            vec!["import", export, "--dry-run"],
+            vec!["serve"],
+        ];
+        for command in &commands {
+            let mistyped = place.data_dir().with_file_name("mistyped");
+            let to = [&command[..], &["--dir", mistyped.to_str().unwrap(), "--conf-dir", conf_dir.to_str().unwrap()]];
+            let told = ipam(&to.concat());
+            assert_eq!((told.code, told.stdout.as_str()), (2, ""), "{command:?}: {told:?}");
+            assert!(told.stderr.starts_with(&format!("ipam: --dir {}: there is no ", mistyped.display())), "{told:?}");
+            let end = "; without --dir it is /run/podwire/ipam; --create makes it\n";
+            assert!(told.stderr.ends_with(end), "{command:?}: {told:?}");
+            assert!(!mistyped.exists(), "{command:?}");
+        }
+        for command in &commands[..2] {
+            for how in ["--create", "--conf-dir"] {
+                let new = place.data_dir().with_file_name(format!("new-{}{how}", command[0]));
+                let conf = place.json("n", &json!({ "podCIDR": "10.1.2.0/24", "dataDir": new }));
+                fs::write(conf_dir.join("10-n.conf"), conf.to_string()).unwrap();
+                let how = if how == "--create" { vec![how] } else { vec![how, conf_dir.to_str().unwrap()] };
+                let told = ipam(&[&command[..], &["--dir", new.to_str().unwrap()], &how].concat());
+                assert_eq!(told.code, 0, "{command:?}: {told:?}");
+                assert!(new.is_dir(), "{command:?}");
+            }
+        }
+    });
+}
+
+/// History and reservations that are read where none are kept look like a past in which nothing happened.
+#[test]
+fn a_state_folder_that_is_not_there_is_an_error() {
+    sandbox::private_host(|| {
+        let place = populated();
+        let (mistyped, conf_dir) =
+            (place.data_dir().with_file_name("mistyped"), place.data_dir().with_file_name("net.d"));
+        fs::create_dir_all(&conf_dir).unwrap();
+        let there = ["--state-dir", mistyped.to_str().unwrap(), "--conf-dir", conf_dir.to_str().unwrap()];
+        let commands = [
+            (vec!["history"], 0),
+            (vec!["watch", "--for", "0s"], 0),
+            (vec!["list"], 0),
+            (vec!["stats"], 0),
+            (vec!["unreserve", "10.1.2.0/28", "--yes"], 3),
+            (vec!["reserve", "10.1.2.0/28", "--reason", "x", "--dry-run", "--force"], 0),
+        ];
+        let run =
+            |arguments: &[&str]| ipam(&[arguments, &there, &["--dir", place.data_dir().to_str().unwrap()]].concat());
+        for (command, _) in &commands {
+            let told = run(command);
+            assert_eq!((told.code, told.stdout.as_str()), (2, ""), "{command:?}: {told:?}");
+            let start = format!("ipam: --state-dir {}: there is no such folder, and no config in ", mistyped.display());
+            let next = format!("; without --state-dir it is {}", place.data_dir().display());
+            assert!(told.stderr.starts_with(&start) && told.stderr.contains(&next), "{command:?}: {told:?}");
+        }
+        // Where a config says that it will be, nothing has been kept yet.
+        let conf = place.json("red", &json!({ "podCIDR": "10.1.2.0/24", "stateDir": mistyped }));
+        fs::write(conf_dir.join("10-red.conf"), conf.to_string()).unwrap();
+        for (command, code) in &commands {
+            assert_eq!(run(command).code, *code, "{command:?}");
         }
         assert!(!mistyped.exists());
     });

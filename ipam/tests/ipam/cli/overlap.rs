@@ -91,7 +91,7 @@ fn host_local_s_own_lock_is_waited_for() {
         lock.lock().unwrap();
         let from = format!("host-local:{}", folder.display());
         let dir = place.data_dir();
-        let import = ["import", &from, "--yes", "--dir", dir.to_str().unwrap(), "--timeout"];
+        let import = ["import", &from, "--yes", "--create", "--dir", dir.to_str().unwrap(), "--timeout"];
         let busy = super::ipam(&[&import[..], &["0"]].concat());
         assert_eq!((busy.code, busy.stderr.contains("host-local is at work")), (5, true), "{busy:?}");
         let waiting = std::thread::scope(|scope| {

@@ -280,7 +280,7 @@ fn a_reservation_that_was_made_meanwhile_is_not_overlapped() {
         let mut process = sandbox::command("script");
         // A terminal, which the command asks on.
         let line = format!(
-            "{} import {} --dir {} --conf-dir /nowhere",
+            "{} import {} --create --dir {} --conf-dir /nowhere",
             env!("CARGO_BIN_EXE_ipam"),
             path.display(),
             there.data_dir().display()

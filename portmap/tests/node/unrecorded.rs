@@ -23,10 +23,14 @@ fn ports(number: u16) -> Value {
 
 /// What netfilter-persistent, or `nft list ruleset`, saves: put back after a flush, with no file of this boot.
 fn reboot(backend: Backend) {
+    // Which tables there are the machine's own root alone may read: of the flavour "legacy" each is asked for by name.
     let save = |program: &str| {
-        let output = sandbox::command(program).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stdout).unwrap()
+        let table = |name: &str| {
+            let output = sandbox::command(program).args(["-t", name]).output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            String::from_utf8(output.stdout).unwrap()
+        };
+        ["raw", "nat"].map(table).concat()
     };
     match backend {
         Backend::Nftables => {

@@ -63,11 +63,11 @@ fn delete_strayed_link(node: &Node, request: &DelRequest, names: &Names) -> Resu
     }
     // A namespace that cannot be opened has taken its interfaces along, or will.
     let Some(Ok(pod)) = request.netns.as_deref().map(Pod::open) else { return Ok(()) };
-    pod.delete_link(request.attachment.ifname.as_str(), names, &told(request, node)?)
+    pod.delete_link(request.attachment.ifname.as_str(), names, &told(request, node, &pod)?)
 }
 
 /// A config that an ADD would refuse tells nothing.
-fn told(request: &DelRequest, node: &Node) -> Result<Told, Error> {
+fn told(request: &DelRequest, node: &Node, pod: &Pod) -> Result<Told, Error> {
     let config = Config::for_pod(&request.config, &request.args).ok();
     let own = |result: &CniResult| own_ips(result, request.attachment.ifname.as_str());
     let ips = request.config.prev_result.as_ref().map(own).unwrap_or_default();
@@ -75,5 +75,6 @@ fn told(request: &DelRequest, node: &Node) -> Result<Told, Error> {
         mac: config.and_then(|config| config.mac),
         addresses: ips.into_iter().map(|ip| ip.address.ip()).collect(),
         others: node.own_links()?.into_iter().map(|(_, link)| link).collect(),
+        netns_id: node.id_of(&pod.netns)?,
     })
 }

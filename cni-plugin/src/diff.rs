@@ -42,7 +42,7 @@ pub struct Shaped {
 pub struct ObservedLink {
     /// Its index in its namespace.
     pub index: u32,
-    /// The other end's index in the other namespace (`IFLA_LINK`).
+    /// Of the node's end: the pod's index, if that is where it leads.
     pub peer: Option<u32>,
     /// Whether it is up.
     pub up: bool,

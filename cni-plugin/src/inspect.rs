@@ -155,7 +155,7 @@ pub fn all(ledger: &Ledger, failures: &[Failure]) -> Result<(Vec<Attached>, Vec<
         found.push(Attached {
             pod: record.map(|record| record.pod.to_string()).filter(|pod| !pod.is_empty()),
             host_ports: ports.iter().filter(|port| addresses.contains(&port.pod.0)).cloned().collect(),
-            inside: netns.and_then(|netns| inside(netns, &attachment, &link)),
+            inside: netns.and_then(|netns| inside(&node, netns, &attachment, &link)),
             last_error: failures.iter().find(|failure| failure.attachment == attachment).cloned(),
             // A link that went away meanwhile has no counters.
             counters: counters.unwrap_or_default(),
@@ -176,12 +176,12 @@ fn routed(rtnl: &Rtnl, link: &Link) -> Result<Vec<IpAddr>, Error> {
 }
 
 /// The pod's side. What the path leads to by now may be another namespace, or none, or not for this user to enter:
-/// then there is nothing to show. The two ends of a pair name each other.
-fn inside(path: &Path, attachment: &Attachment, host: &Link) -> Option<Inside> {
+/// then there is nothing to show. One end of a pair names the other.
+fn inside(node: &Node, path: &Path, attachment: &Attachment, host: &Link) -> Option<Inside> {
     let netns = NetNs::open(path).ok()?;
     let rtnl = netns.run(Rtnl::open).ok()?.ok()?;
     let link = rtnl.link(attachment.ifname.as_str()).ok()??;
-    let is_the_other_end = link.link_index == Some(host.index) && host.link_index == Some(link.index);
+    let is_the_other_end = host.leads_to(&link, node.rtnl.netns_id(&netns).ok()?);
     let addresses = rtnl.addresses(link.index).ok()?.into_iter().map(|address| address.network).collect();
     let routes = rtnl.routes(&RouteFilter { oif: Some(link.index), ..RouteFilter::default() }).ok()?;
     let routes = routes.into_iter().filter(|route| route.protocol == ROUTE_PROTOCOL).collect();

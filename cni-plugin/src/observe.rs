@@ -24,9 +24,10 @@ pub fn observe(
     ends: &Ends<'_>,
     firewall: Option<&mut Firewall>,
 ) -> Result<Observed, Error> {
+    let in_pod = pod_link(&ends.pod.rtnl, &wiring.ifname)?;
     Ok(Observed {
-        host: side(&ends.node.rtnl, ends.node.link_whosever(&wiring.names)?, false)?,
-        pod: side(&ends.pod.rtnl, pod_link(&ends.pod.rtnl, &wiring.ifname)?, true)?,
+        host: host(wiring, ends, in_pod.as_ref())?,
+        pod: side(&ends.pod.rtnl, in_pod, true)?,
         sysctls: sysctls(steps, ends)?,
         rules: rules(ends)?,
         elements: firewall.map(Firewall::elements).transpose()?.unwrap_or_default(),
@@ -40,6 +41,25 @@ fn rules(ends: &Ends<'_>) -> Result<Vec<(IpAddr, u32)>, Error> {
 
 fn pod_link(rtnl: &Rtnl, name: &str) -> Result<Option<Link>, Error> {
     rtnl.link(name).map_err(|source| pod::observe(name, source))
+}
+
+/// A link for layer 2 may be moved on into another namespace, where the pod's end leads. It has nothing there but itself: a
+/// token bucket is lost by the move.
+fn host(wiring: &Wiring, ends: &Ends<'_>, in_pod: Option<&Link>) -> Result<Side, Error> {
+    let on_node = ends.node.link_whosever(&wiring.names)?;
+    let may_be_moved = on_node.is_none() && wiring.addresses.is_empty();
+    if let Some(in_pod) = in_pod.filter(|_| may_be_moved) {
+        let other_end = ends.pod.rtnl.other_end(in_pod).map_err(|source| pod::observe(&in_pod.name, source))?;
+        let is_ours = |link: &Link| link.alias.as_ref() == Some(&wiring.names.alias);
+        let link = other_end.filter(is_ours).map(|link| observed_link(link, Some(in_pod.index)));
+        return Ok(Side { link, ..Side::default() });
+    }
+    let netns_id = ends.node.id_of(&ends.pod.netns)?;
+    let leads_there = |link: &&Link| on_node.as_ref().is_some_and(|host| host.leads_to(link, netns_id));
+    let peer = in_pod.filter(leads_there).map(|link| link.index);
+    let mut side = side(&ends.node.rtnl, on_node, false)?;
+    side.link.iter_mut().for_each(|link| link.peer = peer);
+    Ok(side)
 }
 
 /// Other links' routes count inside the pod alone; on the node they are all other pods'.
@@ -61,15 +81,13 @@ fn side(rtnl: &Rtnl, link: Option<Link>, is_pod: bool) -> Result<Side, Error> {
             .filter(|entry| entry.permanent)
             .filter_map(|entry| Some((entry.address, entry.mac?)))
             .collect(),
-        link: Some(ObservedLink {
-            index: link.index,
-            peer: link.link_index,
-            up: link.up,
-            carrier: link.carrier,
-            mac: link.mac,
-            alias: link.alias,
-        }),
+        link: Some(observed_link(link, None)),
     })
+}
+
+fn observed_link(link: Link, peer: Option<u32>) -> ObservedLink {
+    let Link { index, up, carrier, mac, alias, .. } = link;
+    ObservedLink { index, peer, up, carrier, mac, alias }
 }
 
 /// A link that came or went between the two looks is none of the attachment's.

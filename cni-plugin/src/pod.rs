@@ -31,6 +31,8 @@ pub struct Told {
     pub addresses: Vec<IpAddr>,
     /// The node's ends of other attachments: two may be told the same hardware address.
     pub others: Vec<Link>,
+    /// The number that the node's namespace has for the pod's ([`Node::id_of`]).
+    pub netns_id: Option<i32>,
 }
 
 /// A pod's namespace.
@@ -125,6 +127,15 @@ impl Node {
         Ok(links.into_iter().filter(unfinished).collect())
     }
 
+    /// The number that the node's namespace has for a pod's. It is given one by whoever looks at a link that leads there, so the
+    /// links come first.
+    ///
+    /// # Errors
+    /// [`Error::Observe`].
+    pub fn id_of(&self, netns: &NetNs) -> Result<Option<i32>, Error> {
+        self.rtnl.netns_id(netns).map_err(|source| observe("the pod's namespace", source))
+    }
+
     /// Deletes the attachment's veth pair; its addresses, routes and neighbours go with it. The wait for RCU is left to a
     /// child process, which also keeps this one's sockets for a while: rules are removed by one that was opened before, and no
     /// ledger is locked meanwhile.
@@ -170,9 +181,8 @@ impl Pod {
         let link = self.rtnl.link(ifname).map_err(unreadable)?;
         let Some(link) = link.filter(|link| link.kind.as_deref() == Some("veth")) else { return Ok(()) };
         let has_mac = link.mac == Some(names.pod_mac) || link.mac.is_some() && link.mac == told.mac;
-        let is_peer = |other: &Link| link.link_index == Some(other.index) && other.link_index == Some(link.index);
         let is_marked = link.alias.as_ref() == Some(&names.owner);
-        if !is_marked && told.others.iter().any(is_peer) {
+        if !is_marked && told.others.iter().any(|other| other.leads_to(&link, told.netns_id)) {
             return Ok(());
         }
         let is_ours = is_marked || has_mac || {

@@ -134,6 +134,9 @@ pub enum Error {
     /// The list of interfaces could not be read.
     #[error("cannot list interfaces")]
     ListLinks(#[source] Failure),
+    /// The number that a namespace has for another could not be read.
+    #[error("cannot read the number of a network namespace")]
+    NetnsId(#[source] Failure),
     /// An interface could not be changed.
     #[error("cannot {change} of the interface with index {index}")]
     ChangeLink {
@@ -293,6 +296,9 @@ pub enum Error {
         #[source]
         source: Failure,
     },
+    /// The neighbours on all interfaces could not be read.
+    #[error("cannot list neighbours")]
+    ListAllNeighbours(#[source] Failure),
     /// Neighbours could not be read.
     #[error("cannot list the neighbours on the interface with index {index}")]
     ListNeighbours {
@@ -387,11 +393,7 @@ pub enum Error {
     },
     /// The kernel's answer could not be understood.
     #[error("cannot understand what nf_tables answered")]
-    NftDecode {
-        /// Why.
-        #[source]
-        source: DecodeError,
-    },
+    NftDecode(#[source] DecodeError),
     /// The rule set was changed by others each time it was read.
     #[error("{what} did not stay the same long enough to be read")]
     NftUnsettled {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use cni_spec::{Attachment, NetworkName};
 use ipam::marks::ROUTE_PROTOCOL;
-use kernel::rtnl::{Link, RouteFilter};
+use kernel::rtnl::{self, Link, RouteFilter};
 use macaddr::MacAddr6;
 
 use crate::Error;
@@ -84,6 +84,9 @@ impl Living {
     /// [`Error::Observe`].
     pub fn all(node: &Node, network: Option<&NetworkName>) -> Result<Vec<Self>, Error> {
         let Look { links, mut addresses } = Look::at(node)?;
+        // Later than the routes, which an ADD makes after them.
+        let is_any_asked = links.values().any(|(_, link)| link.arp);
+        let neighbours = if is_any_asked { neighbours(node)? } else { BTreeMap::new() };
         let mut all = Vec::new();
         // By the index: the youngest last.
         for (attachment, link) in links.into_values() {
@@ -94,7 +97,8 @@ impl Living {
             // What the kernel could not keep was refused at ADD.
             let Ok(names) = Names::of(&attachment) else { continue };
             let names = Names { host_link: link.name.clone(), ..names };
-            let neighbour = if link.arp { neighbour(node, &link, &addresses)? } else { Neighbour::Told(names.pod_mac) };
+            let entries = neighbours.get(&link.index).map_or(&[][..], Vec::as_slice);
+            let neighbour = if link.arp { neighbour(entries, &addresses) } else { Neighbour::Told(names.pod_mac) };
             all.push(Self { attachment, names, link, addresses, neighbour });
         }
         Ok(all)
@@ -141,11 +145,19 @@ impl Living {
     }
 }
 
-fn neighbour(node: &Node, link: &Link, addresses: &[IpAddr]) -> Result<Neighbour, Error> {
-    let entries = node.rtnl.neighbours(link.index).map_err(|source| observe(&link.name, source))?;
+/// The node's neighbour entries, by the link: the kernel looks through all of them for those of one.
+fn neighbours(node: &Node) -> Result<BTreeMap<u32, Vec<rtnl::Neighbour>>, Error> {
+    let mut neighbours: BTreeMap<u32, Vec<rtnl::Neighbour>> = BTreeMap::new();
+    for entry in node.rtnl.all_neighbours().map_err(|source| observe("the node's neighbours", source))? {
+        neighbours.entry(entry.index).or_default().push(entry);
+    }
+    Ok(neighbours)
+}
+
+fn neighbour(entries: &[rtnl::Neighbour], addresses: &[IpAddr]) -> Neighbour {
     let mut of_pod =
-        entries.into_iter().filter(|entry| entry.mac.is_some() && addresses.contains(&entry.address)).peekable();
+        entries.iter().filter(|entry| entry.mac.is_some() && addresses.contains(&entry.address)).peekable();
     let is_any = of_pod.peek().is_some();
     let told = of_pod.filter(|entry| entry.permanent).find_map(|entry| entry.mac);
-    Ok(told.map_or(if is_any { Neighbour::Learned } else { Neighbour::Missing }, Neighbour::Told))
+    told.map_or(if is_any { Neighbour::Learned } else { Neighbour::Missing }, Neighbour::Told)
 }

@@ -178,17 +178,46 @@ fn a_link_that_leads_into_another_namespace_ends_with_its_pod() {
         let result = one.add(&layer2()).ok().json();
         let link = host_link(&result);
         ip(&format!("link set {link} netns two"));
+        let differs = |what: &str| {
+            let answer = one.check(&layer2(), &result);
+            let details = answer.json()["details"].to_string();
+            assert!(answer.error().0 == 110 && details.contains(what), "not {what:?}: {details}");
+        };
+        differs("the node's end down");
         ip(&format!("-n two link set {link} arp on up"));
         ip("-n one address add 10.9.0.1/24 dev eth0");
         ip(&format!("-n two address add 10.9.0.2/24 dev {link}"));
         exchange(&two.netns, &one.netns, "10.9.0.2".parse().unwrap()).unwrap();
         exchange(&one.netns, &two.netns, "10.9.0.1".parse().unwrap()).unwrap();
-        let answer = one.check(&layer2(), &result);
-        let details = answer.json()["details"].to_string();
-        assert!(answer.error().0 == 110 && details.contains("on the node"), "CHECK names that it was moved: {details}");
+        one.check(&layer2(), &result).ok();
+        text("ip", &["-n", "two", "link", "set", link, "alias", "somebody else's"]);
+        differs("on the node");
+        text("ip", &["-n", "two", "link", "set", link, "alias", "podwire podnet one eth0"]);
+        one.check(&layer2(), &result).ok();
         one.del(&layer2()).ok();
         assert!(!ip("-n two link show").contains(link));
         before.unchanged("after DEL");
+    });
+}
+
+#[test]
+fn check_tells_that_a_link_has_lost_its_limit_by_being_moved() {
+    sandbox::private_host(|| {
+        let (one, _two) = (TestPod::new("one"), TestPod::new("two"));
+        let rates = json!({ "ingressRate": 80_000_000, "ingressBurst": 0 });
+        let config = with(layer2(), &json!({ "runtimeConfig": { "bandwidth": rates } }));
+        let result = one.add(&config).ok().json();
+        let link = host_link(&result);
+        let limits = |words: &str| text("tc", &words.split(' ').collect::<Vec<_>>()).contains("tbf");
+        assert!(limits(&format!("qdisc show dev {link}")));
+        one.check(&config, &result).ok();
+        ip(&format!("link set {link} netns two"));
+        ip(&format!("-n two link set {link} up"));
+        assert!(!limits(&format!("-n two qdisc show dev {link}")));
+        let answer = one.check(&config, &result);
+        let details = answer.json()["details"].to_string();
+        assert!(answer.error().0 == 110 && details.contains("no token bucket"), "{details}");
+        one.del(&config).ok();
     });
 }
 

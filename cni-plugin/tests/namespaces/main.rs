@@ -22,6 +22,7 @@ mod log;
 mod masquerade;
 mod masquerade_iptables;
 mod networks;
+mod pairs;
 mod reconcile;
 mod residue;
 mod reuse;

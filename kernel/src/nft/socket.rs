@@ -116,11 +116,11 @@ impl NfSocket {
         };
         let mut replies = Vec::new();
         while !rest.is_empty() {
-            let header = NetlinkBuffer::new_checked(rest).map_err(|source| Error::NftDecode { source })?;
+            let header = NetlinkBuffer::new_checked(rest).map_err(Error::NftDecode)?;
             let len = header.length() as usize;
             // What is left of an answer nobody waits for any more is not worth taking apart.
             if requests.contains(&header.sequence_number()) {
-                replies.push(Reply::parse(&rest[..len]).map_err(|source| Error::NftDecode { source })?);
+                replies.push(Reply::parse(&rest[..len]).map_err(Error::NftDecode)?);
             }
             rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
         }

@@ -6,6 +6,7 @@
 mod address;
 mod counters;
 mod delete;
+mod elsewhere;
 mod failure;
 mod link;
 mod local;

@@ -7,12 +7,14 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::Rtnl;
+use super::{Failure, Rtnl};
 use crate::error::{Error, Result};
 
 /// A neighbour entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Neighbour {
+    /// The interface's index.
+    pub index: u32,
     /// The neighbour's address.
     pub address: IpAddr,
     /// Its hardware address; `None` while it is not known, or if it does not have six bytes.
@@ -61,14 +63,28 @@ impl Rtnl {
     /// # Errors
     /// [`Error::ListNeighbours`].
     pub fn neighbours(&self, index: u32) -> Result<Vec<Neighbour>> {
-        let mut request = NeighbourMessage::default();
         // Strict checking takes the filter as an attribute only (`neigh_valid_dump_req`, net/core/neighbour.c).
-        request.attributes = vec![NeighbourAttribute::IfIndex(index)];
-        let objects = self
-            .list(&RouteNetlinkMessage::GetNeighbour(request))
+        let mut neighbours = self
+            .list_neighbours(vec![NeighbourAttribute::IfIndex(index)])
             .map_err(|source| Error::ListNeighbours { index, source })?;
+        neighbours.retain(|neighbour| neighbour.index == index);
+        Ok(neighbours)
+    }
+
+    /// Those of all interfaces. The kernel looks through all of them for those of one, too.
+    ///
+    /// # Errors
+    /// [`Error::ListAllNeighbours`].
+    pub fn all_neighbours(&self) -> Result<Vec<Neighbour>> {
+        self.list_neighbours(Vec::new()).map_err(Error::ListAllNeighbours)
+    }
+
+    fn list_neighbours(&self, filter: Vec<NeighbourAttribute>) -> std::result::Result<Vec<Neighbour>, Failure> {
+        let mut request = NeighbourMessage::default();
+        request.attributes = filter;
+        let objects = self.list(&RouteNetlinkMessage::GetNeighbour(request))?;
         let neighbour = |object| match object {
-            RouteNetlinkMessage::NewNeighbour(message) if message.header.ifindex == index => neighbour_in(message),
+            RouteNetlinkMessage::NewNeighbour(message) => neighbour_in(message),
             _ => None,
         };
         Ok(objects.into_iter().filter_map(neighbour).collect())
@@ -86,5 +102,6 @@ fn neighbour_in(message: NeighbourMessage) -> Option<Neighbour> {
             _ => {}
         }
     }
-    Some(Neighbour { address: address?, mac, permanent: message.header.state == NeighbourState::Permanent })
+    let index = message.header.ifindex;
+    Some(Neighbour { index, address: address?, mac, permanent: message.header.state == NeighbourState::Permanent })
 }

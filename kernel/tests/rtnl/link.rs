@@ -1,4 +1,5 @@
 use kernel::Error;
+use kernel::netns;
 use kernel::rtnl::Rtnl;
 use nix::errno::Errno;
 use sandbox::private_host;
@@ -122,5 +123,37 @@ fn an_interface_is_renamed_while_it_is_up() {
         assert_eq!(index_of("other"), left);
         assert!(rtnl.link("other").unwrap().unwrap().up);
         assert!(matches!(rtnl.rename_link(left, "right"), Err(Error::ChangeLink { .. })));
+    });
+}
+
+/// Interfaces of two namespaces have the same numbers, and the links that lead there tell them apart.
+#[test]
+fn the_other_end_is_told_by_its_number_and_its_namespace() {
+    private_host(|| {
+        let namespaces = ["blue", "red"].map(|name| netns::create_named(format!("/run/netns/{name}")).unwrap());
+        let rtnl = Rtnl::open().unwrap();
+        assert_eq!(rtnl.netns_id(&namespaces[0]).unwrap(), None, "nothing leads there yet");
+        for name in ["blue", "red"] {
+            set(&format!("link add to-{name} type veth peer name eth0 index 7 netns {name}"));
+        }
+        let links = ["to-blue", "to-red"].map(|name| rtnl.link(name).unwrap().unwrap());
+        let ids = namespaces.each_ref().map(|netns| rtnl.netns_id(netns).unwrap());
+        assert!(ids.iter().all(Option::is_some) && ids[0] != ids[1], "{ids:?}");
+        assert_eq!(rtnl.netns_id(netns::NetNs::current().unwrap()).unwrap(), None);
+        for (at, (link, netns)) in links.iter().zip(&namespaces).enumerate() {
+            let inside = netns.run(Rtnl::open).unwrap().unwrap();
+            let end = inside.link("eth0").unwrap().unwrap();
+            assert!(link.leads_to(&end, ids[at]) && !link.leads_to(&end, ids[1 - at]) && !link.leads_to(&end, None));
+            for (rtnl, link, other) in [(&rtnl, link, &end), (&inside, &end, link)] {
+                let found = rtnl.other_end(link).unwrap().unwrap();
+                assert_eq!((&found.name, found.index, found.mac), (&other.name, other.index, other.mac));
+            }
+        }
+        set("link del to-red");
+        assert_eq!(rtnl.other_end(&links[1]).unwrap(), None);
+        set("link add left type veth peer name right");
+        let (left, right) = (rtnl.link("left").unwrap().unwrap(), rtnl.link("right").unwrap().unwrap());
+        assert_eq!(rtnl.other_end(&left).unwrap(), Some(right));
+        assert_eq!(rtnl.other_end(&rtnl.link("lo").unwrap().unwrap()).unwrap(), None);
     });
 }

@@ -27,7 +27,7 @@ fn neighbours_are_permanent_and_replaced() {
                 assert_eq!(shown.as_array().unwrap().len(), 1, "{shown}");
                 assert_eq!(shown[0]["lladdr"], mac.to_string().to_lowercase(), "{shown}");
                 assert_eq!(shown[0]["state"][0], "PERMANENT", "{shown}");
-                let expected = Neighbour { address: address(to), mac: Some(mac), permanent: true };
+                let expected = Neighbour { index: left, address: address(to), mac: Some(mac), permanent: true };
                 assert!(rtnl.neighbours(left).unwrap().contains(&expected));
             }
         }
@@ -36,7 +36,8 @@ fn neighbours_are_permanent_and_replaced() {
         let read = |rtnl: &Rtnl| rtnl.neighbours(left).unwrap().into_iter().find(|n| n.address == address("10.88.0.2"));
         assert_eq!(read(&rtnl).map(|neighbour| neighbour.permanent), Some(false));
         rtnl.replace_neighbour(left, address("10.88.0.2"), POD_MAC).unwrap();
-        assert_eq!(read(&rtnl), Some(Neighbour { address: address("10.88.0.2"), mac: Some(POD_MAC), permanent: true }));
+        let expected = Neighbour { index: left, address: address("10.88.0.2"), mac: Some(POD_MAC), permanent: true };
+        assert_eq!(read(&rtnl), Some(expected));
     });
 }
 
@@ -56,6 +57,11 @@ fn only_the_interface_that_was_asked_for_is_listed() {
         assert_eq!(of("left"), [address("10.0.0.1")]);
         assert_eq!(of("right"), [address("10.0.0.2")]);
         assert_eq!(rtnl.neighbours(4711).unwrap(), []);
+        let all = rtnl.all_neighbours().unwrap();
+        for name in ["left", "right"] {
+            let of_one = rtnl.neighbours(index_of(name)).unwrap();
+            assert!(of_one.iter().all(|neighbour| all.contains(neighbour)), "{of_one:?} {all:?}");
+        }
     });
 }
 

@@ -131,13 +131,15 @@ impl<'a> Choosing<'a> {
         self.reserved.iter().find(|reservation| reservation.cidr.contains(address))
     }
 
-    /// Ends the leases of the pool's addresses, or of one of them, whose pods are provably gone. The addresses have
-    /// rested: nobody has used them for long.
+    /// Ends the leases of the pool's addresses, or of one of them, whose pods are provably gone, or whose link is that
+    /// they were read off. The addresses have rested: nobody has used them for long.
     fn reclaim(&self, pool: &Pool, only: Option<IpAddr>) -> Result<usize, Failure> {
         let holders = self.holders(pool, only)?;
         let mut census = self.session.census();
         let old = |record: &Record| self.cooling.now.saturating_sub(record.created_boottime_ms) >= GRACE;
-        let dead = holders.into_iter().filter(|record| old(record) && census.is_provably_dead(record));
+        let dead = holders
+            .into_iter()
+            .filter(|record| census.has_lost_its_link(record) || (old(record) && census.is_provably_dead(record)));
         let ended: Vec<Ended> = dead.map(|record| Ended { record, released_at: 0 }).collect();
         let change = Change { ended, ..Change::default() };
         if !change.ended.is_empty() {

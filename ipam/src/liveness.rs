@@ -11,7 +11,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::Mode;
 
 use crate::ledger::attachments_with_link;
-use crate::{Namespaces, NetnsId, Record};
+use crate::{Namespaces, NetnsId, Origin, Record};
 
 /// Whether a pod's network namespace is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +52,11 @@ impl Census {
     /// a link is a sign of life, whatever else is gone; only podwire makes it, so that it is missing says nothing.
     pub fn is_provably_dead(&mut self, record: &Record) -> bool {
         self.netns(record) == NetnsState::Gone && matches!(self.has_link(&record.attachment), Ok(false))
+    }
+
+    /// Whether the lease was read off a link that is there no more.
+    pub fn has_lost_its_link(&mut self, record: &Record) -> bool {
+        record.origin == Origin::Recovered && matches!(self.has_link(&record.attachment), Ok(false))
     }
 
     /// Why the lease must not be ended; none if the pod is gone for sure.

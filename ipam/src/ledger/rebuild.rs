@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use cni_spec::Attachment;
+use cni_spec::{Attachment, NetworkName};
 use ipnetwork::IpNetwork;
 use kernel::rtnl::{Link, RouteFilter, Rtnl};
 
@@ -11,6 +11,7 @@ use super::session::{Failure, Session};
 use crate::clock::{self, Moment};
 use crate::event::EventKind;
 use crate::marks::{ALIAS_PREFIX, ROUTE_PROTOCOL};
+use crate::operation::Operation;
 use crate::record::{Origin, Pod, Record, RecordedAddress};
 use crate::store::{Change, Ended};
 use crate::{Error, LeaseId};
@@ -47,7 +48,18 @@ pub(crate) fn leases_in_kernel(known: &[Record], now: Moment, boot_id: &str) -> 
 
 /// Ends the leases that were read off the kernel and whose link is gone. They may be another ledger's: whoever ends
 /// them there does not tell this one. What cannot be seen is not taken for gone.
-pub(super) fn end_what_is_gone(session: &Session<'_>) -> Result<(), Failure> {
+///
+/// All links of the node are looked at for that, so it is done when they are to be tidied up, and before an ADD if there
+/// are leases that no DEL will end here. Whoever finds a pool used up looks again, at the leases of that pool.
+pub(super) fn end_what_is_gone(session: &Session<'_>, before: &Operation) -> Result<(), Failure> {
+    let is_due = match before {
+        Operation::Gc { .. } => true,
+        Operation::Lease(wish) => has_another_ledger_s(session, &wish.terms.network)?,
+        _ => false,
+    };
+    if !is_due {
+        return Ok(());
+    }
     let recovered = session.store.recovered()?;
     if recovered.is_empty() {
         return Ok(());
@@ -59,6 +71,16 @@ pub(super) fn end_what_is_gone(session: &Session<'_>) -> Result<(), Failure> {
         return Ok(());
     }
     session.commit(&Change { ended, ..Change::default() }, EventKind::Reclaimed)
+}
+
+/// Whether leases were read off the kernel that are of no network which is served from this ledger.
+fn has_another_ledger_s(session: &Session<'_>, served: &NetworkName) -> Result<bool, Failure> {
+    for network in session.store.recovered_networks()? {
+        if network != *served && !session.store.knows_a_pool_of(&network)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// All attachments that the kernel has a link for.

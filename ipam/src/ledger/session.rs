@@ -89,8 +89,8 @@ impl From<Error> for Failure {
 /// How much an operation may do to the ledger around it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Manner {
-    /// A ledger is made where there is none, and mended if it is damaged. Leases end that were read off the kernel
-    /// and are not to be seen there any more.
+    /// A ledger is made where there is none, and mended if it is damaged. Leases may end that were read off the kernel and
+    /// are not to be seen there any more.
     Serve,
     /// The same, but where there is not even a folder for a ledger, there is nothing to do, and none is made.
     Tend,
@@ -332,9 +332,7 @@ impl Opened {
             ballast::lay(&ledger.dir)?;
         }
         let pending = spool::carry_out(&ledger.dir, &session)?;
-        if matches!(request.operation.manner(), Manner::Serve | Manner::Tend) {
-            rebuild::end_what_is_gone(&session)?;
-        }
+        rebuild::end_what_is_gone(&session, &request.operation)?;
         let answer = service::carry_out(&session, request);
         if matches!(answer, Err(Failure::Store(_))) || (answer.is_err() && session.events.borrow().is_empty()) {
             return answer;

@@ -54,6 +54,11 @@ pub(super) fn recovered(attachment: &Attachment) -> Vec<u8> {
     named(b'k', attachment)
 }
 
+/// Above the keys of all recovered leases of a network, and below those of the next: names have no bytes below this one.
+pub(super) fn after_recovered_of(network: &NetworkName) -> Vec<u8> {
+    [RECOVERED, network.as_str().as_bytes(), &[1]].concat()
+}
+
 pub(super) fn tombstone(attachment: &Attachment) -> Vec<u8> {
     named(b't', attachment)
 }
@@ -130,7 +135,12 @@ pub(super) fn kept_and_free(address: IpAddr) -> Vec<u8> {
 }
 
 pub(super) fn known_pool(network: &NetworkName, pool: &str) -> Vec<u8> {
-    [POOLS, network.as_str().as_bytes(), &[0], pool.as_bytes()].concat()
+    [known_pools_of(network).as_slice(), pool.as_bytes()].concat()
+}
+
+/// What begins the keys of all pools of a network.
+pub(super) fn known_pools_of(network: &NetworkName) -> Vec<u8> {
+    [POOLS, network.as_str().as_bytes(), &[0]].concat()
 }
 
 const ADDRESS: usize = 17;

@@ -74,6 +74,12 @@ impl Store {
         self.counted(self.db.scan_prefix(beginning))
     }
 
+    /// The first key of a kind from a key on.
+    fn first_key(&self, beginning: &[u8], from: Vec<u8>) -> Result<Option<sled::IVec>, StoreError> {
+        let first = self.counted(self.db.range(from..)).next().transpose()?;
+        Ok(first.map(|(key, _)| key).filter(|key| key.starts_with(beginning)))
+    }
+
     /// The entries from one key to another.
     fn range(&self, first: Vec<u8>, last: Vec<u8>) -> impl Iterator<Item = Result<Entry, StoreError>> + use<'_> {
         self.counted(self.db.range(first..=last))
@@ -151,6 +157,23 @@ impl Store {
             found.extend(self.lease(&attachment)?);
         }
         Ok(found)
+    }
+
+    /// The networks of these leases. Passes over all but one lease of each.
+    pub fn recovered_networks(&self) -> Result<Vec<NetworkName>, StoreError> {
+        let mut found: Vec<NetworkName> = Vec::new();
+        let mut from = keys::RECOVERED.to_vec();
+        while let Some(key) = self.first_key(keys::RECOVERED, from)? {
+            let network = keys::attachment_in(&key).ok_or_else(|| malformed(&key))?.network;
+            from = keys::after_recovered_of(&network);
+            found.push(network);
+        }
+        Ok(found)
+    }
+
+    /// Whether one of the network's pools was described.
+    pub fn knows_a_pool_of(&self, network: &NetworkName) -> Result<bool, StoreError> {
+        Ok(self.scan(&keys::known_pools_of(network)).next().transpose()?.is_some())
     }
 
     /// The lease that holds the address.

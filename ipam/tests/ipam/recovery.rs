@@ -103,21 +103,79 @@ fn leases_read_off_the_kernel_go_with_their_links() {
         let elsewhere = ipam(&["release", "--container", "c4", "--yes", "--force"]);
         assert_eq!(elsewhere.code, 0, "{elsewhere:?}");
         assert_eq!(recovered(&ledger), all[..3], "nor does a person who ends another lease");
+        assert_eq!(place.run("ADD", "newer", &conf).addresses(), [ip("10.1.2.5")]);
+        assert_eq!(recovered(&ledger), all[..3], "nor does who gets an address without that");
         let status = place.run("STATUS", "", &conf);
         assert!(status.success, "{status:?}");
         assert_eq!(recovered(&ledger), all[1..3]);
+        assert_eq!(place.run("ADD", "newest", &conf).addresses(), [ip("10.1.2.2")]);
 
         // An ADD that is sent again takes the lease over, link or not.
         assert_eq!(place.run("ADD", "c2", &conf).addresses(), [ip("10.1.2.3")]);
         remove(2);
         [3, 4].into_iter().for_each(remove);
-        assert!(place.run("DEL", "unknown", &conf).success);
-        let mut held: Vec<String> = holders(&ledger.leases("test").unwrap().unwrap()).into_values().collect();
-        held.sort();
-        assert_eq!(held, ["c2", "new"]);
+        let mut wish = conf.clone();
+        wish["runtimeConfig"]["ips"] = json!(["10.1.2.4"]);
+        assert_eq!(place.run("ADD", "wished", &wish).addresses(), [ip("10.1.2.4")]);
+        let held = |ledger: &Ledger| {
+            let mut held: Vec<String> = holders(&ledger.leases("test").unwrap().unwrap()).into_values().collect();
+            held.sort();
+            held
+        };
+        assert_eq!(held(&ledger), ["c2", "new", "newer", "newest", "wished"]);
         damage(Path::new(Ledger::DEFAULT_DIR));
         assert!(place.run("DEL", "c2", &conf).success);
-        assert_eq!(holders(&ledger.leases("test").unwrap().unwrap()).into_values().collect::<Vec<_>>(), ["new"]);
+        assert_eq!(held(&ledger), ["new", "newer", "newest", "wished"]);
+    });
+}
+
+/// Whether the plugin asks the kernel about links and routes.
+fn asks_the_kernel(place: &Place, command: &str, container: &str, conf: &Value) -> bool {
+    let calls = place.data_dir().with_file_name("calls");
+    let mut strace = sandbox::command("strace");
+    strace.args(["-f", "-qq", "-e", "trace=socket", "-o"]).arg(&calls).arg(env!("CARGO_BIN_EXE_podwire-ipam"));
+    let output = place.feed(strace, command, container, conf).wait_with_output().unwrap();
+    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stdout));
+    std::fs::read_to_string(calls).unwrap().contains("AF_NETLINK")
+}
+
+/// A node has thousands of links, and STATUS is asked every few seconds: nobody looks at all of them without need.
+#[test]
+fn all_links_are_looked_at_only_for_another_ledger_s_leases() {
+    sandbox::private_host(|| {
+        let place = Place::new();
+        let ledger = Ledger::at(Ledger::DEFAULT_DIR);
+        let asks = |command: &str, container: &str, conf: &Value| asks_the_kernel(&place, command, container, conf);
+        let named = |network: &str, subnet: &str| {
+            let mut conf = conf();
+            conf["name"] = json!(network);
+            conf["ipam"]["podCIDR"] = json!(subnet);
+            conf["cni.dev/valid-attachments"] = json!([]);
+            conf
+        };
+        let (own, known) = (named("n", "10.1.2.0/24"), named("known", "10.1.3.0/24"));
+        pod(1, "podwire n c1 eth0", &["10.1.2.2/32"]);
+        pod(2, "podwire known c2 eth0", &["10.1.3.2/32"]);
+        pod(3, "podwire elsewhere c3 eth0", &["10.1.4.2/32"]);
+        assert!(asks("ADD", "new", &own), "the ledger is made");
+        assert_eq!(place.run("ADD", "new", &known).addresses(), [ip("10.1.3.3")]);
+        let all = ["elsewhere c3 eth0: 10.1.4.2", "known c2 eth0: 10.1.3.2", "n c1 eth0: 10.1.2.2"];
+        assert_eq!(recovered(&ledger), all);
+
+        remove(3);
+        let mut check = own.clone();
+        check["prevResult"] = json!({ "cniVersion": "1.1.0", "ips": [{ "address": "10.1.2.3/24" }] });
+        for (command, container, conf) in [("STATUS", "", &own), ("DEL", "unknown", &own), ("CHECK", "new", &check)] {
+            assert!(!asks(command, container, conf), "{command}");
+        }
+        assert_eq!(recovered(&ledger), all);
+        assert!(asks("ADD", "newer", &own), "nobody else would find out that it is gone");
+        assert_eq!(recovered(&ledger), all[1..]);
+        assert!(!asks("ADD", "newest", &own), "each lease that is left has its DEL");
+        [1, 2].into_iter().for_each(remove);
+        assert!(asks("GC", "", &named("third", "10.1.5.0/24")), "it tidies up");
+        assert_eq!(recovered(&ledger), Vec::<String>::new());
+        assert!(!asks("GC", "", &named("third", "10.1.5.0/24")), "there is none left");
     });
 }
 

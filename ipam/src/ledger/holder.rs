@@ -81,9 +81,10 @@ impl fmt::Display for Holder {
     }
 }
 
-/// The other processes that wait in flock(2) for the lock, as far as this process can see.
+/// The other processes that wait in flock(2) for the lock, as far as this process can see: whoever one look misses, another
+/// may see.
 pub(super) fn waiting_for(lock: &Path) -> BTreeSet<u32> {
-    let (Ok(file), Ok(locks)) = (fs::metadata(lock), kernel_locks()) else { return BTreeSet::new() };
+    let Ok(file) = fs::metadata(lock) else { return BTreeSet::new() };
     let place = place_of(&file);
     let waits = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
@@ -92,10 +93,12 @@ pub(super) fn waiting_for(lock: &Path) -> BTreeSet<u32> {
             _ => None,
         }
     };
-    locks.lines().filter_map(waits).filter(|pid| *pid != std::process::id()).collect()
+    let looks = (0..LOOKS).filter_map(|_| kernel_locks().ok());
+    let seen = looks.flat_map(|locks| locks.lines().filter_map(waits).collect::<Vec<u32>>());
+    seen.filter(|pid| *pid != std::process::id()).collect()
 }
 
-/// How often a holder is looked for whom the kernel did not show: see [`kernel_locks`].
+/// How often somebody is looked for whom the kernel may not have shown: see [`kernel_locks`].
 const LOOKS: usize = 3;
 
 /// All of /proc/locks. The kernel (fs/locks.c) counts its way through the list again for each read(2), so a lock that

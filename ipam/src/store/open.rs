@@ -25,6 +25,11 @@ const DEFAULT_SEGMENT: usize = 512 << 10;
 const CLOSING: Duration = Duration::from_millis(500);
 
 pub(super) fn open(dir: &Path) -> Result<sled::Db, StoreError> {
+    open_within(dir, CLOSING)
+}
+
+/// Waits so long for a database that is just being closed.
+fn open_within(dir: &Path, closing: Duration) -> Result<sled::Db, StoreError> {
     remove_unfinished_snapshots(dir).map_err(StoreError::Io)?;
     let started = Instant::now();
     loop {
@@ -39,7 +44,7 @@ pub(super) fn open(dir: &Path) -> Result<sled::Db, StoreError> {
             .map_err(StoreError::from)
         });
         match opened {
-            Err(StoreError::Locked) if started.elapsed() < CLOSING => thread::sleep(Duration::from_millis(2)),
+            Err(StoreError::Locked) if started.elapsed() < closing => thread::sleep(Duration::from_millis(2)),
             result => return result,
         }
     }
@@ -90,6 +95,9 @@ fn remove_unfinished_snapshots(dir: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    /// Longer than a busy machine needs.
+    const DEADLINE: Duration = Duration::from_secs(60);
+
     /// A database with one entry, closed.
     fn database(dir: &Path) {
         let db = open(dir).unwrap();
@@ -97,15 +105,29 @@ mod tests {
         db.flush().unwrap();
     }
 
+    /// What the engine alone says, once nobody has the database open: threads of whoever closed it end a moment later, as
+    /// does a process that another test has just started.
+    fn engine(dir: &Path) -> sled::Result<sled::Db> {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            match sled::Config::new().path(dir).segment_size(SEGMENT).open() {
+                Err(sled::Error::Io(error)) if error.to_string().contains("lock") && Instant::now() < end => {
+                    thread::sleep(Duration::from_millis(2));
+                }
+                opened => return opened,
+            }
+        }
+    }
+
     #[test]
     fn an_unfinished_snapshot_bricks_the_engine_but_not_us() {
         let dir = tempfile::tempdir().unwrap();
         database(dir.path());
         fs::write(dir.path().join("snap.FFFFFFFFFFFFFFFF.generating"), b"half").unwrap();
-        let bricked = sled::Config::new().path(dir.path()).segment_size(SEGMENT).open();
+        let bricked = engine(dir.path());
         assert!(matches!(bricked, Err(sled::Error::Corruption { .. })), "the engine has been mended: {bricked:?}");
         drop(bricked);
-        let db = open(dir.path()).unwrap();
+        let db = open_within(dir.path(), DEADLINE).unwrap();
         assert_eq!(db.get(b"k").unwrap().as_deref(), Some(b"v".as_slice()));
     }
 
@@ -115,9 +137,9 @@ mod tests {
         let larger = sled::Config::new().path(dir.path()).segment_size(DEFAULT_SEGMENT).open().unwrap();
         larger.insert(b"k", b"v").unwrap();
         drop(larger);
-        let refused = sled::Config::new().path(dir.path()).segment_size(SEGMENT).open();
+        let refused = engine(dir.path());
         assert!(matches!(refused, Err(sled::Error::Unsupported(_))), "{refused:?}");
-        let db = open(dir.path()).unwrap();
+        let db = open_within(dir.path(), DEADLINE).unwrap();
         assert_eq!(db.get(b"k").unwrap().as_deref(), Some(b"v".as_slice()));
     }
 
@@ -129,7 +151,8 @@ mod tests {
         db.insert(b"large", large.as_slice()).unwrap();
         db.flush().unwrap();
         drop(db);
-        assert_eq!(open(dir.path()).unwrap().get(b"large").unwrap().as_deref(), Some(large.as_slice()));
+        let db = open_within(dir.path(), DEADLINE).unwrap();
+        assert_eq!(db.get(b"large").unwrap().as_deref(), Some(large.as_slice()));
     }
 
     #[test]
@@ -157,7 +180,7 @@ mod tests {
         let held = fs::File::open(dir.path().join("db")).unwrap();
         held.lock().unwrap();
         thread::scope(|scope| {
-            let opener = scope.spawn(|| open(dir.path()).map(drop));
+            let opener = scope.spawn(|| open_within(dir.path(), DEADLINE).map(drop));
             // Until the opener has been refused for sure, but far from giving up.
             thread::sleep(CLOSING / 10);
             drop(held);

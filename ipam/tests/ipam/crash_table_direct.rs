@@ -101,14 +101,17 @@ fn row_11_a_del_that_waits_behind_its_add_ends_the_lease() {
     assert_eq!(containers(&place), ["stays"]);
 }
 
-/// How many wait in flock(2) for the file's lock (proc_locks(5)). One read of the list is of one moment; several may
-/// show one twice.
+/// How many processes wait in flock(2) for the file's lock (proc_locks(5)). The list comes a page at a time, and what is
+/// locked between two of them may show one twice.
 pub fn waiting_for(file: &fs::File) -> usize {
     let place = format!(":{} ", file.metadata().unwrap().ino());
-    let mut page = [0; 1 << 16];
-    let count = fs::File::open("/proc/locks").unwrap().read(&mut page).unwrap();
-    let locks = String::from_utf8_lossy(&page[..count]);
-    locks.lines().filter(|line| line.contains("-> FLOCK") && line.contains(&place)).count()
+    let (mut list, mut locks, mut page) = (fs::File::open("/proc/locks").unwrap(), Vec::new(), [0; 1 << 16]);
+    while let count @ 1.. = list.read(&mut page).unwrap() {
+        locks.extend_from_slice(&page[..count]);
+    }
+    let locks = String::from_utf8_lossy(&locks);
+    let waiting = locks.lines().filter(|line| line.contains("-> FLOCK") && line.contains(&place));
+    waiting.filter_map(|line| line.split_whitespace().nth(5)).collect::<std::collections::BTreeSet<_>>().len()
 }
 
 /// Both wait, and it is the ADD's turn first: the list that GC brings is older than the lease, and cannot name it.

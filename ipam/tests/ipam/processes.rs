@@ -7,7 +7,7 @@ use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{Answer, Place, holders, ip};
+use crate::support::{Answer, Place, holders, ip, pid_of, stop};
 use cni_spec::SpecVersion;
 use serde_json::{Value, json};
 
@@ -161,14 +161,13 @@ fn a_holder_of_ours_is_named_with_what_it_does() {
     assert_eq!(code, 11);
     let expected = format!("held by pid {} (DEL n c1 eth0) for ", stopped.id());
     assert!(message.contains(&expected), "{message}");
-    signal(&stopped, nix::sys::signal::Signal::SIGCONT);
+    go_on(&stopped);
     assert!(Answer::of(&stopped.wait_with_output().unwrap()).success);
     assert_eq!(place.leases(), []);
 }
 
-fn signal(child: &Child, signal: nix::sys::signal::Signal) {
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
-    nix::sys::signal::kill(pid, signal).unwrap();
+fn go_on(child: &Child) {
+    nix::sys::signal::kill(pid_of(child), nix::sys::signal::Signal::SIGCONT).unwrap();
 }
 
 /// A DEL that was stopped while it held the lock. It is fast: whoever gets through is added and tried again.
@@ -177,12 +176,12 @@ fn stop_in_session(place: &Place, conf: &Value) -> Child {
     while Instant::now() < deadline {
         let mut child = place.spawn("DEL", "c1", conf);
         while child.try_wait().unwrap().is_none() {
-            signal(&child, nix::sys::signal::Signal::SIGSTOP);
+            stop(&child);
             let lock = std::fs::read_to_string(place.data_dir().join("lock")).unwrap();
             if lock.contains(&format!("\"pid\":{}", child.id())) {
                 return child;
             }
-            signal(&child, nix::sys::signal::Signal::SIGCONT);
+            go_on(&child);
             thread::yield_now();
         }
         place.run("ADD", "c1", conf).addresses();

@@ -85,10 +85,9 @@ impl Place {
             lock.lock().unwrap();
             return work(std::process::id());
         };
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(process.id()).unwrap());
-        kill(pid, Signal::SIGSTOP).unwrap();
+        stop(process);
         let result = work(process.id());
-        kill(pid, Signal::SIGCONT).unwrap();
+        kill(pid_of(process), Signal::SIGCONT).unwrap();
         result
     }
 
@@ -214,6 +213,19 @@ impl Answer {
     }
 }
 
+pub fn pid_of(child: &Child) -> nix::unistd::Pid {
+    nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap())
+}
+
+/// Returns when every thread of the process stands still, or has ended: whoever is in a system call goes on to its end.
+pub fn stop(child: &Child) {
+    use nix::sys::wait::{Id, WaitPidFlag, waitid};
+    nix::sys::signal::kill(pid_of(child), nix::sys::signal::Signal::SIGSTOP).unwrap();
+    // Its end is for others to hear of.
+    let stands = WaitPidFlag::WSTOPPED | WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+    waitid(Id::Pid(pid_of(child)), stands).unwrap();
+}
+
 /// Returns when it is so.
 pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -256,9 +268,15 @@ pub fn holders(leases: &[Record]) -> BTreeMap<IpAddr, String> {
     holders
 }
 
-/// Opens a ledger's database beside everybody; it has segments of this size.
+/// Opens a ledger's database beside everybody; it has segments of this size. Whoever had it open is rid of it a moment
+/// later: the engine's threads end by themselves, and a process that another test has just started has the file open, too.
 pub fn database(ledger: &Path) -> sled::Db {
-    sled::Config::new().path(ledger).segment_size(128 << 10).open().unwrap()
+    let mut opened = None;
+    until("nobody has the database open", || {
+        opened = sled::Config::new().path(ledger).segment_size(128 << 10).open().ok();
+        opened.is_some()
+    });
+    opened.unwrap()
 }
 
 /// Overwrites the beginning of every file of the database, as a failing disk might.

@@ -9,11 +9,10 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use crate::support::{Answer, Owner, Place, attachment, holders, ip, ips, until};
+use crate::support::{Answer, Owner, Place, attachment, holders, ip, ips, pid_of, stop, until};
 use cni_spec::ErrorCode;
 use ipam::Ledger;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 fn conf() -> Value {
@@ -21,7 +20,7 @@ fn conf() -> Value {
 }
 
 fn signal(owner: &Owner, signal: Signal) {
-    kill(Pid::from_raw(i32::try_from(owner.0.id()).unwrap()), signal).unwrap();
+    kill(pid_of(&owner.0), signal).unwrap();
 }
 
 /// Waits for its end, and returns its exit code.
@@ -84,7 +83,7 @@ fn a_stopped_owner_delays_add_and_spools_del() {
         let owner = Owner::of(&place.data_dir());
         let mut plugin = place.json("n", &conf());
         place.run("ADD", "c1", &plugin).addresses();
-        signal(&owner, Signal::SIGSTOP);
+        stop(&owner.0);
         plugin["ipam"]["lockTimeoutSeconds"] = 1.into();
         let refused = place.run("ADD", "c2", &plugin);
         let (code, message) = refused.error();
@@ -182,7 +181,7 @@ fn another_user_is_not_answered() {
     }
     let look = || {
         let mut process = sandbox::command(&program);
-        process.args(["pools", "--timeout", "1", "--conf-dir", "/nowhere", "--dir"]).arg(&dir).stdin(Stdio::null());
+        process.args(["pools", "--timeout", "60", "--conf-dir", "/nowhere", "--dir"]).arg(&dir).stdin(Stdio::null());
         process
     };
     let own = look().output().unwrap();

@@ -6,6 +6,7 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
 use crate::Dice;
@@ -56,16 +57,18 @@ impl Owner {
         }
     }
 
-    /// Does something while it stands still.
+    /// Does something while it stands still: whoever is in a system call when it is told goes on to its end.
     pub fn stopped<T>(&self, work: impl FnOnce() -> T) -> T {
-        let signal = |signal| {
-            if let Some(owner) = &self.process {
-                kill(Pid::from_raw(i32::try_from(owner.id()).unwrap()), signal).unwrap();
-            }
-        };
-        signal(Signal::SIGSTOP);
+        let pid = self.process.as_ref().map(|owner| Pid::from_raw(i32::try_from(owner.id()).unwrap()));
+        if let Some(pid) = pid {
+            kill(pid, Signal::SIGSTOP).unwrap();
+            let stands = WaitPidFlag::WSTOPPED | WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+            waitid(Id::Pid(pid), stands).unwrap();
+        }
         let result = work();
-        signal(Signal::SIGCONT);
+        if let Some(pid) = pid {
+            kill(pid, Signal::SIGCONT).unwrap();
+        }
         result
     }
 

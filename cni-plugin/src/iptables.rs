@@ -11,6 +11,7 @@ use nft_model::Family;
 
 use crate::Error;
 use crate::diff::Difference;
+use crate::masquerade::iptables::listed::{self, Repair, plain};
 use crate::masquerade::iptables::{self as rules, Frame, Member, Owned, Seen};
 
 /// What processes of this plugin, and of `podwire-portmap`, take in turn, because rules are removed by number.
@@ -45,19 +46,15 @@ pub fn add(frame: &Frame, members: &[Member]) -> Result<(), Error> {
     Ok(())
 }
 
-/// What the rules of a family lacked.
+/// What was not as it should be of a family.
 pub struct Restored {
-    /// The input of `iptables-restore --noflush`.
-    pub text: String,
+    /// What of it, and what puts it right.
+    pub repair: Repair,
     /// The program.
     pub program: String,
-    /// Those that missed one of their rules.
-    pub members: Vec<Member>,
-    /// Whether something that they share was missing.
-    pub shared: bool,
 }
 
-/// Puts back what is missing of these, of one family; nothing if all is there. `again` tells which of them are wanted still,
+/// Puts back what is missing of these, of one family, and makes anew what is not as it was; nothing if all is right. `again` tells which of them are wanted still,
 /// when nobody else changes rules: pods may be gone since they were listed, and others have their addresses. With `dry_run`
 /// nothing is changed.
 ///
@@ -74,15 +71,11 @@ pub fn restore(
     let tool = Tool::find(family, None).map_err(failed)?;
     let look = |members: &[Member]| {
         let seen = see(frame.network(), family, tool.flavour())?;
-        let (missing, shared) = frame.missing(family, &seen, members);
-        let program = format!("{}-restore --noflush", rules::program(family));
-        let is_any = shared || !missing.is_empty();
-        Ok(is_any.then(|| Restored {
-            text: frame.addition(family, &seen, &missing),
-            program,
-            members: missing,
-            shared,
-        }))
+        let program = rules::program(family);
+        let what = || format!("table nat of {program}");
+        let listing = tool.list("nat").map_err(|source| Error::Observe { what: what(), source })?;
+        let repair = frame.repair(family, &seen, &listing, members);
+        Ok(repair.map(|repair| Restored { repair, program: format!("{program}-restore --noflush") }))
     };
     // Most runs find everything there, and need not wait for their turn.
     let Some(lacked) = look(members)? else { return Ok(None) };
@@ -96,9 +89,9 @@ pub fn restore(
         return Ok(None);
     }
     let Some(lacked) = look(&members)? else { return Ok(None) };
-    tool.restore_under(turn.as_fd(), &lacked.text).map_err(failed)?;
+    tool.restore_under(turn.as_fd(), &lacked.repair.text).map_err(failed)?;
     // Somebody may have chosen the flavour since the ADD.
-    remove_replaced(frame.network(), family, &tool, &turn, &lacked.members)?;
+    remove_replaced(frame.network(), family, &tool, &turn, &lacked.repair.members)?;
     Ok(Some(lacked))
 }
 
@@ -173,7 +166,7 @@ pub fn differences(frame: &Frame, members: &[Member], owner: &str) -> Result<Vec
             all.push(Difference { expected: commands(line), found: "no such rule".to_owned() });
         }
         let expected: Vec<String> = expected.iter().map(|line| plain(line)).collect();
-        let is_stray = |line: &&String| rules::is_of_owner_or_nobody(frame.network(), owner, line);
+        let is_stray = |line: &&String| listed::is_of_owner_or_nobody(frame.network(), owner, line);
         for line in found.iter().filter(|line| !expected.contains(line)).filter(is_stray) {
             let expected = format!("no `{program} -t nat {line}`");
             all.push(Difference { expected, found: "that rule".to_owned() });
@@ -186,7 +179,7 @@ pub fn differences(frame: &Frame, members: &[Member], owner: &str) -> Result<Vec
             }
         }
         let of_chain = |lines: &[&String]| -> Vec<String> {
-            let is_of_network = |line: &&&String| rules::is_of_network(frame.network(), line);
+            let is_of_network = |line: &&&String| listed::is_of_network(frame.network(), line);
             lines.iter().filter(is_of_network).map(|line| (*line).clone()).collect()
         };
         let (wanted, there) = (of_chain(&expected.iter().collect::<Vec<_>>()), of_chain(&in_order));
@@ -266,7 +259,7 @@ fn remove_in(
         return Err(step(words(), refused));
     }
     // Somebody has changed what leads to our chains, which goes by the text that it has now.
-    let hooked = tool.list("nat").ok().map(|listing| rules::hooked_as_listed(&listing));
+    let hooked = tool.list("nat").ok().map(|listing| listed::hooked_as_listed(&listing));
     if hooked.and_then(|hooked| seen.removal(is_gone, &hooked)).is_some_and(|text| restore(&text).is_ok()) {
         return Ok(());
     }
@@ -299,9 +292,4 @@ fn words(members: &[Member]) -> String {
 
 fn step(step: String, source: kernel::Error) -> Error {
     Error::Step { step, source }
-}
-
-/// A rule without quotes, which iptables prints only where it must.
-fn plain(line: &str) -> String {
-    line.replace('"', "")
 }

@@ -28,8 +28,8 @@ use crate::ruleset::{self, Placed};
 use crate::{Error, guard, iptables, masquerade};
 
 use living::{Living, Look};
+pub use wish::CONF_DIR;
 use wish::Sources;
-pub use wish::{CACHE_DIRS, CONF_DIR};
 
 /// What is to be done, and by what it is known.
 #[derive(Debug)]
@@ -196,7 +196,7 @@ fn by_iptables(pods: &mut [Wanted], shared: &Shared, node: &Node, dry_run: bool,
                     Err(error) => pod.outcome.failures.push(with_causes(error)),
                 }
             }
-            summary.restored.extend(restored.ok().flatten().map(|lacked| (lacked.program, lacked.text)));
+            summary.restored.extend(restored.ok().flatten().map(|lacked| (lacked.program, lacked.repair.text)));
         }
     }
 }
@@ -325,19 +325,19 @@ impl Shared {
 }
 
 impl iptables::Restored {
-    /// Those that missed a rule, by their owners.
+    /// Those whose rules were not as they should be, by their owners.
     fn by_owner(&self) -> BTreeMap<&str, Vec<&Member>> {
         let mut all: BTreeMap<&str, Vec<&Member>> = BTreeMap::new();
-        for member in &self.members {
+        for member in &self.repair.members {
             all.entry(&member.owner).or_default().push(member);
         }
         all
     }
 
-    /// What of it concerns the pod of which these missed a rule.
+    /// What of it concerns the pod that these are of.
     fn differences(&self, members: &[&Member]) -> Vec<Difference> {
-        let missing = |expected: String| Difference { expected, found: "no such rule".to_owned() };
-        let shared = self.shared.then(|| missing(format!("{}, what its pods share", self.program)));
+        let missing = |expected: String| Difference { expected, found: "no such rules, or others".to_owned() };
+        let shared = self.repair.shared.then(|| missing(format!("{}, what its pods share", self.program)));
         shared.into_iter().chain(members.iter().map(|member| missing(member.to_string()))).collect()
     }
 }

@@ -65,6 +65,7 @@ mod pool;
 mod record;
 mod refusal;
 mod reservations;
+pub mod runtime_cache;
 mod service;
 mod span;
 mod sticky;

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use cni_spec::NetworkName;
 use cni_spec::error::with_causes;
+use ipam::runtime_cache;
 use serde_json::{Value, json};
 
 use super::{Exit, Stop};
-use crate::reconcile::{self, CACHE_DIRS, CONF_DIR, Order, Outcome, Summary};
+use crate::reconcile::{self, CONF_DIR, Order, Outcome, Summary};
 
 pub const EXAMPLES: &str = "\
 Examples:
@@ -42,8 +43,8 @@ pub struct Reconcile {
     /// The folder of network configs.
     #[arg(long, value_name = "DIR", default_value = CONF_DIR)]
     conf_dir: PathBuf,
-    /// The folders in which libcni keeps what the runtime, or Multus, did; may be given more than once.
-    #[arg(long = "cache-dir", value_name = "DIR", default_values = CACHE_DIRS)]
+    /// A folder in which libcni keeps what the runtime, or Multus, did, in DIR/results; may be given more than once.
+    #[arg(long = "cache-dir", value_name = "DIR", default_values = runtime_cache::DIRS)]
     cache_dirs: Vec<PathBuf>,
 }
 

@@ -6,6 +6,8 @@
 //! the rules that depend on the config alone. A pod's rule has two comments, its owner and its address; the others have a
 //! fingerprint of all of them, which tells whether they were made from the same config.
 
+pub mod listed;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
 use std::net::IpAddr;
@@ -17,6 +19,7 @@ use nft_model::Family;
 use super::{fingerprint, not_to};
 use crate::config::Masquerade;
 use crate::names::masquerade_chain;
+use listed::Spoilt;
 
 /// The chain that packets meet: of all pods of all networks.
 pub const PODS: &str = "PODWIRE-PODS";
@@ -90,6 +93,10 @@ impl Frame {
     /// ledger, so whatever else has it is a leftover. Other pods of the network stay, also where its chain was flushed.
     #[must_use]
     pub fn addition(&self, family: Family, seen: &Seen, new: &[Member]) -> String {
+        self.text(family, seen, new, &Spoilt::default())
+    }
+
+    fn text(&self, family: Family, seen: &Seen, new: &[Member], spoilt: &Spoilt) -> String {
         let owners: BTreeSet<&str> = new.iter().map(|one| one.owner.as_str()).collect();
         let addresses: BTreeSet<IpAddr> = new.iter().map(|one| one.address).collect();
         let is_gone = |rule: &Owned| owners.contains(rule.owner.as_str()) || addresses.contains(&rule.address);
@@ -98,7 +105,7 @@ impl Frame {
             lines.push(format!(":{PODS} - [0:0]"));
         }
         let rules = self.rules(family);
-        if self.is_whole(family, seen) {
+        if self.is_whole(family, seen) && !spoilt.chain {
             lines.extend(deletions(&seen.chain, &seen.owned(&seen.chain), is_gone));
         } else {
             lines.push(format!(":{} - [0:0]", seen.chain));
@@ -107,12 +114,16 @@ impl Frame {
             lines.extend(rules.iter().map(|rule| format!("-A {rule}")));
         }
         let of_all = seen.owned(PODS);
-        lines.extend(deletions(PODS, &of_all, is_gone));
+        let strays = if spoilt.strays { seen.strays() } else { Vec::new() };
+        let mut numbers: Vec<usize> = of_all.iter().filter(|rule| is_gone(rule)).map(|rule| rule.number).collect();
+        numbers.extend(strays);
+        lines.extend(deletions_of(PODS, numbers));
         let led_to: BTreeSet<(&str, IpAddr)> = of_all.iter().map(|one| (one.owner.as_str(), one.address)).collect();
         let is_led_to = |rule: &Owned| led_to.contains(&(rule.owner.as_str(), rule.address));
         let lost = seen.owned(&seen.chain).into_iter().filter(|rule| !is_gone(rule) && !is_led_to(rule));
         lines.extend(lost.map(|rule| format!("-A {}", self.member(rule.address, &rule.owner).rule_of_sender())));
-        if seen.hooks() == 0 {
+        lines.extend(spoilt.hooks.iter().map(|rule| format!("-D {rule}")));
+        if seen.hooks() == 0 || spoilt.unhooked {
             lines.push(format!("-A {}", hook()));
         }
         for (index, member) in new.iter().enumerate() {
@@ -205,6 +216,13 @@ impl fmt::Display for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let program = program(self.family());
         write!(f, "{program} -t nat -A {}; {program} -t nat -I {}", self.rule_of_sender(), self.rule_of_target())
+    }
+}
+
+impl Owned {
+    fn of(number: usize, comments: &[String]) -> Option<Self> {
+        let [owner, address] = comments else { return None };
+        Some(Self { owner: owner.clone(), address: address.parse().ok()?, number })
     }
 }
 
@@ -307,27 +325,15 @@ impl Seen {
     }
 
     fn owned(&self, chain: &str) -> Vec<Owned> {
-        let owned = |(index, comments): (usize, &Vec<String>)| {
-            let [owner, address] = comments.as_slice() else { return None };
-            Some(Owned { owner: owner.clone(), address: address.parse().ok()?, number: index + 1 })
-        };
-        self.rules(chain).iter().enumerate().filter_map(owned).collect()
+        let rules = self.rules(chain).iter().enumerate();
+        rules.filter_map(|(index, comments)| Owned::of(index + 1, comments)).collect()
     }
-}
 
-/// Whether a rule, as `iptables -S` lists it, is in the network's chain.
-#[must_use]
-pub fn is_of_network(network: &NetworkName, line: &str) -> bool {
-    line.starts_with(&format!("-A {} ", masquerade_chain(network)))
-}
-
-/// Whether it is in our chains and either an owner's or nobody's. Elsewhere in the table an owner may have rules of other
-/// plugins: the comments of `podwire-portmap` name it as these do. The line is without quotes.
-#[must_use]
-pub fn is_of_owner_or_nobody(network: &NetworkName, owner: &str, line: &str) -> bool {
-    let is_there = is_of_network(network, line) || line.starts_with(&format!("-A {PODS} "));
-    let is_owned = line.contains(&format!("--comment {owner} "));
-    is_there && (is_owned || line.matches("--comment ").count() < 2)
+    /// The numbers of the rules in the chain of all pods that are no pod's.
+    fn strays(&self) -> Vec<usize> {
+        let rules = (1..).zip(self.rules(PODS));
+        rules.filter(|(number, comments)| Owned::of(*number, comments).is_none()).map(|(number, _)| number).collect()
+    }
 }
 
 /// The program that lists a family's rules.
@@ -337,15 +343,6 @@ pub fn program(family: Family) -> &'static str {
         Family::Ip => "iptables",
         Family::Ip6 => "ip6tables",
     }
-}
-
-/// The same, as they are: somebody may have changed them. `listing` is what `iptables -S` lists.
-#[must_use]
-pub fn hooked_as_listed(listing: &[String]) -> Vec<String> {
-    let rules = listing.iter().filter_map(|line| line.strip_prefix("-A "));
-    // Without a target the comment is the end of the line.
-    let is_ours = |rule: &&str| format!("{} ", rule.replace('"', "")).contains(&format!("--comment {HOOKED} "));
-    rules.filter(|rule| rule.starts_with(&format!("{HOOK} "))).filter(is_ours).map(str::to_owned).collect()
 }
 
 fn hook() -> String {
@@ -365,9 +362,14 @@ fn network_of(owner: &str) -> Option<NetworkName> {
     owner.parse().ok().map(|attachment: Attachment| attachment.network)
 }
 
-/// By number, the last one first, so that each is still right when its turn comes.
 fn deletions(chain: &str, rules: &[Owned], is_gone: impl Fn(&Owned) -> bool) -> Vec<String> {
-    rules.iter().rev().filter(|rule| is_gone(rule)).map(|rule| format!("-D {chain} {}", rule.number)).collect()
+    deletions_of(chain, rules.iter().filter(|rule| is_gone(rule)).map(|rule| rule.number).collect())
+}
+
+/// By number, the last one first, so that each is still right when its turn comes.
+fn deletions_of(chain: &str, mut numbers: Vec<usize>) -> Vec<String> {
+    numbers.sort_unstable();
+    numbers.into_iter().rev().map(|number| format!("-D {chain} {number}")).collect()
 }
 
 fn restored(lines: &[String]) -> String {
@@ -383,7 +385,7 @@ fn restored(lines: &[String]) -> String {
 mod tests {
     use super::*;
 
-    fn network() -> NetworkName {
+    pub fn network() -> NetworkName {
         "podnet".parse().unwrap()
     }
 
@@ -397,8 +399,8 @@ mod tests {
         Seen::new(&network(), chains.iter().map(chain).collect())
     }
 
-    const CHAIN: &str = "PODWIRE-MASQ-podnet";
-    const ONE: [&str; 2] = ["podnet c1 eth0", "10.244.1.2"];
+    pub const CHAIN: &str = "PODWIRE-MASQ-podnet";
+    pub const ONE: [&str; 2] = ["podnet c1 eth0", "10.244.1.2"];
     const TWO: [&str; 2] = ["podnet c2 eth0", "10.244.1.3"];
     const ELSEWHERE: [&str; 2] = ["other c3 eth0", "10.9.0.4"];
 
@@ -470,24 +472,5 @@ mod tests {
         let text = frame().addition(Family::Ip, &all, &[member]);
         assert!(text.contains("-A PODWIRE-PODS -s 10.244.1.2/32"), "{text}");
         assert!(!text.contains(TWO[0]) && text.contains(&format!("-D {CHAIN} 2")), "{text}");
-    }
-
-    #[test]
-    fn rules_of_other_plugins_are_theirs_whomever_they_name() {
-        let is_ours = |line: &str| is_of_owner_or_nobody(&network(), ONE[0], line);
-        let comments = "-m comment --comment podnet c1 eth0 -m comment --comment x";
-        assert!(is_ours(&format!("-A {PODS} -s 10.244.1.2/32 {comments} -j {CHAIN}")));
-        assert!(is_ours(&format!("-A {CHAIN} -d 10.244.1.2/32 {comments} -j RETURN")));
-        for chain in [PODS, CHAIN] {
-            assert!(is_ours(&format!("-A {chain} -j RETURN")));
-        }
-        for other in [
-            format!("-A PODWIRE-WILDCARD -p tcp {comments} -j DNAT"),
-            format!("-A {CHAIN}2 -d 10.244.1.2/32 {comments} -j RETURN"),
-            format!("-A {PODS} -s 10.244.1.3/32 -m comment --comment podnet c2 eth0 -m comment --comment x"),
-            "-A POSTROUTING -j RETURN".to_owned(),
-        ] {
-            assert!(!is_ours(&other), "{other}");
-        }
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use cni_spec::error::with_causes;
 use cni_spec::{Attachment, CniArgs, NetConf};
 use data_encoding::BASE64;
+use ipam::runtime_cache;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -16,10 +17,6 @@ use crate::config::Config;
 
 /// Where runtimes look for network configs, unless they are told otherwise.
 pub const CONF_DIR: &str = "/etc/cni/net.d";
-
-/// Where libcni keeps what it did, unless it is told otherwise (`CacheDir`, libcni/api.go), and where Multus has it keep what
-/// it did (`cniDir`, whose default is in pkg/types/conf.go).
-pub const CACHE_DIRS: [&str; 2] = ["/var/lib/cni", "/var/lib/cni/multus"];
 
 /// The endings that libcni reads.
 const ENDINGS: [&str; 3] = ["conf", "conflist", "json"];
@@ -61,7 +58,7 @@ impl Sources {
         let installed_as = installed_as.as_deref().and_then(Path::file_name).and_then(OsStr::to_str);
         let types = ["podwire"].into_iter().chain(installed_as).map(str::to_owned).collect();
         let configs = paths.iter().filter_map(read).collect();
-        let caches = cache_dirs.iter().map(|dir| dir.join("results")).collect();
+        let caches = cache_dirs.iter().map(|dir| runtime_cache::results(dir)).collect();
         Self { caches, conf_dir: conf_dir.to_owned(), configs, types }
     }
 

@@ -12,6 +12,7 @@ use crate::flavour::Flavour;
 use crate::masquerade::{address, outside_machine};
 use crate::masquerade_iptables::by_iptables;
 
+mod changed;
 mod meanwhile;
 
 const CACHE: &str = "/run/cni-cache";
@@ -303,6 +304,20 @@ fn a_guard_of_which_nobody_knows_is_not_made() {
         assert_eq!(reconcile(&[]).0, 4, "nobody looks there");
         let (code, printed) = reconcile(&["--cache-dir", OF_MULTUS]);
         assert_eq!((code, lines(&ruleset())), (0, lines(&before)), "{printed}");
+    });
+}
+
+/// As it can be named to `ipam verify`.
+#[test]
+fn the_folder_of_results_may_be_named_itself() {
+    sandbox::private_host(|| {
+        let pod = TestPod::new("one");
+        pod.add(&dual_stack()).ok();
+        keep_in(OF_MULTUS, &pod, &dual_stack(), &json!({}));
+        assert_eq!(reconcile(&[]).0, 4, "nobody looks there");
+        for cache in [OF_MULTUS, &format!("{OF_MULTUS}/results")] {
+            assert_eq!(reconcile(&["--cache-dir", cache, "--quiet"]), (0, String::new()), "{cache}");
+        }
     });
 }
 

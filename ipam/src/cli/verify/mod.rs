@@ -11,7 +11,7 @@ use super::networks::Configured;
 use super::terminal::Terminal;
 use super::view::View;
 use crate::liveness::{Census, NetnsState};
-use crate::{LeaseId, Ledger};
+use crate::{LeaseId, Ledger, runtime_cache};
 
 mod compare;
 mod kernel;
@@ -24,7 +24,7 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   ipam verify
   ipam verify -o wide
-  ipam verify -o json --cache-dir /var/lib/cni/results
+  ipam verify -o json --cache-dir /var/lib/cni
   ipam verify || ipam gc
 Run it in the node's own network namespace. What each kind of finding means: docs/ipam.md";
 
@@ -40,8 +40,8 @@ pub(super) struct Verify {
 /// Where the runtime's cache is.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct CacheDirs {
-    /// Where the runtime keeps the results of its ADDs.
-    #[arg(long, value_name = "DIR", default_values = runtime::DIRS)]
+    /// A folder in which libcni keeps what the runtime, or Multus, did, in DIR/results; may be given more than once.
+    #[arg(long, value_name = "DIR", default_values = runtime_cache::DIRS)]
     pub cache_dir: Vec<PathBuf>,
 }
 

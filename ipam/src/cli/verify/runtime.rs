@@ -8,9 +8,7 @@ use cni_spec::Attachment;
 use data_encoding::BASE64;
 use serde_json::Value;
 
-/// Where libcni keeps its cache, in its present and in older versions, and where Multus has it keep that.
-pub(in crate::cli) const DIRS: [&str; 3] =
-    ["/var/lib/cni/results", "/var/lib/cni/cache/results", "/var/lib/cni/multus/results"];
+use crate::runtime_cache;
 
 /// The results of ADDs.
 #[derive(Debug, Default)]
@@ -40,7 +38,7 @@ impl Cache {
     pub fn read(dirs: &[PathBuf]) -> Self {
         let mut cache = Self::default();
         for dir in dirs {
-            let Ok(entries) = fs::read_dir(dir) else { continue };
+            let Ok(entries) = fs::read_dir(runtime_cache::results(dir)) else { continue };
             for path in entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_file()) {
                 cache.exists = true;
                 match read(&path) {

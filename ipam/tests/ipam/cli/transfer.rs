@@ -129,11 +129,11 @@ fn a_node_that_host_local_served_is_taken_over_without_touching_its_pods() {
         let (root, conf_dir) = host_local(&place);
         let (from, conf_dir) = (format!("host-local:{}", root.display()), conf_dir.display().to_string());
         let cache = place.data_dir().with_file_name("cache");
-        fs::create_dir_all(&cache).unwrap();
+        fs::create_dir_all(cache.join("results")).unwrap();
         let cached = json!({ "kind": "cniCacheV1", "containerId": "c2", "ifName": "eth0", "networkName": "podnet",
             "config": BASE64.encode(b"{}"), "cniArgs": [["K8S_POD_NAMESPACE", "shop"], ["K8S_POD_NAME", "cart"]],
             "result": { "cniVersion": "1.0.0", "ips": [{ "address": "10.1.2.3/24" }] } });
-        fs::write(cache.join("podnet-c2-eth0"), cached.to_string()).unwrap();
+        fs::write(cache.join("results/podnet-c2-eth0"), cached.to_string()).unwrap();
         let import = ["import", &from, "--conf-dir", &conf_dir, "--cache-dir", cache.to_str().unwrap()];
         let dry =
             place.cli(&[&import[..], &["--dry-run", "--columns", "action,address,pod,container,network"]].concat());

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use cni_spec::log::{in_this_call, step};
 use cni_spec::{AddRequest, CniResult};
 
-use crate::addresses::{self, Leased};
+use crate::addresses::{self, Found, Leased};
 use crate::apply::apply;
 use crate::config::{Config, MTU_MIN_IPV6};
 use crate::firewall::Firewall;
@@ -14,7 +14,7 @@ use crate::names::Names;
 use crate::plan::Wiring;
 use crate::pod::{Ends, Node, Pod, observe};
 use crate::undo::Undo;
-use crate::{Error, backend, iptables, leftovers, pod_rules};
+use crate::{Error, backend, in_use, iptables, leftovers, pod_rules};
 
 /// Addresses of the documentation ranges (RFC 5737, RFC 3849): no packet is sent there, the kernel is only asked
 /// which link it would leave by.
@@ -78,10 +78,12 @@ pub fn add(request: &AddRequest) -> Result<CniResult, Error> {
         Ok(leased) => leased,
         Err(failure) => return Err(undo.run(failure)),
     };
-    undo.last(give_back);
+    let found = Cell::new(Found::Unused);
+    undo.last(|| give_back(found.get()));
 
     let wiring = wiring.with_addresses(&leased).beside(others);
     let wired = linked
+        .and_then(|()| in_use::refuse(&wiring, &config, &request.attachment, &node))
         .and_then(|()| wiring.refuse_small_mtu(&config))
         .and_then(|()| wiring.refuse_impossible_routes())
         .and_then(|()| step("leftovers", || leftovers::clear(&wiring, network)))
@@ -91,7 +93,10 @@ pub fn add(request: &AddRequest) -> Result<CniResult, Error> {
             undo.forget();
             Ok(wiring.result(&config, &leased, request.config.prev_result.clone()))
         }
-        Err(failure) => Err(undo.run(failure)),
+        Err(failure) => {
+            found.set(Found::by(&failure));
+            Err(undo.run(failure))
+        }
     }
 }
 

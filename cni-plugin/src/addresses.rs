@@ -10,19 +10,38 @@ use nft_model::Family;
 use crate::Error;
 use crate::config::{DHCP, OWN_IPAM, is_main_plugin};
 
+type GiveBack<'a> = Box<dyn FnOnce(Found) -> Result<(), Error> + Send + 'a>;
+
+/// What became of addresses that are given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// Nobody has seen them: they may be given to the next.
+    Unused,
+    /// They are another pod's: the next shall rather get others.
+    InUse,
+}
+
+impl Found {
+    /// What an ADD that failed has found.
+    #[must_use]
+    pub fn by(failure: &Error) -> Self {
+        if matches!(failure, Error::AddressInUse { .. }) { Self::InUse } else { Self::Unused }
+    }
+}
+
 /// What an IPAM plugin gave, and how to give it back.
 pub struct Leased<'a> {
     /// Addresses, routes and resolver settings.
     pub result: CniResult,
     /// Takes back what this call got, and no lease that is older or younger.
-    pub give_back: Box<dyn FnOnce() -> Result<(), Error> + Send + 'a>,
+    pub give_back: GiveBack<'a>,
 }
 
 impl Leased<'_> {
     /// What an attachment without IPAM has.
     #[must_use]
     pub fn nothing() -> Self {
-        Self { result: CniResult::default(), give_back: Box::new(|| Ok(())) }
+        Self { result: CniResult::default(), give_back: Box::new(|_| Ok(())) }
     }
 }
 
@@ -36,7 +55,7 @@ pub fn lease<'a>(ipam_type: &'a str, request: &'a AddRequest) -> Result<Leased<'
         return Ok(leased);
     }
     let failure = Error::NoAddress { ipam_type: ipam_type.to_owned() };
-    match (leased.give_back)() {
+    match (leased.give_back)(Found::Unused) {
         Ok(()) => Err(failure),
         Err(undo) => Err(Error::Undo { failure: Box::new(failure), undo: vec![undo] }),
     }
@@ -53,7 +72,12 @@ fn lease_own(request: &AddRequest) -> Result<Leased<'_>, Error> {
         Ok(lease) => lease,
         Err(failure) => return Err(without_half_a_lease(&ipam, request, failure)),
     };
-    Ok(Leased { result: CniResult::from(&lease), give_back: Box::new(move || ipam.undo(&lease).map_err(own_error)) })
+    let result = CniResult::from(&lease);
+    let give_back = move |found| match found {
+        Found::Unused => ipam.undo(&lease).map_err(own_error),
+        Found::InUse => ipam.undo_for_a_while(&lease).map_err(own_error),
+    };
+    Ok(Leased { result, give_back: Box::new(give_back) })
 }
 
 /// A ledger that failed while it was written may hold the lease all the same. As a delegate whose ADD failed gets a
@@ -71,7 +95,7 @@ fn lease_delegated<'a>(ipam_type: &'a str, request: &'a AddRequest) -> Result<Le
     let conf = &request.config;
     let give_back = move || delegate_del(ipam_type, &request.environment, conf);
     match Delegate::new(&request.environment).add(ipam_type, &conf.bytes, conf.cni_version) {
-        Ok(result) => Ok(Leased { result, give_back: Box::new(give_back) }),
+        Ok(result) => Ok(Leased { result, give_back: Box::new(move |_| give_back()) }),
         Err(source) => {
             // A delegate whose ADD failed gets a DEL (spec section 4); its outcome says nothing new.
             if !matches!(source, DelegateError::NotFound { .. }) {

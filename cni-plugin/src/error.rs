@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use cni_spec::delegate::DelegateError;
-use cni_spec::{CniError, ErrorCode, IfName, NetworkName};
+use cni_spec::{Attachment, CniError, ErrorCode, IfName, NetworkName};
 use ipnetwork::IpNetwork;
 
 use crate::check::Difference;
@@ -127,6 +127,18 @@ pub enum Error {
         /// Its name.
         ipam_type: String,
     },
+    /// The address is another pod's, that is alive.
+    #[error(
+        "the address {address} is in use: {holder} has it, by the node's link {link:?}: two networks whose ledgers are in different folders must not lease the same addresses (see: ipam check); if that pod is gone, delete the link"
+    )]
+    AddressInUse {
+        /// The address.
+        address: IpAddr,
+        /// Whose it is.
+        holder: Box<Attachment>,
+        /// The node's end of that pod's link.
+        link: String,
+    },
     /// The pod has an IPv6 address, and its link would be too small for one.
     #[error(
         "invalid network config: {key}={mtu}: the pod has {address}, and IPv6 needs 1280 bytes at least (RFC 8200, section 5): say \"mtu\": 1280 or more, or give the pod no IPv6 address"
@@ -230,6 +242,9 @@ const CODE_DIFFERS: ErrorCode = ErrorCode::Plugin(110);
 /// The plugin's own code: the IPAM plugin gave no address.
 const CODE_NO_ADDRESS: ErrorCode = ErrorCode::Plugin(111);
 
+/// The plugin's own code: the address is a living pod's.
+const CODE_IN_USE: ErrorCode = ErrorCode::Plugin(112);
+
 impl From<Error> for CniError {
     fn from(error: Error) -> Self {
         match error {
@@ -256,6 +271,7 @@ impl From<Error> for CniError {
             Error::LinkVanished { .. } | Error::Contended { .. } => Self::from_source(ErrorCode::TryAgainLater, &error),
             Error::Ipam(error) => Self::from(*error),
             Error::Delegate { ipam_type, source } => delegate_error(&ipam_type, *source),
+            Error::AddressInUse { .. } => Self::from_source(CODE_IN_USE, &error),
             Error::NoAddress { .. } => Self::from_source(CODE_NO_ADDRESS, &error),
             Error::Differs(ref differences) => {
                 let lines: Vec<String> = differences.iter().map(ToString::to_string).collect();

@@ -23,6 +23,7 @@ mod error;
 mod firewall;
 mod gc;
 pub mod guard;
+mod in_use;
 mod inspect;
 mod iptables;
 mod leftovers;

@@ -86,6 +86,19 @@ impl Ipam {
     /// # Errors
     /// The ledger could not be changed nor the wish be written down for the next opener.
     pub fn undo(&self, lease: &Lease) -> Result<(), Error> {
+        self.give_back(lease, false)
+    }
+
+    /// The same, with a cool-down: somebody has the addresses whom this ledger does not know, and the next shall rather get
+    /// others.
+    ///
+    /// # Errors
+    /// See [`Ipam::undo`].
+    pub fn undo_for_a_while(&self, lease: &Lease) -> Result<(), Error> {
+        self.give_back(lease, true)
+    }
+
+    fn give_back(&self, lease: &Lease, rests: bool) -> Result<(), Error> {
         if !lease.fresh {
             return Ok(());
         }
@@ -93,7 +106,7 @@ impl Ipam {
         let asked = Moment { boottime: self.began, ..Moment::now()? };
         let by = Cause::of_this_process(format!("undo of ADD {}", lease.attachment));
         let (attachment, lease_id, began) = (&lease.attachment, &lease.lease_id, self.began);
-        match self.ledger.end(by, &Ending { attachment, lease_id, began, rests: false, why: EventKind::Undone }) {
+        match self.ledger.end(by, &Ending { attachment, lease_id, began, rests, why: EventKind::Undone }) {
             Ok(_) => Ok(()),
             Err(error) => self.ledger.spool(attachment, Some(lease_id.clone()), asked, error).map(drop),
         }

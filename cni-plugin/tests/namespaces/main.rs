@@ -13,6 +13,7 @@ mod flavour;
 mod frames;
 mod hostile;
 mod ill_fate;
+mod in_use;
 mod inspect;
 mod keys;
 mod lacking;

@@ -22,7 +22,9 @@ pub(super) fn findings(leases: &[Record], node: &Node<'_>) -> Vec<Finding> {
     let mut found: Vec<Finding> = leases.iter().flat_map(|lease| node.of_lease(lease)).collect();
     found.extend(node.unleased_links(leases));
     found.extend(node.duplicate_routes());
-    found.extend(node.cache.entries.iter().filter_map(|entry| unleased_result(entry, leases, node.configured)));
+    // What has a link, too, is told with that.
+    let linkless = node.cache.entries.iter().filter(|entry| node.seen.link(&entry.attachment).is_none());
+    found.extend(linkless.filter_map(|entry| unleased_result(entry, leases, node.configured)));
     found.extend(node.cache.garbage.iter().map(|(path, problem)| {
         Finding::new(Severity::Warning, Kind::Garbage, path.display().to_string(), problem)
             .fix("the runtime's own; it is left out here")
@@ -136,15 +138,21 @@ impl Node<'_> {
                 let mut routes = self.seen.routes.iter().filter(|route| route.oif == link.index && route.ours);
                 let address = routes.find(|route| !is_leased(route.address));
                 let cached = self.cache.of(&link.attachment);
-                let mut finding = Finding::new(
-                    Severity::Error,
-                    Kind::UnknownToLedger,
-                    link.attachment.to_string(),
-                    "a pod has a link, and no lease",
-                );
-                finding.address = address.map(|route| route.address);
+                let problem = match cached {
+                    Some(_) => "a pod has a link, and the runtime a result of it, and it has no lease",
+                    None => "a pod has a link, and no lease",
+                };
+                let subject = link.attachment.to_string();
+                let mut finding = Finding::new(Severity::Error, Kind::UnknownToLedger, subject, problem);
+                let answered = || cached.and_then(|cached| cached.ips.first().copied());
+                finding.address = address.map(|route| route.address).or_else(answered);
                 let runtime = cached.map_or_else(|| NOT_CACHED.to_owned(), |cached| join(&cached.ips));
-                finding.said("none", format!("link {}", link.name), runtime).fix("ipam repair --from-kernel")
+                // What no route leads to cannot be read off the kernel.
+                let fix = match address {
+                    Some(_) => "ipam repair --from-kernel",
+                    None => "delete the pod: it gets an address anew",
+                };
+                finding.said("none", format!("link {}", link.name), runtime).fix(fix)
             })
             .collect()
     }

@@ -102,10 +102,7 @@ fn an_address_that_another_plugin_gave_to_a_link_needs_no_lease() {
         link("pw3", "wire", "stranger", &[]);
         for (main, expected) in [
             (json!({ "type": "podwire" }), &[][..]),
-            (
-                json!({ "type": "podwire", "ipam": { "type": "podwire-ipam" } }),
-                &["unknown-to-ledger -", "unknown-to-ledger 10.9.0.1"],
-            ),
+            (json!({ "type": "podwire", "ipam": { "type": "podwire-ipam" } }), &["unknown-to-ledger 10.9.0.1"]),
         ] {
             let config = json!({ "plugins": [main, { "type": "of-another" }] }).to_string();
             let kept = json!({ "kind": "cniCacheV1", "containerId": "stranger", "ifName": "eth0", "networkName": "wire",
@@ -117,6 +114,18 @@ fn an_address_that_another_plugin_gave_to_a_link_needs_no_lease() {
                 found.iter().map(String::as_str).filter(|it| it.starts_with("unknown-to-ledger")).collect();
             assert_eq!(of_stranger, expected, "{found:?}");
         }
+        // Two views show it; it is one pod, and is told once.
+        run("ip route add 10.9.0.1 dev pw3 proto 112");
+        let found = place.document(&["verify", "--cache-dir", cache.to_str().unwrap()]);
+        let of_stranger = found["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|it| it["kind"] == "unknown-to-ledger")
+            .collect::<Vec<_>>();
+        assert_eq!(of_stranger.len(), 1, "{found:#}");
+        assert_eq!((&of_stranger[0]["address"], &of_stranger[0]["runtime"]), (&json!("10.9.0.1"), &json!("10.9.0.1")));
+        assert_eq!(of_stranger[0]["fix"], "ipam repair --from-kernel");
     });
 }
 

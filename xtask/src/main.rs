@@ -9,6 +9,7 @@ mod conformance;
 mod demo;
 mod dist;
 mod error;
+mod firewalls;
 mod machine;
 mod packages;
 mod program;
@@ -91,7 +92,7 @@ pub(crate) fn say(line: &str) {
 }
 
 #[expect(clippy::print_stderr, reason = "a developer's command talks to its developer")]
-fn complain(error: &Error) {
+pub(crate) fn complain(error: &Error) {
     eprintln!("error: {error}");
     let mut cause = std::error::Error::source(error);
     while let Some(next) = cause {

@@ -5,7 +5,7 @@ use crate::program::{command, exists, line, run};
 use crate::say;
 
 /// A program, and the package that has it.
-type Needed = (&'static str, &'static str);
+pub type Needed = (&'static str, &'static str);
 
 /// What the demo needs to look at its own traces.
 pub const DEMO: &[Needed] = &[("ip", "iproute2"), ("nft", "nftables")];

@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::error::Error;
 use crate::machine::Machine;
 use crate::program::{self, command, root};
-use crate::{bench, build, conformance, demo, dist, packages, say};
+use crate::{bench, build, complain, conformance, demo, dist, firewalls, packages, say};
 
 /// Shown below `--help`.
 pub const EXAMPLES: &str = "Examples:
@@ -61,6 +61,8 @@ const STEPS: [Step; 10] = [
 /// Runs the steps in order and stops at the first that fails.
 pub fn run(options: &Options) -> Result<(), Error> {
     packages::ensure(packages::TEST)?;
+    // Beside what is made like them host ports are tested in any case.
+    let firewalls = firewalls::unpack();
     let before = Machine::observe()?;
     let folder = build::executables()?;
     let wanted = |name: &str| options.step.as_deref().is_none_or(|part| name.contains(part));
@@ -71,6 +73,10 @@ pub fn run(options: &Options) -> Result<(), Error> {
         say(&format!("=== {name}: ok, {:.1} s", start.elapsed().as_secs_f64()));
     }
     before.unchanged()?;
+    if let Err(error) = &firewalls {
+        say("\nnot tested beside the real firewalld and ufw, which could not be had:");
+        complain(error);
+    }
     say("\nthe machine's own addresses, routes, rules and settings are as they were");
     Ok(())
 }

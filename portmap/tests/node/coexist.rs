@@ -1,5 +1,5 @@
 //! Beside the rules of others: kube-proxy's, firewalld's, ufw's, a FORWARD policy that drops, strict reverse paths.
-//! Their rules are of the same shape as theirs, cut down to what these packets meet.
+//! Their rules are of the same shape as theirs, cut down to what these packets meet; `firewalls` has the real ones.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -23,16 +23,16 @@ on_each_backend!(
 );
 
 /// What a family's rules are made with: addresses of a Service, of the pod behind it, of the pods, and of the node.
-struct Words {
+pub struct Words {
     family: Family,
     restore: &'static str,
     service: IpAddr,
-    pods: &'static str,
-    node: IpAddr,
-    neighbour: IpAddr,
+    pub pods: &'static str,
+    pub node: IpAddr,
+    pub neighbour: IpAddr,
 }
 
-fn families() -> [Words; 2] {
+pub fn families() -> [Words; 2] {
     [
         Words {
             family: Family::Ip,
@@ -54,7 +54,7 @@ fn families() -> [Words; 2] {
 }
 
 impl Words {
-    fn address(&self, pod: &Host) -> IpAddr {
+    pub fn address(&self, pod: &Host) -> IpAddr {
         if self.family == Family::Ip { pod.v4.into() } else { pod.v6.into() }
     }
 
@@ -65,14 +65,14 @@ impl Words {
 }
 
 /// A mapped pod, and one behind a Service of the same port number and a NodePort.
-struct Cluster {
-    lan: Host,
-    mapped: Host,
-    served: Host,
+pub struct Cluster {
+    pub lan: Host,
+    pub mapped: Host,
+    pub served: Host,
 }
 
 impl Cluster {
-    fn new() -> Self {
+    pub fn new() -> Self {
         forward();
         let cluster = Self { lan: lan(), mapped: pod(2), served: pod(3) };
         // The node's own packets to a Service need a route before they are translated.
@@ -83,7 +83,7 @@ impl Cluster {
         cluster
     }
 
-    fn map(&self, backend: Backend) -> Attachment {
+    pub fn map(&self, backend: Backend) -> Attachment {
         let ports = json!([
             { "hostPort": 8080, "containerPort": 80, "protocol": "tcp" },
             { "hostPort": 8080, "containerPort": 80, "protocol": "udp" },
@@ -212,7 +212,7 @@ fn services_and_node_ports_of_kube_proxy_on_nftables_keep_theirs(backend: Backen
 }
 
 /// What a client outside, the node and the pod itself get.
-fn check_host_port(lan: &Host, mapped: &Host) {
+pub fn check_host_port(lan: &Host, mapped: &Host) {
     for words in families() {
         assert_eq!(lan.tcp(words.node, 8080), from("pod2", words.neighbour));
         assert_eq!(lan.udp(words.node, 8080), from("pod2", words.neighbour));
@@ -274,7 +274,7 @@ fn ufw_lets_through_what_its_user_allows(backend: Backend) {
 }
 
 /// Whether a connection is swallowed.
-fn is_dropped(client: &Host, to: IpAddr) -> bool {
+pub fn is_dropped(client: &Host, to: IpAddr) -> bool {
     let address = SocketAddr::new(to, 8080);
     let patience = Duration::from_millis(500);
     let connect = || TcpStream::connect_timeout(&address, patience).map(drop).map_err(|error| error.kind());

@@ -17,6 +17,7 @@ mod chain;
 mod check;
 mod children;
 mod coexist;
+mod firewalls;
 mod flows;
 mod golden;
 mod handover;

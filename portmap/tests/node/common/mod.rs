@@ -2,5 +2,6 @@
 
 #[macro_use]
 pub mod backend;
+pub mod firewalls;
 pub mod net;
 pub mod plugin;

@@ -368,8 +368,8 @@ fn survives_others(host: &Host) -> Verdict {
     let _server = Server::start(Some(&two.path), PORT, "two")?;
     let Some(to) = parsed(&result).first().copied() else { fail!("the pod has no address") };
     let stream = crate::host::net::inside(Some(&one.path), || {
-        std::net::TcpStream::connect_timeout(&SocketAddr::new(to, PORT), crate::host::net::PATIENCE)
-            .map_err(|error| Finding::Failed(format!("cannot connect to {to}: {error}")))
+        crate::host::net::connect(SocketAddr::new(to, PORT), crate::host::net::PATIENCE)
+            .ok_or_else(|| Finding::Failed(format!("cannot connect to {to}")))
     })?;
     for _ in 0..3 {
         let (pod, result) = attached(host)?;

@@ -1,7 +1,7 @@
 //! Packets: small servers and clients inside network namespaces.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -13,8 +13,14 @@ use nix::sched::{CloneFlags, setns};
 
 use crate::verdict::{Finding, Verdict};
 
-/// How long an answer that must come is waited for. The second and third SYN go out after 1 and 3 s.
+/// How long an answer that must come is waited for.
 pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long one attempt to connect may take: the second SYN goes out after 1 s.
+const ATTEMPT: Duration = Duration::from_millis(1500);
+
+/// For how long nobody is believed who says that there is no way.
+const SETTLING: Duration = Duration::from_secs(1);
 
 /// How long an answer that must not come is waited for.
 pub const SILENCE: Duration = Duration::from_secs(1);
@@ -205,8 +211,26 @@ pub fn ask_for(
     })
 }
 
+/// Connects from the caller's namespace, each attempt by a socket of its own. An IPv6 address is usable some time after it was
+/// added, when the kernel comes to it (`addrconf_dad_work`, net/ipv6/addrconf.c), which takes longer on a busy machine. A pod
+/// that asks itself before looks for its own address on the link, and that socket learns 3 s later that there is no such host,
+/// whatever the way is by then. Whether a plugin waits for its addresses is a question of its own (DP-15).
+#[must_use]
+pub fn connect(to: SocketAddr, patience: Duration) -> Option<TcpStream> {
+    let start = Instant::now();
+    loop {
+        let left = patience.checked_sub(start.elapsed()).filter(|left| !left.is_zero())?;
+        match TcpStream::connect_timeout(&to, left.min(ATTEMPT)) {
+            Ok(stream) => return Some(stream),
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => return None,
+            Err(error) if error.kind() != ErrorKind::TimedOut && start.elapsed() > SETTLING => return None,
+            Err(_) => thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
 fn ask_tcp(to: SocketAddr, payload: &[u8], patience: Duration) -> Option<String> {
-    let mut stream = TcpStream::connect_timeout(&to, patience).ok()?;
+    let mut stream = connect(to, patience)?;
     stream.set_read_timeout(Some(patience)).ok()?;
     stream.set_write_timeout(Some(patience)).ok()?;
     stream.write_all(payload).ok()?;
@@ -255,4 +279,60 @@ pub fn parse(text: &str) -> Option<Reply> {
     let mut words = text.split_whitespace();
     let (server, asker) = (words.next()?.to_owned(), words.next()?.to_owned());
     Some(Reply { server, asker, bytes: words.next()?.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(words: &str) -> String {
+        let output = sandbox::command("ip").args(words.split(' ')).output().unwrap();
+        assert!(output.status.success(), "ip {words}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn until(holds: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !holds() {
+            assert!(Instant::now() < deadline, "not within a minute");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// What a pod looks like between its ADD and the kernel's work on the address: the first socket asks on the link who has it,
+    /// and is told after 3 s that nobody has.
+    #[test]
+    fn an_address_that_becomes_usable_while_it_is_asked_answers() {
+        sandbox::private_host(|| {
+            sandbox::set_loopback_up().unwrap();
+            ip("link add eth0 type veth peer name wire");
+            for link in ["eth0", "wire"] {
+                ip(&format!("link set {link} up"));
+            }
+            ip("address add fd00::2/128 dev eth0 nodad");
+            until(|| ip("-6 route show table local").contains("local fd00::2 "));
+            let _server = Server::start(None, 8080, "pod").unwrap();
+            ip("-6 route del local fd00::2 dev eth0 table local");
+            thread::scope(|scope| {
+                let to: SocketAddr = "[fd00::2]:8080".parse().unwrap();
+                let asked = scope.spawn(move || ask_for(None, Protocol::Tcp, to, 10, Duration::from_secs(60)));
+                // State 02 is SYN_SENT (include/net/tcp_states.h).
+                until(|| std::fs::read_to_string("/proc/thread-self/net/tcp6").unwrap().contains(":1F90 02 "));
+                ip("-6 route add local fd00::2 dev eth0 table local");
+                assert_eq!(asked.join().unwrap().unwrap().map(|reply| reply.server), Some("pod".to_owned()));
+            });
+        });
+    }
+
+    #[test]
+    fn who_refuses_is_not_asked_again() {
+        sandbox::private_host(|| {
+            sandbox::set_loopback_up().unwrap();
+            let to: SocketAddr = "127.0.0.1:8080".parse().unwrap();
+            let start = Instant::now();
+            assert!(connect(to, Duration::from_secs(600)).is_none());
+            assert!(connect("[fd00::2]:8080".parse().unwrap(), Duration::from_secs(600)).is_none(), "there is no way");
+            assert!(start.elapsed() < Duration::from_secs(300));
+        });
+    }
 }

@@ -18,6 +18,7 @@ mod isolate;
 mod loopback;
 mod machine;
 mod private_host;
+mod processor;
 
 pub use command::command;
 pub use error::{SandboxError, Step};
@@ -25,3 +26,4 @@ pub use isolate::enter;
 pub use loopback::set_up as set_loopback_up;
 pub use machine::Machine;
 pub use private_host::private_host;
+pub use processor::on_one_processor;

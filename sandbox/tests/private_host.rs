@@ -163,7 +163,10 @@ fn an_ordinary_user_gets_a_sandbox() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("our own folder");
     let binary = folder.path().join("tests");
-    fs::copy("/proc/self/exe", &binary).expect("this binary");
+    // Not by this process: whoever forks meanwhile would have it open for writing, and what is open so cannot be run.
+    let own = std::env::current_exe().expect("procfs");
+    let copied = command("cp").arg(own).arg(&binary).status().expect("coreutils are installed");
+    assert!(copied.success());
     let output = command(&binary)
         .args(["--exact", "named_namespaces_links_and_sysctls_work"])
         .current_dir("/")
@@ -258,4 +261,14 @@ fn a_sandboxed_test_ends_with_the_one_that_waits_for_it() {
     waiting.kill().expect("it waits");
     waiting.wait().expect("it was killed");
     until(|| !fs::read(&inside).is_ok_and(|line| !line.is_empty()));
+}
+
+#[test]
+fn who_stays_on_one_processor_has_the_others_again_afterwards() {
+    let of_this_thread = || nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).expect("it is there");
+    let count =
+        |set: nix::sched::CpuSet| (0..nix::sched::CpuSet::count()).filter(|cpu| set.is_set(*cpu) == Ok(true)).count();
+    let before = of_this_thread();
+    assert_eq!(sandbox::on_one_processor(|| count(of_this_thread())), 1);
+    assert_eq!(of_this_thread(), before);
 }

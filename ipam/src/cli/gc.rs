@@ -62,17 +62,25 @@ impl Gc {
             return Err(Stop::nothing_fits("lease", &asked, ledger.dir().display(), "ipam list"));
         }
         let mut census = Census::from_here();
-        let old = |lease: &&Record| view.now.duration_since(lease.created) >= self.min_age;
-        let fitting = view.leases().iter().filter(|lease| self.filter.takes(lease)).filter(old);
         let mut dead: Vec<(&Record, Dead)> = Vec::new();
-        let mut unknown = 0;
-        for lease in fitting {
-            if census.is_provably_dead(lease) {
-                let age = view.now.duration_since(lease.created).as_secs();
-                dead.push((lease, Dead { lease: lease.into(), signs: SIGNS.map(str::to_owned), age }));
-            } else if matches!(census.netns(lease), NetnsState::Unknown(_)) {
-                unknown += 1;
+        let (mut unknown, mut young) = (0, 0);
+        for lease in view.leases().iter().filter(|lease| self.filter.takes(lease)) {
+            let age = view.now.duration_since(lease.created);
+            match (census.is_provably_dead(lease), age >= self.min_age) {
+                (true, true) => {
+                    let signs = SIGNS.map(str::to_owned);
+                    dead.push((lease, Dead { lease: lease.into(), signs, age: age.as_secs() }));
+                }
+                (true, false) => young += 1,
+                (false, true) if matches!(census.netns(lease), NetnsState::Unknown(_)) => unknown += 1,
+                (false, _) => {}
             }
+        }
+        if young > 0 {
+            terminal.note(&format!(
+                "note: {young} of the leases that are younger than {} have no pod: their ADD may be under way; if not: --min-age 0s",
+                length(self.min_age)
+            ))?;
         }
         if unknown > 0 {
             terminal.note(&format!(
@@ -82,7 +90,9 @@ impl Gc {
         let (leases, rows): (Vec<&Record>, Vec<Dead>) = dead.into_iter().unzip();
         if rows.is_empty() {
             if self.output.is_for_people() {
-                terminal.note(&format!("no pod of the {} leases is gone", view.leases().len()))?;
+                let judged = view.leases().len().saturating_sub(young);
+                terminal
+                    .note(&format!("no pod of the {}{judged} leases is gone", if young > 0 { "other " } else { "" }))?;
             } else {
                 self.output.print(terminal, "DeadLeaseList", &rows, &rows, &COLUMNS)?;
             }

@@ -141,6 +141,9 @@ fn leases_of_dead_pods_are_found_and_collected() {
         assert_eq!(verify(&place, None), ["leaked 10.9.0.2"], "mail's namespace speaks for it");
         let young = place.cli(&["gc"]);
         assert_eq!((young.code, young.stdout.as_str()), (0, ""), "its ADD may be under way: {young:?}");
+        let said = "note: 1 of the leases that are younger than 5m0s have no pod: their ADD may be under way; if not: --min-age 0s\n\
+                    no pod of the other 2 leases is gone\n";
+        assert_eq!(young.stderr, said);
         let shown = place.document(&["gc", "--min-age", "0s"]);
         assert_eq!(shown["items"][0]["signs"], json!(["its network namespace is gone", "no process lives in it"]));
         assert_eq!(shown["items"].as_array().unwrap().len(), 1);

@@ -51,11 +51,22 @@ impl Outside {
             .any(|range| range.span.contains(address) || Range::whole(range.subnet).span.contains(address))
         {
             "is excluded from its pool".to_owned()
+        } else if let Some(range) = ranges().find(|range| range.subnet.contains(address)) {
+            format!("is the {} address of {}", name_of_end(range, address), range.subnet)
         } else {
             let pools: Vec<String> = pools.iter().map(ToString::to_string).collect();
             format!("is not in {}", pools.join(", "))
         };
         Self { address, reason }
+    }
+}
+
+/// What an address is that no host of its subnet may have (RFC 1122, section 3.2.1.3; RFC 4291, section 2.6.1).
+fn name_of_end(range: &Range, address: IpAddr) -> &'static str {
+    match (address == range.subnet.network(), address.is_ipv4()) {
+        (true, true) => "network",
+        (true, false) => "subnet-router anycast",
+        (false, _) => "broadcast",
     }
 }
 

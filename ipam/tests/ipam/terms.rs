@@ -82,8 +82,8 @@ fn an_address_of_the_subnets_other_part_can_be_asked_for() {
     assert_eq!(address(&ipam, &place.request("n", "c2")), "10.1.2.101");
     assert_eq!(ipam.lease(&place.request("n", "c3")).unwrap_err().code(), code::EXHAUSTED);
     for (ip, why) in [
-        ("10.1.2.0", "is not in 10.1.2.0/24 (10.1.2.100-10.1.2.101)"),
-        ("10.1.2.255", "is not in 10.1.2.0/24 (10.1.2.100-10.1.2.101)"),
+        ("10.1.2.0", "is the network address of 10.1.2.0/24"),
+        ("10.1.2.255", "is the broadcast address of 10.1.2.0/24"),
         ("10.1.2.1", "is the gateway of 10.1.2.0/24"),
         ("10.1.2.9", "is excluded from its pool"),
         ("10.1.3.9", "is not in 10.1.2.0/24 (10.1.2.100-10.1.2.101)"),

@@ -130,9 +130,10 @@ impl Request {
     /// Faults that come before anything is read.
     pub fn misbehave_at_once(&self) {
         if self.is_named() && self.command == "ADD" && self.role != Role::Ipam && self.has_in("protocol", "IO-2c") {
-            // A process that keeps stdout open for longer than the plugin lives.
-            let mut command = sandbox::command("sleep");
-            let _ = command.arg("3").stdin(std::process::Stdio::null()).spawn();
+            // A process that keeps stdout open for longer than the plugin lives, however long that is.
+            let mut command = sandbox::command("sh");
+            command.args(["-c", "while [ -d /proc/$0 ]; do sleep 0.05; done; exec sleep 3"]);
+            let _ = command.arg(std::process::id().to_string()).stdin(std::process::Stdio::null()).spawn();
         }
         let narrow =
             || std::fs::read_to_string("/proc/self/limits").is_ok_and(|text| text.contains("files            64 "));

@@ -61,20 +61,24 @@ impl Scene {
         Claim { from_mac: self.own_mac, to_mac: self.node_mac, from: self.own[family], to: self.node[family] }
     }
 
-    /// What gets through to `at`, of a frame with this claim and an honest one behind it. The honest one is sent again
-    /// and again until it is heard: frames may pass each other on their way through processors.
+    /// What gets through to `at`, of a frame with this claim and an honest one behind it. Frames may pass each other on
+    /// their way through processors: the two leave from the same one, and the honest one is sent again and again.
     fn heard(&self, at: IpAddr, claim: &Claim, honest: &Claim) -> Vec<String> {
         let socket = UdpSocket::bind((at, 0)).unwrap();
         let port = socket.local_addr().unwrap().port();
         socket.set_read_timeout(Some(std::time::Duration::from_millis(100))).unwrap();
-        self.wire.send(&udp(claim, port, "attack"));
         let honest_socket = UdpSocket::bind((honest.to, 0)).unwrap();
         let honest_port = honest_socket.local_addr().unwrap().port();
         honest_socket.set_read_timeout(Some(DEADLINE)).unwrap();
         let mut heard = Vec::new();
         let mut buffer = [0; 64];
         for round in 0..3 {
-            self.wire.send(&udp(honest, honest_port, "honest"));
+            sandbox::on_one_processor(|| {
+                if round == 0 {
+                    self.wire.send(&udp(claim, port, "attack"));
+                }
+                self.wire.send(&udp(honest, honest_port, "honest"));
+            });
             let length = honest_socket.recv(&mut buffer).unwrap_or_else(|error| panic!("round {round}: {error}"));
             assert_eq!(&buffer[..length], b"honest");
             if let Ok(length) = socket.recv(&mut buffer) {

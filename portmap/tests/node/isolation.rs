@@ -27,14 +27,12 @@ fn received(neighbour: &Host, node: Ipv4Addr) -> Vec<String> {
         let socket = UdpSocket::bind((source, 0)).unwrap();
         socket.send_to(text.as_bytes(), (target, 10250)).unwrap();
     };
-    neighbour
-        .netns
-        .run(|| {
-            send(Ipv4Addr::UNSPECIFIED, Ipv4Addr::LOCALHOST, "to 127.0.0.1");
-            send(Ipv4Addr::new(127, 0, 0, 2), node, "from 127.0.0.2");
-            send(Ipv4Addr::UNSPECIFIED, node, "honest");
-        })
-        .unwrap();
+    let all = || {
+        send(Ipv4Addr::UNSPECIFIED, Ipv4Addr::LOCALHOST, "to 127.0.0.1");
+        send(Ipv4Addr::new(127, 0, 0, 2), node, "from 127.0.0.2");
+        send(Ipv4Addr::UNSPECIFIED, node, "honest");
+    };
+    neighbour.netns.run(|| sandbox::on_one_processor(all)).unwrap();
     let mut texts = Vec::new();
     let mut buffer = [0; 64];
     while texts.last().is_none_or(|text| text != "honest") {
@@ -101,7 +99,7 @@ fn neighbours_cannot_use_what_lets_the_node_reach_pods_by_the_ipv6_loopback(back
         let socket = UdpSocket::bind((source, 0)).unwrap();
         socket.send_to(text.as_bytes(), (target, 10250)).unwrap();
     };
-    let sent = pod.netns.run(|| {
+    let all = || {
         send(loopback, NODE_V6[0], "from ::1");
         let ip = |arguments: &str| sandbox::command("ip").args(arguments.split(' ')).status().unwrap().success();
         let moved =
@@ -109,8 +107,8 @@ fn neighbours_cannot_use_what_lets_the_node_reach_pods_by_the_ipv6_loopback(back
         send(pod.v6, loopback, "to ::1");
         send(pod.v6, NODE_V6[0], "honest");
         moved
-    });
-    assert!(sent.unwrap());
+    };
+    assert!(pod.netns.run(|| sandbox::on_one_processor(all)).unwrap());
     let mut buffer = [0; 64];
     let length = service.recv(&mut buffer).unwrap();
     assert_eq!(std::str::from_utf8(&buffer[..length]), Ok("honest"));

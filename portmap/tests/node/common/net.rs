@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 use kernel::netns::{self, NetNs};
@@ -106,6 +106,8 @@ impl Host {
         for link in ["lo", "eth0"] {
             rtnl.set_up(index(&rtnl, link)).unwrap();
         }
+        until_up(&node, &link);
+        until_up(&rtnl, "eth0");
         Self { name: name.to_owned(), netns, rtnl, link, v4, v6 }
     }
 
@@ -198,6 +200,15 @@ pub fn udp<A: Into<IpAddr>>(to: A, port: u16) -> Answer {
 fn read(answer: &str) -> (String, IpAddr) {
     let (name, seen) = answer.split_once(' ').unwrap();
     (name.to_owned(), seen.parse().unwrap())
+}
+
+/// Until the kernel has acted on the carrier of both ends: packets are lost before, and a datagram is not sent again.
+fn until_up(rtnl: &Rtnl, link: &str) {
+    let end = Instant::now() + PATIENCE;
+    while !rtnl.link(link).unwrap().unwrap().carrier {
+        assert!(Instant::now() < end, "{link} has no carrier");
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 pub fn index(rtnl: &Rtnl, link: &str) -> u32 {

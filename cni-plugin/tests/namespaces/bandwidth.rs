@@ -31,8 +31,9 @@ fn transfer(from: &NetNs, to: &NetNs, address: IpAddr) -> Duration {
     let mut sender = from.run(|| TcpStream::connect_timeout(&target, DEADLINE)).unwrap().unwrap();
     let (mut receiver, _) = listener.accept().unwrap();
     receiver.set_read_timeout(Some(6 * DEADLINE)).unwrap();
-    let sending = std::thread::spawn(move || sender.write_all(&vec![0; BYTES]).unwrap());
+    // Before the first byte: a late clock would take what waits for the receiver for fast.
     let start = Instant::now();
+    let sending = std::thread::spawn(move || sender.write_all(&vec![0; BYTES]).unwrap());
     let mut received = Vec::new();
     receiver.read_to_end(&mut received).unwrap();
     let took = start.elapsed();

@@ -289,7 +289,7 @@ pub fn has_children() -> bool {
 
 /// Polls until it holds, and fails at the deadline.
 pub fn until(mut holds: impl FnMut() -> bool, otherwise: impl Fn() -> String) {
-    let deadline = Instant::now() + DEADLINE;
+    let deadline = Instant::now() + 6 * DEADLINE;
     while !holds() {
         assert!(Instant::now() < deadline, "{}", otherwise());
         std::thread::sleep(Duration::from_millis(2));

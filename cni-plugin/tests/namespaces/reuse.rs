@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use kernel::netns::NetNs;
 use serde_json::{Value, json};
 
-use crate::common::{DEADLINE, TestPod, addresses, dual_stack, run, text, with};
+use crate::common::{DEADLINE, TestPod, addresses, dual_stack, run, text, until_up, with};
 
 const ROUNDS: usize = 500;
 const PORT: u16 = 7000;
@@ -37,6 +37,9 @@ fn client_beyond_the_node() -> NetNs {
     ] {
         text("ip", &arguments.split(' ').collect::<Vec<_>>());
     }
+    // Until then datagrams are lost.
+    until_up("uplink");
+    client.run(|| until_up("eth0")).unwrap();
     client
 }
 

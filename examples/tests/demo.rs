@@ -4,6 +4,8 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use cni_spec::Environment;
 use podwire_examples::conflist::Conflist;
@@ -28,7 +30,27 @@ fn folder(name: &str) -> PathBuf {
 /// The demo with its pods attached.
 fn demo(conflist: &str, pods: &str, swap: &[Reference]) -> Demo {
     let list = Conflist::read(&folder("conflists").join(conflist)).unwrap();
-    demo_of(swap_all(list, swap.to_vec()), pods)
+    let demo = demo_of(swap_all(list, swap.to_vec()), pods);
+    if swap.contains(&Reference::Ptp) {
+        wait_for_duplicate_address_detection();
+    }
+    demo
+}
+
+/// The reference `ptp` gives the node's ends IPv6 addresses that nobody is answered for before the kernel has looked for
+/// duplicates, and does not wait for that: on a busy machine it takes longer than anybody is patient.
+fn wait_for_duplicate_address_detection() {
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        let mut ip = sandbox::command("ip");
+        let output = ip.args(["-6", "-o", "address", "show", "tentative", "scope", "global"]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        if output.stdout.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < end, "{}", String::from_utf8_lossy(&output.stdout));
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 fn demo_of(list: Conflist, pods: &str) -> Demo {

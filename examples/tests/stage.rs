@@ -10,7 +10,7 @@ use podwire_examples::manifest::Protocol::{self, Tcp, Udp};
 use podwire_examples::server::Servers;
 use podwire_examples::stage::{Stage, ask};
 
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn address(text: &str) -> SocketAddr {
     text.parse().unwrap()

@@ -119,7 +119,7 @@ impl Stage {
 fn ask(from: &NetNs, address: &str, port: u16) -> Option<(String, IpAddr)> {
     let address = SocketAddr::new(ip(address), port);
     let ask = move || {
-        let mut connection = TcpStream::connect_timeout(&address, Duration::from_secs(5)).ok()?;
+        let mut connection = TcpStream::connect_timeout(&address, Duration::from_secs(30)).ok()?;
         let mut answer = String::new();
         connection.read_to_string(&mut answer).ok()?;
         let (name, peer) = answer.split_once(' ').expect("name and peer");

@@ -12,7 +12,7 @@ use crate::oracle::{ip, set};
 use crate::pod::{HOST_MAC, POD_MAC, Pod};
 
 /// Long enough for a busy machine; nothing is retried within it.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn address(text: &str) -> IpAddr {
     text.parse().expect("an address")

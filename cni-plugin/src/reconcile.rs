@@ -7,6 +7,7 @@
 
 mod flows;
 mod living;
+mod routeless;
 pub(crate) mod tables;
 mod wish;
 
@@ -18,7 +19,7 @@ use cni_spec::error::with_causes;
 use cni_spec::{Attachment, NetworkName};
 use nft_model::{Change, Family, Table};
 
-use crate::config::{Backend, Config, Guard, Masquerade};
+use crate::config::{Backend, Guard, Masquerade};
 use crate::diff::Difference;
 use crate::firewall::Firewall;
 use crate::masquerade::iptables::{Frame, Member};
@@ -29,7 +30,7 @@ use crate::{Error, guard, iptables, masquerade};
 
 use living::{Living, Look};
 pub use wish::CONF_DIR;
-use wish::Sources;
+use wish::{Asked, Sources};
 
 /// What is to be done, and by what it is known.
 #[derive(Debug)]
@@ -55,6 +56,8 @@ pub struct Outcome {
     pub unknown: Option<String>,
     /// Whether it went, or came again, after it was looked at: what it should have its own DEL or ADD sees to.
     pub changed_meanwhile: bool,
+    /// Whether no route leads to it, though it should have addresses.
+    pub without_routes: bool,
     /// Whether its rules were not looked at, for the reason that is in `unknown`.
     pub passed_over: bool,
     /// What could not be done.
@@ -101,30 +104,25 @@ pub fn all(order: &Order<'_>) -> Result<Summary, Error> {
     let mut without_routes = Vec::new();
     for living in Living::all(&node, order.network)? {
         let asked = sources.of(&living.attachment);
-        // Whose ADD is not that far yet gets its rules from that.
-        let is_unfinished = match &asked {
-            Ok(config) => config.ipam_type.is_some(),
+        let should_have_addresses = match &asked {
+            Ok(asked) => asked.config.ipam_type.is_some(),
             Err(_) => !living.link.up,
         };
-        if living.addresses.is_empty() && is_unfinished {
-            without_routes.push(living);
+        if living.addresses.is_empty() && should_have_addresses {
+            without_routes.push((living, asked));
             continue;
         }
         pods.push(Wanted::of(living, asked, &mut shared)?);
     }
+    pods.extend(routeless::all(without_routes, &node, &mut shared)?);
     let mut summary = Summary::default();
     by_nftables(&mut pods, &shared, &node, order.dry_run, &mut summary);
     by_iptables(&mut pods, &shared, &node, order.dry_run, &mut summary);
     if !order.dry_run {
         settle(&mut pods, &node, &mut summary)?;
     }
+    routeless::forget_finished(&mut pods, &node)?;
     summary.outcomes = pods.into_iter().map(|pod| pod.outcome).collect();
-    if !without_routes.is_empty() {
-        // Most ADDs are further by now.
-        let look = Look::at(&node)?;
-        without_routes.retain(|living| look.has(living));
-        summary.outcomes.extend(without_routes.into_iter().map(Outcome::without_routes));
-    }
     Ok(summary)
 }
 
@@ -237,22 +235,21 @@ fn settle(pods: &mut [Wanted], node: &Node, summary: &mut Summary) -> Result<(),
 
 impl Outcome {
     fn of(attachment: Attachment) -> Self {
-        let (differences, failures) = (Vec::new(), Vec::new());
-        Self { attachment, differences, unknown: None, changed_meanwhile: false, passed_over: false, failures }
-    }
-
-    /// Nothing tells a pod whose routes somebody took, as setting its link down does, from one whose ADD is not done.
-    fn without_routes(living: Living) -> Self {
-        let why = format!(
-            "no route leads to {}: its ADD is not done, or its routes were removed, and then it has to be made anew",
-            living.link.name
-        );
-        Self { unknown: Some(why), passed_over: true, ..Self::of(living.attachment) }
+        Self {
+            attachment,
+            differences: Vec::new(),
+            unknown: None,
+            changed_meanwhile: false,
+            without_routes: false,
+            passed_over: false,
+            failures: Vec::new(),
+        }
     }
 }
 
 impl Wanted {
-    fn of(living: Living, asked: Result<Config, String>, shared: &mut Shared) -> Result<Self, Error> {
+    fn of(living: Living, asked: Result<Asked, String>, shared: &mut Shared) -> Result<Self, Error> {
+        let asked = asked.map(|asked| asked.config);
         let network = &living.attachment.network;
         let owner = &living.names.owner;
         let invalid = |source| Error::Rules { network: network.clone(), source };
@@ -268,9 +265,7 @@ impl Wanted {
         );
         let mut members = Vec::new();
         if !elements.is_empty() {
-            for family in Family::ALL {
-                shared.add(guard::table(family).map_err(invalid)?);
-            }
+            shared.add_guard(network)?;
         }
         let masquerade: Option<Masquerade> = asked.ok().and_then(|config| config.masquerade);
         match masquerade {
@@ -319,6 +314,14 @@ fn unknown(is_guard_known: bool, addresses: &[IpAddr], why: &str) -> Option<Stri
 }
 
 impl Shared {
+    fn add_guard(&mut self, network: &NetworkName) -> Result<(), Error> {
+        for family in Family::ALL {
+            let table = guard::table(family);
+            self.add(table.map_err(|source| Error::Rules { network: network.clone(), source })?);
+        }
+        Ok(())
+    }
+
     fn add(&mut self, table: Table) {
         self.tables.insert((table.family(), table.name().to_owned()), table);
     }

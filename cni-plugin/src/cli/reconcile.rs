@@ -97,7 +97,7 @@ impl Reconcile {
         let start = if self.dry_run { "# " } else { "" };
         for outcome in &summary.outcomes {
             let is_right = outcome.differences.is_empty() && outcome.failures.is_empty();
-            let is_right = is_right && !outcome.changed_meanwhile && !outcome.passed_over;
+            let is_right = is_right && !outcome.changed_meanwhile && !outcome.without_routes;
             if !(self.quiet && is_right) {
                 writeln!(out, "{start}{}", self.line(outcome))?;
             }
@@ -116,7 +116,7 @@ impl Reconcile {
     }
 
     fn line(&self, outcome: &Outcome) -> String {
-        let Outcome { attachment, differences, unknown, changed_meanwhile, passed_over, failures } = outcome;
+        let Outcome { attachment, differences, unknown, changed_meanwhile, passed_over, failures, .. } = outcome;
         let done = match (differences.len(), failures.is_empty()) {
             _ if *passed_over => "passed over".to_owned(),
             (_, true) if *changed_meanwhile => "deleted or added again meanwhile".to_owned(),
@@ -143,7 +143,7 @@ impl Reconcile {
     }
 
     fn item(&self, outcome: &Outcome) -> Value {
-        let Outcome { attachment, differences, unknown, changed_meanwhile, passed_over, failures } = outcome;
+        let Outcome { attachment, differences, unknown, changed_meanwhile, passed_over, failures, .. } = outcome;
         let done = match (differences.is_empty(), failures.is_empty()) {
             _ if *passed_over => "passedOver",
             (_, false) => "failed",

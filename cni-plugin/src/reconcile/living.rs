@@ -24,6 +24,8 @@ pub struct Living {
     pub link: Link,
     /// The pod's addresses: those that the node has routes to. None for layer 2, or while its ADD has not come far.
     pub addresses: Vec<IpAddr>,
+    /// Where no route leads to the pod: its addresses by its lease, as far as that is known.
+    pub leased: Vec<IpAddr>,
     /// How the node knows the pod's hardware address.
     neighbour: Neighbour,
 }
@@ -56,14 +58,17 @@ impl Look {
         Ok(Self { links, addresses })
     }
 
-    /// Whether a pod is as it was: its very link, so called, and the same addresses.
+    /// Whether a pod is as it was: its very link, so called, and the same addresses; and no other pod has those of its lease.
     #[must_use]
     pub fn has(&self, living: &Living) -> bool {
         let is_same =
             |(attachment, link): &(Attachment, Link)| *attachment == living.attachment && link.name == living.link.name;
         let as_set = |addresses: &[IpAddr]| addresses.iter().copied().collect::<BTreeSet<IpAddr>>();
         let addresses = self.addresses.get(&living.link.index).map_or(&[][..], Vec::as_slice);
-        self.links.get(&living.link.index).is_some_and(is_same) && as_set(addresses) == as_set(&living.addresses)
+        let mut others = self.addresses.iter().filter(|(index, _)| **index != living.link.index);
+        let is_leased_anew = others.any(|(_, all)| all.iter().any(|address| living.leased.contains(address)));
+        let is_same_link = self.links.get(&living.link.index).is_some_and(is_same);
+        is_same_link && as_set(addresses) == as_set(&living.addresses) && !is_leased_anew
     }
 }
 
@@ -99,7 +104,7 @@ impl Living {
             let names = Names { host_link: link.name.clone(), ..names };
             let entries = neighbours.get(&link.index).map_or(&[][..], Vec::as_slice);
             let neighbour = if link.arp { neighbour(entries, &addresses) } else { Neighbour::Told(names.pod_mac) };
-            all.push(Self { attachment, names, link, addresses, neighbour });
+            all.push(Self { attachment, names, link, addresses, leased: Vec::new(), neighbour });
         }
         Ok(all)
     }

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use cni_spec::error::with_causes;
 use cni_spec::{Attachment, CniArgs, NetConf};
 use data_encoding::BASE64;
-use ipam::runtime_cache;
+use ipam::{Ledger, runtime_cache};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::backend;
-use crate::config::Config;
+use crate::config::{Config, OWN_IPAM};
 
 /// Where runtimes look for network configs, unless they are told otherwise.
 pub const CONF_DIR: &str = "/etc/cni/net.d";
@@ -31,6 +31,15 @@ struct Kept {
     cni_args: Option<Vec<(String, String)>>,
     #[serde(default)]
     capability_args: Option<Map<String, Value>>,
+}
+
+/// What an attachment was asked for.
+#[derive(Debug)]
+pub struct Asked {
+    /// The config, with what was wished for the pod.
+    pub config: Config,
+    /// Where its lease is, if its addresses are from our own IPAM.
+    pub ledger: Option<Ledger>,
 }
 
 /// Where it is looked for.
@@ -66,11 +75,11 @@ impl Sources {
     ///
     /// # Errors
     /// Where it was looked for, and what is there instead.
-    pub fn of(&self, attachment: &Attachment) -> Result<Config, String> {
+    pub fn of(&self, attachment: &Attachment) -> Result<Asked, String> {
         let mut unusable = Vec::new();
         for cache in &self.caches {
             match self.kept(cache, attachment) {
-                Ok(Some(config)) => return Ok(config),
+                Ok(Some(asked)) => return Ok(asked),
                 Ok(None) => {}
                 Err(why) => unusable.push(why),
             }
@@ -90,7 +99,7 @@ impl Sources {
         }
     }
 
-    fn kept(&self, cache: &Path, attachment: &Attachment) -> Result<Option<Config>, String> {
+    fn kept(&self, cache: &Path, attachment: &Attachment) -> Result<Option<Asked>, String> {
         let Attachment { network, container_id, ifname } = attachment;
         let path = cache.join(format!("{network}-{container_id}-{ifname}"));
         let at = |why: String| format!("{}: {why}", path.display());
@@ -131,9 +140,12 @@ impl Sources {
     }
 }
 
-fn parsed(request: &Value, args: &str) -> Result<Config, String> {
+fn parsed(request: &Value, args: &str) -> Result<Asked, String> {
     let conf = NetConf::from_bytes(request.to_string().into_bytes()).map_err(|error| with_causes(&error))?;
     let args: CniArgs = args.parse().map_err(|error| with_causes(&error))?;
     let config = Config::for_pod(&conf, &args).map_err(|error| with_causes(&error))?;
-    backend::settle(config).map_err(|error| with_causes(&error))
+    let config = backend::settle(config).map_err(|error| with_causes(&error))?;
+    let is_own = config.ipam_type.as_deref() == Some(OWN_IPAM);
+    let ledger = if is_own { Ledger::for_release(&conf).ok() } else { None };
+    Ok(Asked { config, ledger })
 }

@@ -14,6 +14,7 @@ use crate::masquerade_iptables::by_iptables;
 
 mod changed;
 mod meanwhile;
+mod routeless;
 
 const CACHE: &str = "/run/cni-cache";
 const CONFIGS: &str = "/run/cni-configs";
@@ -362,32 +363,5 @@ fn what_was_sent_in_vain_is_sent_anew() {
         assert_eq!(heard_from(), address("10.244.1.2"));
         assert_eq!(reconcile(&[]).0, 0);
         assert_eq!(heard_from(), address("192.168.50.1"));
-    });
-}
-
-/// Setting a link down and up takes its routes: what is missing then nobody can tell, and it is said.
-#[test]
-fn a_pod_without_routes_is_reported() {
-    sandbox::private_host(|| {
-        let (lost, other) = (added("lost", &dual_stack()), added("other", &dual_stack()));
-        let links = text("ip", &["-o", "link"]);
-        let link = links.lines().find(|line| line.contains("lost")).unwrap().split([' ', '@']).nth(1).unwrap();
-        text("ip", &["link", "set", link, "down"]);
-        text("ip", &["link", "set", link, "up"]);
-        for flushed in [false, true] {
-            if flushed {
-                text("nft", &["flush", "ruleset"]);
-            }
-            let before = ruleset();
-            let (code, printed) = reconcile(&["--quiet"]);
-            let said = format!("podnet lost eth0: passed over, but no route leads to {link}: its ADD is not done");
-            assert!(code == 4 && printed.contains(&said), "{printed}");
-            assert_eq!(printed.contains("podnet other eth0: restored"), flushed, "{printed}");
-            assert_eq!(ruleset() == before, !flushed);
-        }
-        for pod in [&lost, &other] {
-            pod.del(&dual_stack()).ok();
-        }
-        assert_eq!(ruleset(), "");
     });
 }

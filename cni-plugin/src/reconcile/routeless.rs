@@ -1,0 +1,102 @@
+//! Pods that no route leads to, and that should have addresses: their ADD is not done, or somebody took the routes, as setting a
+//! link down does. Nothing tells which. Without routes nobody answers them, but without a guard they could send under every
+//! address, so they are guarded: by the addresses of their lease or, where none is known, so that they can send nothing.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use cni_spec::{Attachment, NetworkName};
+use ipam::{Ledger, Record};
+
+use super::living::{Living, Look};
+use super::wish::Asked;
+use super::{Outcome, Shared, Wanted};
+use crate::config::Guard;
+use crate::pod::Node;
+use crate::{Error, ruleset};
+
+/// How long a ledger is waited for; what cannot be read now is read by the next run.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Those that have no routes still, with the guard that they should have.
+///
+/// # Errors
+/// [`Error::Observe`], [`Error::Rules`].
+pub fn all(
+    found: Vec<(Living, Result<Asked, String>)>,
+    node: &Node,
+    shared: &mut Shared,
+) -> Result<Vec<Wanted>, Error> {
+    if found.is_empty() {
+        return Ok(Vec::new());
+    }
+    // Most ADDs are further by now.
+    let look = Look::at(node)?;
+    let mut leases = Leases::default();
+    let still = found.into_iter().filter(|(living, _)| look.has(living));
+    still.map(|(living, asked)| wanted(living, asked, &mut leases, shared)).collect()
+}
+
+/// Takes out those whose ADD has come further, and of whom nothing was wrong.
+///
+/// # Errors
+/// [`Error::Observe`].
+pub fn forget_finished(pods: &mut Vec<Wanted>, node: &Node) -> Result<(), Error> {
+    if pods.iter().any(|pod| pod.outcome.without_routes) {
+        let look = Look::at(node)?;
+        let is_nothing = |outcome: &Outcome| outcome.differences.is_empty() && outcome.failures.is_empty();
+        pods.retain(|pod| !pod.outcome.without_routes || !is_nothing(&pod.outcome) || look.has(&pod.living));
+    }
+    Ok(())
+}
+
+fn wanted(
+    mut living: Living,
+    asked: Result<Asked, String>,
+    leases: &mut Leases,
+    shared: &mut Shared,
+) -> Result<Wanted, Error> {
+    let asked = asked.ok();
+    let guard = living.guard(asked.as_ref().map(|asked| asked.config.guard));
+    let told = asked.as_ref().and_then(|asked| asked.config.mac);
+    // Its neighbour entry went with the routes, so nothing but what was asked for tells a hardware address that was told.
+    let mac = if living.link.arp { told } else { Some(living.mac()) };
+    let ledger = asked.and_then(|asked| asked.ledger);
+    let mut elements = Vec::new();
+    let known = match (guard, mac) {
+        (Some(Guard::Strict), None) | (None, _) => None,
+        (Some(guard), mac) => Some((guard, mac.unwrap_or(living.names.pod_mac))),
+    };
+    if let Some((guard, mac)) = known {
+        living.leased = ledger.map(|ledger| leases.of(&ledger, &living.attachment)).unwrap_or_default();
+        elements = ruleset::guarded(guard, &living.names.host_link, mac, &living.leased, &living.names.owner);
+    }
+    if !elements.is_empty() {
+        shared.add_guard(&living.attachment.network)?;
+    }
+    let why = format!(
+        "no route leads to {}: its ADD is not done, or its routes were removed, and then it has to be made anew",
+        living.link.name
+    );
+    let passed_over = known.is_none();
+    let outcome =
+        Outcome { unknown: Some(why), without_routes: true, passed_over, ..Outcome::of(living.attachment.clone()) };
+    Ok(Wanted { living, elements, members: Vec::new(), outcome })
+}
+
+/// What the ledgers of networks have.
+#[derive(Default)]
+struct Leases(BTreeMap<NetworkName, Vec<Record>>);
+
+impl Leases {
+    fn of(&mut self, ledger: &Ledger, attachment: &Attachment) -> Vec<IpAddr> {
+        let read = || {
+            let records = ledger.clone().with_lock_timeout(PATIENCE).leases("podwire reconcile");
+            records.ok().flatten().unwrap_or_default()
+        };
+        let records = self.0.entry(attachment.network.clone()).or_insert_with(read);
+        let own = records.iter().filter(|record| record.attachment == *attachment);
+        own.flat_map(|record| &record.addresses).map(|recorded| recorded.address.ip()).collect()
+    }
+}

@@ -15,10 +15,12 @@ use self::keep::Keep;
 use crate::cluster::{self, Cluster, ClusterError};
 use crate::conflist::{Conflist, ConflistError};
 use crate::demo::{Demo, DemoError, Settings};
-use crate::manifest::{self, ManifestError, Pod};
+use crate::manifest::{self, ManifestError, Protocol};
 use crate::proof::Outcome;
 use crate::report::{PodReport, Report};
 use crate::runtime::chain;
+use crate::serve::{self, ServeError};
+use crate::shipped;
 use crate::swap::{Reference, swap_all};
 
 const EXAMPLES: &str = "\
@@ -27,7 +29,8 @@ Examples:
   podwire-demo --plugin-dir /opt/cni/bin --keep
   podwire-demo --plugin-dir /opt/cni/bin --swap portmap
   podwire-demo --plugin-dir /opt/cni/bin --conflist my.conflist --pods ./manifests -o json
-  podwire-demo --plugin-dir /opt/cni/bin --nodes 3";
+  podwire-demo --plugin-dir /opt/cni/bin --nodes 3
+  podwire-demo --serve web --port 80/tcp --port 53/udp";
 
 /// Attaches real pods to a node of their own and proves by packets that they are reachable as they should be,
 /// and not as they should not.
@@ -40,7 +43,7 @@ Examples:
 #[command(name = "podwire-demo", version, after_help = EXAMPLES)]
 struct Options {
     /// Folder with plugins and the `ipam` command; may be given several times, the first that has one wins.
-    #[arg(long, value_name = "DIR", required = true)]
+    #[arg(long, value_name = "DIR", required_unless_present = "serve")]
     plugin_dir: Vec<PathBuf>,
 
     /// Network configuration list; without it, the shipped dual-stack 10-podwire.conflist.
@@ -72,6 +75,14 @@ struct Options {
     /// What to print.
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: Format,
+
+    /// Play nothing, but be what runs in a pod: answer as NAME at every --port, here and until killed.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["plugin_dir", "conflist", "pods", "swap", "nodes", "keep"])]
+    serve: Option<String>,
+
+    /// A port for --serve, 80/tcp or 53/udp; may be given several times.
+    #[arg(long, value_name = "PORT", value_parser = serve::port, requires = "serve")]
+    port: Vec<(Protocol, u16)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -103,6 +114,8 @@ enum CliError {
     Demo(#[from] DemoError),
     #[error(transparent)]
     Cluster(#[from] ClusterError),
+    #[error("cannot serve")]
+    Serve(#[from] ServeError),
     #[error("cannot print")]
     Print(#[source] io::Error),
     #[error("cannot print as JSON")]
@@ -113,9 +126,10 @@ enum CliError {
 #[must_use]
 pub fn main() -> ExitCode {
     let options = Options::parse();
-    let played = match options.nodes {
-        Some(nodes) => play_cluster(&options, nodes),
-        None => play(&options),
+    let played = match (&options.serve, options.nodes) {
+        (Some(name), _) => serve::until_killed(name, &options.port).map(|()| true).map_err(CliError::from),
+        (None, Some(nodes)) => play_cluster(&options, nodes),
+        (None, None) => play(&options),
     };
     match played {
         Ok(true) => ExitCode::SUCCESS,
@@ -228,7 +242,7 @@ fn detached(demo: &mut Demo, report: &mut Report, out: &mut dyn Write) -> Result
 fn settings(options: &Options) -> Result<Settings, CliError> {
     let list = match &options.conflist {
         Some(file) => Conflist::read(file)?,
-        None => Conflist::parse(Path::new("10-podwire.conflist"), shipped::CONFLIST)?,
+        None => shipped::conflist()?,
     };
     let pods = match &options.pods {
         Some(folder) => manifest::read_folder(folder)?,
@@ -246,25 +260,6 @@ fn visible(path: &Path) -> Result<PathBuf, CliError> {
     match ["/run", "/var/lib"].into_iter().find(|covered| path.starts_with(covered)) {
         Some(covered) => Err(CliError::Covered { path, covered }),
         None => Ok(path),
-    }
-}
-
-/// What the executable carries, so that it can be run from anywhere.
-mod shipped {
-    use super::{ManifestError, Path, Pod, manifest};
-
-    pub(super) const CONFLIST: &[u8] = include_bytes!("../conflists/10-podwire.conflist");
-
-    const PODS: [(&str, &str); 4] = [
-        ("dns.yaml", include_str!("../pods/dns.yaml")),
-        ("influxdb.yaml", include_str!("../pods/influxdb.yaml")),
-        ("nginx.yaml", include_str!("../pods/nginx.yaml")),
-        ("toolbox.yaml", include_str!("../pods/toolbox.yaml")),
-    ];
-
-    pub(super) fn pods() -> Result<Vec<Pod>, ManifestError> {
-        let pods = PODS.iter().map(|(file, text)| manifest::parse(Path::new(file), text));
-        Ok(pods.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
     }
 }
 

@@ -6,7 +6,9 @@
 //! the list of questions and [`residue`] what is left when all is over. [`demo`] plays it from beginning to
 //! end, [`cluster`] plays it on several nodes, [`report`] prints it, [`cli`] is its command line.
 //!
-//! What this crate does not do: it runs no containers. A pod is its network namespace, and a server in it.
+//! What this crate does not do: it runs no containers. A pod is its network namespace, and a server in it. The package
+//! `podwire-runtimes` has real runtimes play on the same stage; [`serve`] is what runs in their containers, [`shipped`]
+//! what both play with.
 
 pub mod cli;
 pub mod cluster;
@@ -20,6 +22,8 @@ pub mod proof;
 pub mod report;
 pub mod residue;
 pub mod runtime;
+pub mod serve;
 pub mod server;
+pub mod shipped;
 pub mod stage;
 pub mod swap;

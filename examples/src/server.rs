@@ -50,7 +50,8 @@ pub enum ServerError {
 /// The running servers of one machine or pod. They stop when this is dropped.
 #[derive(Debug)]
 pub struct Servers {
-    netns: Arc<NetNs>,
+    /// `None` is the caller's own.
+    netns: Option<Arc<NetNs>>,
     running: Vec<Running>,
 }
 
@@ -82,15 +83,30 @@ impl Servers {
     /// # Errors
     /// The first address that cannot be served; the servers before it have stopped then.
     pub fn start(name: &str, netns: &Arc<NetNs>, addresses: &[(Protocol, SocketAddr)]) -> Result<Self, ServerError> {
-        let mut servers = Self { netns: Arc::clone(netns), running: Vec::new() };
+        Self::start_in(name, Some(Arc::clone(netns)), addresses)
+    }
+
+    /// The same in the caller's own namespace, which a container may not enter another time.
+    ///
+    /// # Errors
+    /// As of [`start`](Self::start).
+    pub fn start_here(name: &str, addresses: &[(Protocol, SocketAddr)]) -> Result<Self, ServerError> {
+        Self::start_in(name, None, addresses)
+    }
+
+    fn start_in(
+        name: &str,
+        netns: Option<Arc<NetNs>>,
+        addresses: &[(Protocol, SocketAddr)],
+    ) -> Result<Self, ServerError> {
+        let mut servers = Self { netns, running: Vec::new() };
         for &(protocol, address) in addresses {
             let listen = || match protocol {
                 Protocol::Tcp => serve_http(name, address).map(Some),
                 Protocol::Udp => serve_udp(name, address).map(Some),
                 Protocol::Sctp => Ok(None),
             };
-            let running = netns
-                .run(listen)
+            let running = inside(servers.netns.as_deref(), listen)
                 .map_err(|source| ServerError::Namespace { name: name.to_owned(), source: Box::new(source) })?
                 .map_err(|source| ServerError::Listen { name: name.to_owned(), protocol, address, source })?;
             servers.running.extend(running);
@@ -113,7 +129,14 @@ impl Drop for Servers {
         }
         // The HTTP library wakes its accepting thread by a connection to itself, which must be made inside.
         let running = std::mem::take(&mut self.running);
-        let _ = self.netns.run(move || drop(running));
+        let _ = inside(self.netns.as_deref(), move || drop(running));
+    }
+}
+
+fn inside<T: Send>(netns: Option<&NetNs>, work: impl FnOnce() -> T + Send) -> kernel::Result<T> {
+    match netns {
+        Some(netns) => netns.run(work),
+        None => Ok(work()),
     }
 }
 

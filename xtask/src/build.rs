@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use crate::error::Error;
 use crate::program::{command, output, root, run};
 
-/// What is shipped, and the demo that drives it.
-const EXECUTABLES: [&str; 5] = ["podwire", "podwire-ipam", "ipam", "podwire-portmap", "podwire-demo"];
+/// What is shipped, the demo that drives it, and the plugin that writes down what runtimes send.
+const EXECUTABLES: [&str; 6] = ["podwire", "podwire-ipam", "ipam", "podwire-portmap", "podwire-demo", "podwire-record"];
 
 /// Builds them all and returns their folder.
 pub fn executables() -> Result<PathBuf, Error> {

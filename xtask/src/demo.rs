@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::error::Error;
 use crate::program::{self, command};
-use crate::{build, packages};
+use crate::{build, packages, runtimes};
 
 /// Shown below `--help`.
 pub const EXAMPLES: &str = "Examples:
@@ -12,6 +12,7 @@ pub const EXAMPLES: &str = "Examples:
   cargo xtask demo --keep              leave it standing and tell how to look around
   cargo xtask demo --swap portmap      with the reference portmap in place of podwire-portmap
   cargo xtask demo --nodes 3           on three nodes with a pod each, and routes between them
+  cargo xtask demo --runtime containerd  with a real container runtime, as root; or podman, ctr
   cargo xtask demo --help-demo         all options of the demo";
 
 /// Builds the executables and runs the demo with them.
@@ -20,6 +21,9 @@ pub fn run(options: &[String]) -> Result<(), Error> {
     let folder = build::executables()?;
     let options: Vec<&str> =
         options.iter().map(|option| if option == "--help-demo" { "--help" } else { option.as_str() }).collect();
+    if options.iter().any(|option| option.starts_with("--runtime")) {
+        return runtimes::run(&folder, &options);
+    }
     run_with(&folder, &options)
 }
 

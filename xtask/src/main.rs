@@ -13,6 +13,7 @@ mod firewalls;
 mod machine;
 mod packages;
 mod program;
+mod runtimes;
 mod test;
 
 use std::process::ExitCode;

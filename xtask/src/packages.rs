@@ -23,6 +23,14 @@ pub const TEST: &[Needed] = &[
     ("/usr/lib/cni/portmap", "containernetworking-plugins"),
 ];
 
+/// What the demo with a real container runtime needs besides the runtime.
+pub const RUNTIMES: &[Needed] = &[
+    ("ip", "iproute2"),
+    ("nft", "nftables"),
+    ("unshare", "util-linux"),
+    ("/usr/lib/cni/loopback", "containernetworking-plugins"),
+];
+
 /// Installs what is missing if this is root, else names it in one line.
 pub fn ensure(needed: &[Needed]) -> Result<(), Error> {
     let mut missing: Vec<&str> =

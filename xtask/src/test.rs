@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::error::Error;
 use crate::machine::Machine;
 use crate::program::{self, command, root};
-use crate::{bench, build, complain, conformance, demo, dist, firewalls, packages, say};
+use crate::{bench, build, complain, conformance, demo, dist, firewalls, packages, runtimes, say};
 
 /// Shown below `--help`.
 pub const EXAMPLES: &str = "Examples:
@@ -29,7 +29,7 @@ pub struct Options {
 
 type Step = (&'static str, fn(&Path) -> Result<(), Error>);
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     ("formatting", |_| program::run(command("cargo").args(["fmt", "--all", "--check"]))),
     ("lints", |_| {
         program::run(command("cargo").args([
@@ -54,6 +54,7 @@ const STEPS: [Step; 10] = [
     ("conformance", conformance::ours),
     ("demo", demos),
     ("demo as an ordinary user", demo_as_user),
+    ("runtimes", runtimes::all),
     ("archive", dist::pack_and_check),
     ("benchmarks", bench::try_all),
 ];

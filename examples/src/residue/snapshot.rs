@@ -128,7 +128,12 @@ fn sysctls(path: &Path, lines: &mut BTreeSet<String>) {
 /// Folders count as well, with a '/' at their end.
 fn files(folder: &Path, lines: &mut BTreeSet<String>) -> Result<(), SnapshotError> {
     let failed = |source| SnapshotError::List { path: folder.display().to_string(), source };
-    for entry in fs::read_dir(folder).map_err(failed)? {
+    let entries = match fs::read_dir(folder) {
+        // Others may live on the node, and come and go.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(failed)?,
+    };
+    for entry in entries {
         let entry = entry.map_err(failed)?;
         if entry.file_type().map_err(failed)?.is_dir() {
             lines.insert(format!("file {}/", entry.path().display()));

@@ -1,0 +1,88 @@
+//! Where a real container runtime can do no harm, and nothing that it starts outlives the run.
+//!
+//! Three processes, one inside the other. The outermost waits, and removes the control groups. The second is process 1 of
+//! a process namespace: when it ends, however it ends, the kernel ends all others there - daemons, shims, monitors,
+//! containers. It collects those whose parents are gone, as an init does. The third is the node: it leaves the machine's
+//! network and mounts, and plays.
+
+use std::ffi::OsString;
+use std::os::fd::AsFd;
+use std::process::{ExitCode, Stdio};
+
+use clap::ValueEnum;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::cgroup::Groups;
+use crate::error::Error;
+
+/// How often process 1 looks whether others have ended, in milliseconds.
+const LOOK_UP: u16 = 10;
+
+/// Which of the three a process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Place {
+    /// The second.
+    Init,
+    /// The third.
+    Node,
+}
+
+/// Starts the second process with this command line, waits for it, and leaves no control group.
+///
+/// # Errors
+/// If this is not root, or something of it does not work.
+pub fn outside(command_line: &[OsString]) -> Result<ExitCode, Error> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Error::NotRoot);
+    }
+    let groups = Groups::of_this_run()?;
+    let mut unshare = sandbox::command("unshare");
+    unshare.args(["--pid", "--fork", "--kill-child", "--mount", "--mount-proc", "--"]);
+    unshare.args(command_line).args(["--place", "init", "--cgroup-parent", groups.parent()]);
+    let mut child = unshare.stdin(Stdio::piped()).spawn().map_err(start("unshare"))?;
+    // It is never written to: when this process ends, the second one reads the end of it.
+    let lifeline = child.stdin.take();
+    let status = child.wait().map_err(start("unshare"))?;
+    drop(lifeline);
+    groups.remove()?;
+    Ok(exit_code(status.code()))
+}
+
+/// Starts the third process and collects the dead, until it has ended or the outermost has.
+///
+/// # Errors
+/// If it cannot be started.
+pub fn init(command_line: &[OsString]) -> Result<ExitCode, Error> {
+    let Some((program, arguments)) = command_line.split_first() else { return Ok(ExitCode::FAILURE) };
+    let mut node = sandbox::command(program);
+    let node = node.args(arguments).args(["--place", "node"]).stdin(Stdio::null()).spawn().map_err(start("myself"))?;
+    let node = Pid::from_raw(node.id().cast_signed());
+    let stdin = std::io::stdin();
+    loop {
+        let mut lifeline = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut lifeline, PollTimeout::from(LOOK_UP)) {
+            Ok(0) | Err(Errno::EINTR) => {}
+            // Nobody waits for a verdict any more.
+            Ok(_) | Err(_) => return Ok(ExitCode::FAILURE),
+        }
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) if pid == node => return Ok(exit_code(Some(code))),
+                Ok(WaitStatus::Signaled(pid, ..)) if pid == node => return Ok(ExitCode::FAILURE),
+                Ok(WaitStatus::StillAlive) | Err(_) => break,
+                Ok(_) => {}
+            }
+        }
+    }
+}
+
+fn exit_code(code: Option<i32>) -> ExitCode {
+    code.and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
+fn start(program: &'static str) -> impl Fn(std::io::Error) -> Error {
+    move |source| Error::Start { program: program.to_owned(), source }
+}

@@ -232,6 +232,28 @@ fn nothing_is_left_of_a_link_without_addresses() {
     });
 }
 
+/// A DEL that fails, a GC, and calls of other kinds.
+#[test]
+fn nothing_is_left_of_a_link_without_addresses_by_del_gc_and_other_calls() {
+    sandbox::private_host(|| {
+        for (verb, syscall, fate, clean) in [
+            (Verb::Del, "sendto", "error=ENOBUFS", false),
+            (Verb::Gc, "sendto", "error=ENOBUFS", false),
+            (Verb::Gc, "sendto", "signal=KILL", false),
+            (Verb::Add, "socket", "error=EMFILE", true),
+            (Verb::Add, "bind", "error=ENOMEM", true),
+            (Verb::Add, "setns", "error=EPERM", true),
+            (Verb::Add, "setns", "signal=KILL", false),
+            (Verb::Add, "clone3", "error=EAGAIN", false),
+            (Verb::Del, "clone", "error=EAGAIN", false),
+            (Verb::Gc, "clone", "signal=KILL", false),
+        ] {
+            every_call(&layer2(), verb, syscall, fate, clean);
+        }
+        assert!(!Path::new("/run/podwire/ipam").exists());
+    });
+}
+
 /// The answer to an ADD's last request is lost, so everything is made; and a request of what it takes back is refused.
 #[test]
 fn a_link_that_a_failed_add_cannot_take_back_stays_guarded() {

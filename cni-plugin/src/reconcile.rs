@@ -29,6 +29,7 @@ use crate::ruleset::{self, Placed};
 use crate::{Error, guard, iptables, masquerade};
 
 use living::{Living, Look};
+use routeless::Leases;
 pub use wish::CONF_DIR;
 use wish::{Asked, Sources};
 
@@ -102,11 +103,13 @@ pub fn all(order: &Order<'_>) -> Result<Summary, Error> {
     let mut shared = Shared::default();
     let mut pods = Vec::new();
     let mut without_routes = Vec::new();
+    let mut leases = Leases::default();
     for living in Living::all(&node, order.network)? {
         let asked = sources.of(&living.attachment);
         let should_have_addresses = match &asked {
             Ok(asked) => asked.config.ipam_type.is_some(),
-            Err(_) => !living.link.up,
+            // Of a link that is for layer 2 there is no lease.
+            Err(_) => living.addresses.is_empty() && (!living.link.up || leases.has(&living.attachment)),
         };
         if living.addresses.is_empty() && should_have_addresses {
             without_routes.push((living, asked));
@@ -114,7 +117,7 @@ pub fn all(order: &Order<'_>) -> Result<Summary, Error> {
         }
         pods.push(Wanted::of(living, asked, &mut shared)?);
     }
-    pods.extend(routeless::all(without_routes, &node, &mut shared)?);
+    pods.extend(routeless::all(without_routes, &node, &mut leases, &mut shared)?);
     let mut summary = Summary::default();
     by_nftables(&mut pods, &shared, &node, order.dry_run, &mut summary);
     by_iptables(&mut pods, &shared, &node, order.dry_run, &mut summary);

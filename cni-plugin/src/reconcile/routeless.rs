@@ -26,6 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub fn all(
     found: Vec<(Living, Result<Asked, String>)>,
     node: &Node,
+    leases: &mut Leases,
     shared: &mut Shared,
 ) -> Result<Vec<Wanted>, Error> {
     if found.is_empty() {
@@ -33,9 +34,8 @@ pub fn all(
     }
     // Most ADDs are further by now.
     let look = Look::at(node)?;
-    let mut leases = Leases::default();
     let still = found.into_iter().filter(|(living, _)| look.has(living));
-    still.map(|(living, asked)| wanted(living, asked, &mut leases, shared)).collect()
+    still.map(|(living, asked)| wanted(living, asked, leases, shared)).collect()
 }
 
 /// Takes out those whose ADD has come further, and of whom nothing was wrong.
@@ -57,12 +57,13 @@ fn wanted(
     leases: &mut Leases,
     shared: &mut Shared,
 ) -> Result<Wanted, Error> {
+    // Of whose config nothing is known, the usual place may tell.
+    let ledger = asked.as_ref().map_or_else(|_| Some(usual_ledger()), |asked| asked.ledger.clone());
     let asked = asked.ok();
     let guard = living.guard(asked.as_ref().map(|asked| asked.config.guard));
     let told = asked.as_ref().and_then(|asked| asked.config.mac);
     // Its neighbour entry went with the routes, so nothing but what was asked for tells a hardware address that was told.
     let mac = if living.link.arp { told } else { Some(living.mac()) };
-    let ledger = asked.and_then(|asked| asked.ledger);
     let mut elements = Vec::new();
     let known = match (guard, mac) {
         (Some(Guard::Strict), None) | (None, _) => None,
@@ -87,9 +88,18 @@ fn wanted(
 
 /// What the ledgers of networks have.
 #[derive(Default)]
-struct Leases(BTreeMap<NetworkName, Vec<Record>>);
+pub struct Leases(BTreeMap<NetworkName, Vec<Record>>);
+
+fn usual_ledger() -> Ledger {
+    Ledger::at(Ledger::DEFAULT_DIR)
+}
 
 impl Leases {
+    /// Whether an attachment of whose config nothing is known has one in the usual place.
+    pub fn has(&mut self, attachment: &Attachment) -> bool {
+        !self.of(&usual_ledger(), attachment).is_empty()
+    }
+
     fn of(&mut self, ledger: &Ledger, attachment: &Attachment) -> Vec<IpAddr> {
         let read = || {
             let records = ledger.clone().with_lock_timeout(PATIENCE).leases("podwire reconcile");

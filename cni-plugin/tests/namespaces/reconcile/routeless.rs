@@ -109,3 +109,32 @@ fn a_pod_without_routes_of_which_nothing_is_known_is_passed_over() {
         pod.del(&config).ok();
     });
 }
+
+/// The lease tells it from a link for layer 2, and the link that it is guarded.
+#[test]
+fn a_pod_without_routes_is_known_by_its_lease() {
+    sandbox::private_host(|| {
+        let wire = with(dual_stack(), &json!({ "ipam": {}, "ipMasq": false, "nonMasqueradeCIDRs": null }));
+        let pods = [("one", dual_stack()), ("wire", wire)].map(|(id, config)| {
+            let pod = TestPod::new(id);
+            pod.add(&config).ok();
+            (pod, config)
+        });
+        let (link, guard) = (link_of("one"), guard_of("one"));
+        take_routes(&link);
+        for (flushed, done) in [(false, "nothing to restore"), (true, "restored (")] {
+            if flushed {
+                text("nft", &["flush", "ruleset"]);
+            }
+            let (code, printed) = reconcile(&[]);
+            let line = printed.lines().find(|line| line.starts_with("podnet one eth0: ")).unwrap_or_default();
+            assert!(code == 4 && line.contains(done) && line.contains("but no route leads to"), "{printed}");
+            assert!(!printed.contains(&format!("no route leads to {}", link_of("wire"))), "{printed}");
+            assert_eq!(guard_of("one"), guard, "{printed}");
+        }
+        for (pod, config) in &pods {
+            pod.del(config).ok();
+        }
+        assert_eq!(ruleset(), "");
+    });
+}

@@ -52,6 +52,8 @@ pub struct Restored {
     pub repair: Repair,
     /// The program.
     pub program: String,
+    /// Why something of these is left in the other flavour.
+    pub left: Option<Error>,
 }
 
 /// Puts back what is missing of these, of one family, and makes anew what is not as it was; nothing if all is right. `again` tells which of them are wanted still,
@@ -75,7 +77,7 @@ pub fn restore(
         let what = || format!("table nat of {program}");
         let listing = tool.list("nat").map_err(|source| Error::Observe { what: what(), source })?;
         let repair = frame.repair(family, &seen, &listing, members);
-        Ok(repair.map(|repair| Restored { repair, program: format!("{program}-restore --noflush") }))
+        Ok(repair.map(|repair| Restored { repair, program: format!("{program}-restore --noflush"), left: None }))
     };
     // Most runs find everything there, and need not wait for their turn.
     let Some(lacked) = look(members)? else { return Ok(None) };
@@ -91,8 +93,8 @@ pub fn restore(
     let Some(lacked) = look(&members)? else { return Ok(None) };
     tool.restore_under(turn.as_fd(), &lacked.repair.text).map_err(failed)?;
     // Somebody may have chosen the flavour since the ADD.
-    remove_replaced(frame.network(), family, &tool, &turn, &lacked.repair.members)?;
-    Ok(Some(lacked))
+    let removed = remove_replaced(frame.network(), family, &tool, &turn, &lacked.repair.members);
+    Ok(Some(Restored { left: removed.err(), ..lacked }))
 }
 
 /// Removes what an attachment has, in both families and flavours; that nothing is there is as good.

@@ -193,6 +193,9 @@ fn by_iptables(pods: &mut [Wanted], shared: &Shared, node: &Node, dry_run: bool,
                     Ok(Some(all)) => {
                         let own = lacked.as_ref().and_then(|lacked| lacked.get(pod.living.names.owner.as_str()));
                         pod.outcome.differences.extend(all.differences(own.map_or(&[], Vec::as_slice)));
+                        if own.is_some() {
+                            pod.outcome.failures.extend(all.left.as_ref().map(|error| with_causes(error)));
+                        }
                     }
                     Err(error) => pod.outcome.failures.push(with_causes(error)),
                 }
@@ -202,7 +205,7 @@ fn by_iptables(pods: &mut [Wanted], shared: &Shared, node: &Node, dry_run: bool,
     }
 }
 
-/// Those that are as they were; the links of the others are noted.
+/// Those that are as they were; `changed` is the links of the others, as of this look and not of one before it.
 fn unchanged<'a>(
     pods: impl Iterator<Item = &'a Wanted>,
     node: &Node,
@@ -210,7 +213,7 @@ fn unchanged<'a>(
 ) -> Result<Vec<&'a Wanted>, Error> {
     let look = Look::at(node)?;
     let (unchanged, others): (Vec<&Wanted>, Vec<&Wanted>) = pods.partition(|pod| look.has(&pod.living));
-    changed.extend(others.iter().map(|pod| pod.living.link.index));
+    *changed = others.iter().map(|pod| pod.living.link.index).collect();
     Ok(unchanged)
 }
 
@@ -345,5 +348,38 @@ impl iptables::Restored {
         let missing = |expected: String| Difference { expected, found: "no such rules, or others".to_owned() };
         let shared = self.repair.shared.then(|| missing(format!("{}, what its pods share", self.program)));
         shared.into_iter().chain(members.iter().map(|member| missing(member.to_string()))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::names::Names;
+
+    /// Rules are tried to be changed again and again where others change them, too.
+    #[test]
+    fn who_has_changed_is_told_by_the_last_look() {
+        sandbox::private_host(|| {
+            let ip = |arguments: &[&str]| {
+                assert!(sandbox::command("ip").args(arguments).status().unwrap().success(), "{arguments:?}");
+            };
+            let Names { host_link, alias, .. } = Names::of(&"podnet one eth0".parse().unwrap()).unwrap();
+            ip(&["link", "add", &host_link, "type", "veth", "peer", "name", "other"]);
+            ip(&["link", "set", &host_link, "alias", &alias, "up"]);
+            let route = |action| ip(&["route", action, "10.244.1.2/32", "dev", &host_link, "proto", "112"]);
+            route("add");
+            let node = Node::open().unwrap();
+            let living = Living::all(&node, None).unwrap();
+            let of = |living| Wanted::of(living, Err(String::new()), &mut Shared::default()).unwrap();
+            let pods: Vec<Wanted> = living.into_iter().map(of).collect();
+            let mut changed = BTreeSet::new();
+            let mut look = || (unchanged(pods.iter(), &node, &mut changed).unwrap().len(), changed.len());
+            assert_eq!(look(), (1, 0));
+            route("delete");
+            assert_eq!(look(), (0, 1));
+            route("add");
+            assert_eq!(look(), (1, 0));
+        });
     }
 }

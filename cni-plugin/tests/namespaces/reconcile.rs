@@ -1,6 +1,7 @@
 //! `podwire reconcile` after a firewall was flushed: by packets, and beside what the ADDs had made.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Output;
 
@@ -362,6 +363,37 @@ fn what_was_sent_in_vain_is_sent_anew() {
         };
         assert_eq!(heard_from(), address("10.244.1.2"));
         assert_eq!(reconcile(&[]).0, 0);
+        assert_eq!(heard_from(), address("192.168.50.1"));
+    });
+}
+
+/// The administrator chose the flavour anew, and what is in the one of before cannot be removed: that is told, and what was
+/// put back counts all the same.
+#[test]
+fn what_was_sent_in_vain_is_sent_anew_though_the_other_flavour_keeps_rules() {
+    const FOLDER: &str = "/usr/local/sbin";
+    sandbox::private_host(|| {
+        let outside = outside_machine();
+        let _ = Flavour::Legacy.chosen();
+        let pod = added("one", &by_iptables());
+        text("umount", &[FOLDER]);
+        Flavour::Legacy.iptables(&["-t", "nat", "-F", "PODWIRE-PODS"]);
+        text("mount", &["-t", "tmpfs", "none", FOLDER]);
+        for program in ["iptables-legacy-restore", "ip6tables-legacy-restore"].map(|name| format!("{FOLDER}/{name}")) {
+            fs::write(&program, "#!/bin/sh\necho 'out of order' >&2\nexit 1\n").unwrap();
+            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let listener = outside.run(|| std::net::UdpSocket::bind("198.51.100.1:53")).unwrap().unwrap();
+        listener.set_read_timeout(Some(crate::common::DEADLINE)).unwrap();
+        let sender = pod.netns.run(|| std::net::UdpSocket::bind("10.244.1.2:4000")).unwrap().unwrap();
+        let heard_from = || {
+            sender.send_to(b"?", "198.51.100.1:53").unwrap();
+            listener.recv_from(&mut [0; 8]).unwrap().1.ip()
+        };
+        assert_eq!(heard_from(), address("10.244.1.2"));
+        let (code, printed) = reconcile(&[]);
+        assert!(code == 1 && printed.contains("podnet one eth0: restored (4 differences), but "), "{printed}");
+        assert!(printed.contains("out of order"), "{printed}");
         assert_eq!(heard_from(), address("192.168.50.1"));
     });
 }

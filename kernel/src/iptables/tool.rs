@@ -35,11 +35,7 @@ impl Tool {
     pub fn find(family: Family, path: Option<&OsStr>) -> Result<Self> {
         let name = format!("{}-restore", command(family, None));
         let program = search(&name, path)?;
-        let flavour = match flavour_by_name(&program) {
-            Some(flavour) => flavour,
-            None => flavour_by_version(&run::version(&program)?),
-        };
-        Ok(Self { family, flavour, program })
+        Ok(Self { family, flavour: flavour_of(&program)?, program })
     }
 
     /// The one of a flavour, chosen or not: `iptables-legacy-restore`, for example.
@@ -107,11 +103,21 @@ impl Tool {
         Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
     }
 
+    /// The program that lists what this one writes: `iptables-legacy`, or `iptables` if that is of the same flavour. It may not
+    /// be, where an administrator chose one without the other.
+    fn lister(&self) -> Result<PathBuf> {
+        let missing = match search(command(self.family, Some(self.flavour)), None) {
+            Ok(program) => return Ok(program),
+            Err(missing) => missing,
+        };
+        let chosen = search(command(self.family, None), None)?;
+        if flavour_of(&chosen)? == self.flavour { Ok(chosen) } else { Err(missing) }
+    }
+
     /// Runs the program by way of the `iptables` crate, whose runs have no deadline: so it is given up, not waited for.
     /// A question changes nothing whenever it is answered.
     fn ask(&self, table: &str, question: &str) -> Result<Output> {
-        let of_flavour = search(command(self.family, Some(self.flavour)), None);
-        let asked = of_flavour.or_else(|_| search(command(self.family, None), None))?;
+        let asked = self.lister()?;
         // The crate would find a name by the caller's PATH, which may be missing, and takes only what never ends: some
         // bytes for each question of a process that does not live long.
         let cmd: &'static str = asked.to_string_lossy().into_owned().leak();
@@ -131,6 +137,14 @@ impl Tool {
             Ok(Err(text)) => Err(Error::IptablesRun { program: program(), source: std::io::Error::other(text) }),
             Err(_) => Err(Error::IptablesHangs { program: program(), seconds: QUESTION.as_secs() }),
         }
+    }
+}
+
+/// Which flavour a program is of, by the name of the file it leads to; only one whose name says nothing is run.
+fn flavour_of(program: &Path) -> Result<Flavour> {
+    match flavour_by_name(program) {
+        Some(flavour) => Ok(flavour),
+        None => run::version(program).map(|text| flavour_by_version(&text)),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -188,5 +188,29 @@ fn what_is_missing_is_named() {
         }
         let error = Tool::find(Family::Ip6, None).unwrap_err();
         assert!(matches!(&error, Error::IptablesMissing { name } if name == "ip6tables-restore"), "{error}");
+    });
+}
+
+#[test]
+fn another_flavour_is_never_listed_in_the_place_of_ones_own() {
+    const SBIN: &str = "/usr/sbin";
+    private_host(|| {
+        for arguments in [
+            &["mount", "-t", "tmpfs", "none", "/opt"][..],
+            &["cp", "/usr/sbin/xtables-nft-multi", "/usr/sbin/xtables-legacy-multi", "/opt"],
+            &["mount", "-t", "tmpfs", "none", SBIN],
+        ] {
+            assert!(sandbox::command(arguments[0]).args(&arguments[1..]).status().unwrap().success(), "{arguments:?}");
+        }
+        let lead = |name: &str, to: &str| symlink(format!("/opt/{to}"), format!("{SBIN}/{name}")).unwrap();
+        lead("iptables-restore", "xtables-legacy-multi");
+        lead("iptables", "xtables-nft-multi");
+        let tool = Tool::find(Family::Ip, None).unwrap();
+        assert_eq!(tool.flavour(), Flavour::Legacy);
+        let error = tool.list("nat").unwrap_err();
+        assert!(error.to_string().starts_with("there is no program iptables-legacy"), "{error}");
+        fs::remove_file(format!("{SBIN}/iptables")).unwrap();
+        lead("iptables", "xtables-legacy-multi");
+        assert!(tool.list("nat").unwrap().contains(&"-P POSTROUTING ACCEPT".to_owned()));
     });
 }

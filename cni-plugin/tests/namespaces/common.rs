@@ -49,6 +49,7 @@ pub fn node_addresses() -> [IpAddr; 2] {
     for link in ["uplink", "wire"] {
         until_up(link);
     }
+    until_usable("fd50::1");
     ["192.168.50.1".parse().unwrap(), "fd50::1".parse().unwrap()]
 }
 
@@ -56,6 +57,13 @@ pub fn node_addresses() -> [IpAddr; 2] {
 pub fn until_up(link: &str) {
     let shown = || text("ip", &["-o", "link", "show", "dev", link]);
     until(|| shown().contains("state UP"), shown);
+}
+
+/// Without detection of duplicates, too, the kernel puts an IPv6 address into force in a work queue (`addrconf_dad_work`,
+/// net/ipv6/addrconf.c), with its local route last: packets to it are lost until then.
+pub fn until_usable(address: &str) {
+    let shown = || text("ip", &["-6", "route", "show", "table", "local"]);
+    until(|| shown().contains(&format!("local {address} dev")), shown);
 }
 
 /// What a plugin process did.

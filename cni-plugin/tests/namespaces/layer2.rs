@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::common::{
     Answer, DEADLINE, TestPod, addresses, dual_stack, exchange, finish, leases, node_addresses, run, shown, text,
-    traces, until, with,
+    traces, until, until_usable, with,
 };
 use crate::frames::{Claim, Wire, udp};
 use crate::hostile::{dropped, mac};
@@ -264,6 +264,7 @@ fn the_node_takes_nothing_from_a_link_without_addresses_unless_the_guard_is_off(
             let link = host_link(&result);
             ip(&format!("address add 10.9.0.1/24 dev {link}"));
             ip(&format!("address add fd09::1/64 dev {link} nodad"));
+            until_usable("fd09::1");
             // Nothing but the guard stands in the way, and the pod's own kernel says nothing.
             for key in ["all", link] {
                 set(&format!("net/ipv4/conf/{key}/rp_filter"), "0");

@@ -34,6 +34,8 @@ pub fn outside_machine() -> NetNs {
     crate::common::until_up("uplink");
     // Its answers to ARP are lost until then.
     outside.run(|| crate::common::until_up("wire")).unwrap();
+    crate::common::until_usable("fd50::1");
+    outside.run(|| ["fd50::fe", "2001:db8:51::1"].into_iter().for_each(crate::common::until_usable)).unwrap();
     outside
 }
 

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use kernel::netns::NetNs;
 use serde_json::{Value, json};
 
-use crate::common::{DEADLINE, TestPod, addresses, dual_stack, run, text, until_up, with};
+use crate::common::{DEADLINE, TestPod, addresses, dual_stack, run, text, until_up, until_usable, with};
 
 const ROUNDS: usize = 500;
 const PORT: u16 = 7000;
@@ -40,6 +40,8 @@ fn client_beyond_the_node() -> NetNs {
     // Until then datagrams are lost.
     until_up("uplink");
     client.run(|| until_up("eth0")).unwrap();
+    until_usable("fd50::1");
+    client.run(|| until_usable("fd50::9")).unwrap();
     client
 }
 

@@ -60,10 +60,10 @@ impl Place {
     }
 }
 
-/// Three pods in two networks.
+/// Three pods in two networks. What is released rests for longer than any test takes.
 pub fn populated() -> Place {
     let place = Place::new();
-    let red = json!({ "podCIDR": ["10.1.2.0/24", "fd00::/64"] });
+    let red = json!({ "podCIDR": ["10.1.2.0/24", "fd00::/64"], "cooldownSeconds": 3600 });
     for (network, conf, container, args) in [
         ("red", &red, "0a1b2c3d4e5f60718293", "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=cart;K8S_POD_UID=u-1"),
         ("red", &red, "1b2c3d4e", "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=mail"),

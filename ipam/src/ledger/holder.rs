@@ -135,50 +135,69 @@ fn locked_by(locks: &str, file: &fs::Metadata) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
     use std::thread;
     use std::time::{Duration, Instant};
 
     use super::*;
 
-    /// Whoever reads /proc/locks in small steps, as [`fs::read_to_string`] does, sees one who waits twice, or not at
-    /// all, when others take locks in between.
+    /// One try does, unless others take and give back locks just then.
+    fn tried<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            assert!(Instant::now() < deadline, "{what}");
+            thread::yield_now();
+        }
+    }
+
+    /// All of /proc/locks, read byte by byte, so that the kernel looks for the next lock when a line is read. `meanwhile` is
+    /// done once, before the end of the line that it fits.
+    fn in_small_steps(fits: impl Fn(&str) -> bool, meanwhile: impl FnOnce()) -> String {
+        let (mut file, mut meanwhile) = (File::open("/proc/locks").unwrap(), Some(meanwhile));
+        let (mut locks, mut line, mut step) = (String::new(), String::new(), [0]);
+        while file.read(&mut step).unwrap() == 1 {
+            line.push(char::from(step[0]));
+            if fits(&line) {
+                meanwhile.take().into_iter().for_each(|meanwhile| meanwhile());
+            }
+            if line.ends_with('\n') {
+                locks.push_str(&std::mem::take(&mut line));
+            }
+        }
+        locks
+    }
+
+    /// Whoever reads /proc/locks in small steps, as [`fs::read_to_string`] does, sees one who waits twice, or not at all,
+    /// when somebody takes a lock, or gives one back, in between. The list is one for each processor, the latest first.
     #[test]
-    fn locks_of_others_double_nobody() {
+    fn locks_of_others_double_and_hide_nobody() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
         let open = |name: &str| File::create(dir.path().join(name)).unwrap();
-        let (held, done) = (open("lock"), AtomicBool::new(false));
-        held.lock().unwrap();
-        let place = place_of(&held.metadata().unwrap());
-        let waiting = || {
-            let locks = fs::read_to_string("/proc/locks").unwrap();
-            locks.lines().filter(|line| line.contains("-> FLOCK") && line.contains(&place)).count()
-        };
-        thread::scope(|scope| {
+        let (held, other) = (open("lock"), open("other"));
+        let [place, others] = [&held, &other].map(|file| format!("{} ", place_of(&file.metadata().unwrap())));
+        let waits = |line: &str| line.contains("-> FLOCK") && line.contains(&place);
+        let waiting = |locks: &str| locks.lines().filter(|line| waits(line)).count();
+        sandbox::on_one_processor(|| {
+            held.lock().unwrap();
             let mut child = sandbox::command("flock").arg(&path).arg("true").spawn().unwrap();
-            for name in ["first", "second"] {
-                let file = open(name);
-                let done = &done;
-                scope.spawn(move || {
-                    while !done.load(Relaxed) {
-                        file.lock().unwrap();
-                        file.unlock().unwrap();
-                    }
-                });
-            }
-            let deadline = Instant::now() + Duration::from_secs(60);
-            let (mut doubled, mut seen) = (false, BTreeSet::new());
-            while !(doubled && seen.contains(&child.id())) && Instant::now() < deadline {
-                doubled |= waiting() > 1;
-                seen.extend(waiting_for(&path));
-            }
+            let seen = tried("nobody waits", || Some(waiting_for(&path)).filter(|seen| !seen.is_empty()));
+            tried("the kernel never showed it twice", || {
+                let locks = in_small_steps(waits, || other.lock().unwrap());
+                other.unlock().unwrap();
+                (waiting(&locks) == 2).then_some(())
+            });
+            tried("the kernel always showed it", || {
+                other.lock().unwrap();
+                let locks = in_small_steps(|line| line.contains(&others), || other.unlock().unwrap());
+                (waiting(&locks) == 0).then_some(())
+            });
+            assert_eq!(seen, BTreeSet::from([child.id()]));
             let holder = Holder::of(&path);
-            done.store(true, Relaxed);
             held.unlock().unwrap();
             assert!(child.wait().unwrap().success());
-            assert!(doubled, "the kernel never showed it twice");
-            assert_eq!(seen, BTreeSet::from([child.id()]));
             let Holder::Foreign { pid, .. } = holder else { panic!("{holder:?}") };
             assert_eq!(pid, std::process::id());
         });

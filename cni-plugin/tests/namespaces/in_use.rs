@@ -54,7 +54,10 @@ fn an_address_that_another_ledger_lent_is_refused() {
         assert_eq!(ipam::Ledger::at(folder("blue")).leases("a test").unwrap().unwrap(), []);
         assert_reached(&pods[1], &ips);
         pods[1].check(&red, &result).ok();
+        // The DEL that follows a refused ADD takes nothing from the living either, neither the route nor the masquerade.
         pods[2].del(&blue).ok();
+        assert_reached(&pods[1], &ips);
+        pods[1].check(&red, &result).ok();
         // The next is given another one, however few are left.
         let mut others = Vec::new();
         while others.len() < 4 {

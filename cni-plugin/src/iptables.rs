@@ -1,5 +1,6 @@
 //! Masquerade by iptables: read in this process, changed by one `iptables-restore` for each family.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -58,7 +59,7 @@ pub struct Restored {
 
 /// Puts back what is missing of these, of one family, and makes anew what is not as it was; nothing if all is right. `again` tells which of them are wanted still,
 /// when nobody else changes rules: pods may be gone since they were listed, and others have their addresses. With `dry_run`
-/// nothing is changed.
+/// nothing is changed. `remarks` gets what could not be looked at, and did not keep rules from being put back.
 ///
 /// # Errors
 /// As [`add`]; those of `again`.
@@ -68,15 +69,19 @@ pub fn restore(
     members: &[Member],
     again: &mut dyn FnMut() -> Result<Vec<Member>, Error>,
     dry_run: bool,
+    remarks: &mut BTreeSet<String>,
 ) -> Result<Option<Restored>, Error> {
     let failed = |source| step(words(members), source);
     let tool = Tool::find(family, None).map_err(failed)?;
-    let look = |members: &[Member]| {
+    let mut look = |members: &[Member]| {
         let seen = see(frame.network(), family, tool.flavour())?;
         let program = rules::program(family);
-        let what = || format!("table nat of {program}");
-        let listing = tool.list("nat").map_err(|source| Error::Observe { what: what(), source })?;
-        let repair = frame.repair(family, &seen, &listing, members);
+        // One rule that nft made and iptables cannot print keeps it from listing the table, and not from adding rules to it.
+        let listing = tool.list("nat").map_err(|source| {
+            let why = cni_spec::error::with_causes(&Error::Observe { what: format!("table nat of {program}"), source });
+            remarks.insert(format!("rules were judged by their comments alone, and may be changed otherwise: {why}"));
+        });
+        let repair = frame.repair(family, &seen, listing.ok().as_deref(), members);
         Ok(repair.map(|repair| Restored { repair, program: format!("{program}-restore --noflush"), left: None }))
     };
     // Most runs find everything there, and need not wait for their turn.

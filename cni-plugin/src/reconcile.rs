@@ -74,6 +74,8 @@ pub struct Summary {
     pub changes: Vec<Vec<Change>>,
     /// The inputs of `iptables-restore`, each with the program.
     pub restored: Vec<(String, String)>,
+    /// What could not be looked at, and kept nothing from being put back.
+    pub remarks: BTreeSet<String>,
     /// What failed besides, and concerns no pod alone.
     pub errors: Vec<Error>,
 }
@@ -184,7 +186,7 @@ fn by_iptables(pods: &mut [Wanted], shared: &Shared, node: &Node, dry_run: bool,
                 let members = unchanged.into_iter().flat_map(|pod| &pod.members);
                 Ok(members.filter(|member| is_meant(member)).cloned().collect())
             };
-            let restored = iptables::restore(frame, family, &members, &mut again, dry_run);
+            let restored = iptables::restore(frame, family, &members, &mut again, dry_run, &mut summary.remarks);
             let lacked = restored.as_ref().ok().and_then(Option::as_ref).map(iptables::Restored::by_owner);
             for pod in &mut concerned {
                 match &restored {

@@ -70,6 +70,9 @@ impl Reconcile {
         } else {
             self.print(&summary, out)?;
         }
+        for remark in &summary.remarks {
+            writeln!(err, "podwire: {remark}")?;
+        }
         for error in &summary.errors {
             writeln!(err, "podwire: {}", with_causes(error))?;
         }
@@ -139,6 +142,7 @@ impl Reconcile {
         json!({
             "apiVersion": "podwire/v1", "kind": "Reconciliation", "dryRun": self.dry_run,
             "items": items, "nft": changes, "iptables": restored.collect::<Vec<_>>(), "errors": errors,
+            "remarks": summary.remarks,
         })
     }
 

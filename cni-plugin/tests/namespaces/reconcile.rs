@@ -44,11 +44,17 @@ fn masquerade_by_iptables_moves_to_the_flavour_that_was_chosen() {
 
 /// Runs it; tells its exit code and what it printed.
 pub fn reconcile(arguments: &[&str]) -> (i32, String) {
+    let (code, out, err) = reconcile_apart(arguments);
+    (code, out + &err)
+}
+
+/// As [`reconcile`], with standard error by itself.
+fn reconcile_apart(arguments: &[&str]) -> (i32, String, String) {
     let mut podwire = sandbox::command(env!("CARGO_BIN_EXE_podwire"));
     podwire.env_clear().args(["reconcile", "--cache-dir", CACHE, "--conf-dir", CONFIGS]).args(arguments);
     let Output { status, stdout, stderr } = podwire.output().unwrap();
-    let text = [stdout, stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
-    (status.code().unwrap(), text)
+    let [out, err] = [stdout, stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    (status.code().unwrap(), out, err)
 }
 
 /// What libcni keeps of an ADD, in its words (`cachedInfo`, libcni/api.go).

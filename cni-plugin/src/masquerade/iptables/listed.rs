@@ -34,14 +34,22 @@ pub struct Repair {
 
 impl Frame {
     /// What makes all rules of these, of one family, and what they share as an ADD makes them; `None` if they are. `listing` is
-    /// what `iptables -S` lists.
+    /// what `iptables -S` lists; without it, what comments do not tell is taken to be right.
     #[must_use]
-    pub fn repair(&self, family: Family, seen: &Seen, listing: &[String], members: &[Member]) -> Option<Repair> {
+    pub fn repair(
+        &self,
+        family: Family,
+        seen: &Seen,
+        listing: Option<&[String]>,
+        members: &[Member],
+    ) -> Option<Repair> {
         let (missing, lacks_shared) = self.missing(family, seen, members);
-        let changed = self.changed_owners(listing, members);
+        let changed = listing.map(|listing| self.changed_owners(listing, members)).unwrap_or_default();
         let is_wrong = |one: &Member| changed.contains(one.owner.as_str()) || missing.contains(one);
         let members: Vec<Member> = members.iter().filter(|one| is_wrong(one)).cloned().collect();
-        let spoilt = self.spoilt(family, seen, listing);
+        let strays = !seen.strays().is_empty();
+        let by_comments = Spoilt { strays, ..Spoilt::default() };
+        let spoilt = listing.map_or(by_comments, |listing| Spoilt { strays, ..self.spoilt(family, listing) });
         let shared = lacks_shared || spoilt.chain || spoilt.strays || spoilt.unhooked || !spoilt.hooks.is_empty();
         let text = || self.text(family, seen, &members, &spoilt);
         (shared || !members.is_empty()).then(|| Repair { text: text(), members: members.clone(), shared })
@@ -61,7 +69,8 @@ impl Frame {
         changed
     }
 
-    fn spoilt(&self, family: Family, seen: &Seen, listing: &[String]) -> Spoilt {
+    /// What comments do not tell.
+    fn spoilt(&self, family: Family, listing: &[String]) -> Spoilt {
         let of_chain: Vec<String> =
             listing.iter().map(|line| plain(line)).filter(|line| is_of_network(&self.network, line)).collect();
         let first_shared = of_chain.iter().position(|line| owner_of(line).is_none()).unwrap_or(of_chain.len());
@@ -69,12 +78,7 @@ impl Frame {
         let hook = hook();
         let (right, hooks): (Vec<String>, Vec<String>) =
             hooked_as_listed(listing).into_iter().partition(|rule| plain(rule) == plain(&hook));
-        Spoilt {
-            chain: of_chain[first_shared..] != wanted,
-            strays: !seen.strays().is_empty(),
-            hooks,
-            unhooked: right.is_empty(),
-        }
+        Spoilt { chain: of_chain[first_shared..] != wanted, hooks, unhooked: right.is_empty(), ..Spoilt::default() }
     }
 }
 

@@ -1,8 +1,8 @@
 //! Rules of iptables that somebody has changed, and that have our comments still: as an ADD makes them after the next run.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{added, keep, lines, reconcile};
+use super::{added, keep, lines, reconcile, reconcile_apart};
 use crate::common::{TestPod, exchange, text};
 use crate::flavour::Flavour;
 use crate::masquerade::{address, outside_machine};
@@ -106,6 +106,54 @@ fn rules_that_were_changed_are_made_anew(flavour: Flavour) {
         assert!(are_right(), "{what}: {:?}", flavour.rules());
         assert_eq!(reconcile(&["--quiet"]), (0, String::new()), "{what}");
     }
+}
+
+/// One rule that nft made there keeps `iptables -S` from listing anything of table nat.
+#[test]
+fn what_a_flush_took_is_there_again_in_a_table_that_iptables_cannot_list() {
+    const OF_OTHERS: &str = "dnat to 198.51.100.80";
+    sandbox::private_host(|| {
+        Flavour::Nft.chosen();
+        let outside = outside_machine();
+        let pod = added("one", &by_iptables());
+        let seen = |to: &str| exchange(&outside, &pod.netns, address(to)).unwrap().ip();
+        text("nft", &["flush", "ruleset"]);
+        let hook = "{ type nat hook prerouting priority dstnat; }";
+        for rule in [
+            "add table ip nat".to_owned(),
+            format!("add chain ip nat PREROUTING {hook}"),
+            format!("add rule ip nat PREROUTING ip daddr 203.0.113.7 tcp dport {{ 80, 443 }} {OF_OTHERS}"),
+        ] {
+            text("nft", &[&rule]);
+        }
+        let listed = sandbox::command("iptables").args(["-t", "nat", "-S"]).output().unwrap();
+        assert!(!listed.status.success(), "it can be listed: {listed:?}");
+        assert_eq!(seen("198.51.100.1"), address("10.244.1.2"), "nothing masquerades");
+
+        let table = || text("nft", &["list", "table", "ip", "nat"]);
+        let before = table();
+        let (code, told) = reconcile(&["--dry-run"]);
+        assert!(code == 0 && told.contains("# -A PODWIRE-PODS -s 10.244.1.2/32"), "{told}");
+        assert_eq!(table(), before, "{told}");
+        let (code, told) = reconcile(&["--quiet"]);
+        assert!(code == 0 && told.contains("podnet one eth0: restored"), "{told}");
+        // Of IPv6 nothing is beside ours.
+        assert_eq!(told.matches("by their comments alone").count(), 1, "{told}");
+        assert_eq!(seen("198.51.100.1"), address("192.168.50.1"));
+        assert_eq!(seen("2001:db8:51::1"), address("fd50::1"));
+        assert!(table().contains(OF_OTHERS), "{}", table());
+
+        let before = table();
+        let document: Value = serde_json::from_str(&reconcile_apart(&["-o", "json"]).1).unwrap();
+        assert_eq!(document["items"][0]["done"], "nothing", "{document}");
+        assert_eq!(document["remarks"].as_array().unwrap().len(), 1, "{document}");
+        assert_eq!(table(), before, "{document}");
+        // Such a rule among those of pods is one of nobody, and goes by its number.
+        text("nft", &["insert rule ip nat PODWIRE-PODS ip saddr { 10.0.0.0/8, 192.168.0.0/16 } masquerade"]);
+        assert_eq!(reconcile(&[]).0, 0);
+        let of_all = text("nft", &["list", "chain", "ip", "nat", PODS]);
+        assert!(of_all.contains(CHAIN) && !of_all.contains("192.168.0.0/16"), "{of_all}");
+    });
 }
 
 /// By packets, and rules of others beside ours stay.

@@ -15,6 +15,7 @@ mod packages;
 mod program;
 mod runtimes;
 mod test;
+mod unpacked;
 
 use std::process::ExitCode;
 

@@ -1,20 +1,16 @@
 //! Real container runtimes: their programs, and `podwire-runtimes` with them.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
-use crate::program::{self, command, exists, line, output, root};
-use crate::{packages, say};
+use crate::program::{self, command, exists, line, output};
+use crate::{packages, say, unpacked};
 
 /// Who plays, in this order.
 pub const ALL: [&str; 3] = ["containerd", "podman", "ctr"];
 
 /// Debian's packages of them.
 const PACKAGES: [&str; 3] = ["containerd", "runc", "podman"];
-
-/// A mirror may be busy for a moment.
-const RETRIES: &str = "Acquire::Retries=5";
 
 /// All of them, if this user may.
 pub fn all(folder: &Path) -> Result<(), Error> {
@@ -50,10 +46,9 @@ fn hindrance() -> Option<&'static str> {
     }
 }
 
-/// The folder that the packages are unpacked in; nothing if the machine has them. They are not installed: that would
-/// start a daemon where there is an init system, and turn out what is there of other vendors.
+/// The folder that the packages are unpacked in; nothing if the machine has them.
 fn programs() -> Result<Option<PathBuf>, Error> {
-    let folder = root().join("target/runtimes");
+    let folder = unpacked::folder("runtimes");
     if folder.is_dir() {
         return Ok(Some(folder));
     }
@@ -63,27 +58,9 @@ fn programs() -> Result<Option<PathBuf>, Error> {
         let there = ["containerd", "ctr", "runc", "podman", "conmon"].iter().all(|program| exists(program));
         return if there { Ok(None) } else { Err(Error::Packages(line(&install))) };
     }
-    if nix::unistd::geteuid().is_root() {
-        program::run(command("apt-get").args(["update", "--quiet", "--option", RETRIES]))?;
-    }
+    unpacked::update_lists()?;
     let missing = missing(&output(&mut install)?);
-    if missing.is_empty() {
-        return Ok(None);
-    }
-    say(&format!("unpacking {} in target/runtimes, once", missing.join(" ")));
-    let new = folder.with_extension("new");
-    let packages = new.join("packages");
-    drop(fs::remove_dir_all(&new));
-    fs::create_dir_all(&packages).map_err(file_error("make", &packages))?;
-    let mut download = command("apt-get");
-    download.args(["--quiet", "--option", RETRIES, "--option", "APT::Sandbox::User=root", "download"]).args(&missing);
-    program::run(download.current_dir(&packages))?;
-    for entry in fs::read_dir(&packages).map_err(file_error("list", &packages))?.flatten() {
-        program::run(command("dpkg-deb").arg("--extract").arg(entry.path()).arg(&new))?;
-    }
-    fs::remove_dir_all(&packages).map_err(file_error("remove", &packages))?;
-    fs::rename(&new, &folder).map_err(file_error("make", &folder))?;
-    Ok(Some(folder))
+    if missing.is_empty() { Ok(None) } else { unpacked::unpack("runtimes", &missing).map(Some) }
 }
 
 /// What apt-get(8) would install newly. What is there in an older version will do.
@@ -94,11 +71,6 @@ fn missing(simulated: &str) -> Vec<String> {
         words.next().is_some_and(|word| word.starts_with('(')).then(|| name.to_owned())
     };
     simulated.lines().filter_map(installed).collect()
-}
-
-fn file_error(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
-    let path = path.to_owned();
-    move |source| Error::File { action, path, source }
 }
 
 #[cfg(test)]

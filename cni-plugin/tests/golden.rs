@@ -1,5 +1,6 @@
 //! Plans in `ip`, `sysctl` and `nft` text. A case is a folder: `config.json` (the network config) and
-//! `ipam.json` (what the IPAM plugin answered) make `plan.txt`. `UPDATE_GOLDEN=1` rewrites them.
+//! `ipam.json` (what the IPAM plugin answered) make `plan.txt`; in `repair`, what `iptables -t nat -S` listed (`.rules`, of iptables 1.8.9) makes
+//! what puts it right (`.restore`). `UPDATE_GOLDEN=1` rewrites them.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -11,7 +12,7 @@ use std::path::Path;
 
 use cni_spec::{Attachment, CniResult, NetConf, SpecVersion};
 use nft_model::Family;
-use podwire::masquerade::iptables::Seen;
+use podwire::masquerade::iptables::{Frame, Seen};
 use podwire::{Config, Guard, OtherDefault, Wiring, guard, masquerade};
 use serde_json::Value;
 
@@ -56,6 +57,43 @@ fn plan(case: &Path) -> String {
     text
 }
 
+/// What puts rules right of which `c1` and `c2` are pods that are there: by the list, and where nothing can be listed.
+fn repair(rules: &Path, config: &Path) -> String {
+    let conf = NetConf::from_bytes(fs::read(config).unwrap()).unwrap();
+    let masquerade = Config::for_pod(&conf, &"".parse().unwrap()).unwrap().masquerade.unwrap();
+    let frame = Frame::new(&conf.name, &masquerade);
+    let member = |(address, owner): (&str, &str)| frame.member(address.parse().unwrap(), owner);
+    let members = [("10.244.1.2", "podnet c1 eth0"), ("10.244.1.3", "podnet c2 eth0")].map(member);
+    let listing: Vec<String> = fs::read_to_string(rules).unwrap().lines().map(str::to_owned).collect();
+    let seen = Seen::new(&conf.name, comments(&listing));
+    let mut text = String::new();
+    for (how, listing) in [("compared whole", Some(&listing[..])), ("by comments alone", None)] {
+        let _ = match frame.repair(Family::Ip, &seen, listing, &members) {
+            None => writeln!(text, "# {how}: all is right"),
+            Some(repair) => {
+                let owners = repair.members.iter().map(|member| member.owner.as_str());
+                let wrong: Vec<&str> = owners.chain(repair.shared.then_some("what pods share")).collect();
+                write!(text, "# {how}: {}\n{}", wrong.join(", "), repair.text)
+            }
+        };
+    }
+    text
+}
+
+/// The comments of each rule, as the kernel's answer has them.
+fn comments(listing: &[String]) -> BTreeMap<String, Vec<Vec<String>>> {
+    let mut chains: BTreeMap<String, Vec<Vec<String>>> = BTreeMap::new();
+    for rule in listing.iter().filter_map(|line| line.strip_prefix("-A ")) {
+        let comment = |text: &str| match text.strip_prefix('"') {
+            Some(quoted) => quoted.split('"').next().unwrap().to_owned(),
+            None => text.split(' ').next().unwrap().to_owned(),
+        };
+        let chain = rule.split(' ').next().unwrap().to_owned();
+        chains.entry(chain).or_default().push(rule.split("--comment ").skip(1).map(comment).collect());
+    }
+    chains
+}
+
 /// `default-routes.txt`: default routes that another network gave the pod, a line each: LINK GATEWAY ADDRESS.
 fn others(case: &Path) -> Vec<OtherDefault> {
     let text = fs::read_to_string(case.join("default-routes.txt")).unwrap_or_default();
@@ -83,11 +121,13 @@ fn plans_are_as_written() {
     let mut cases = 0;
     let guard: String = Family::ALL.map(|family| guard::table(family).unwrap().to_string()).join("\n");
     let mut plans = vec![(folder.join("guard.nft"), guard)];
-    for entry in fs::read_dir(folder).unwrap() {
-        let case = entry.unwrap().path();
-        if case.is_dir() {
-            plans.push((case.join("plan.txt"), plan(&case)));
-        }
+    let entries = |folder: &Path| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    for case in entries(&folder).filter(|case| case.join("config.json").exists()) {
+        plans.push((case.join("plan.txt"), plan(&case)));
+    }
+    let config = folder.join("masquerade-iptables/config.json");
+    for rules in entries(&folder.join("repair")).filter(|path| path.extension().is_some_and(|end| end == "rules")) {
+        plans.push((rules.with_extension("restore"), repair(&rules, &config)));
     }
     for (golden, found) in plans {
         cases += 1;
@@ -97,7 +137,7 @@ fn plans_are_as_written() {
             differing.push(format!("{}:\n{found}", golden.display()));
         }
     }
-    assert!(cases > 1, "there are no cases");
+    assert!(cases > 20, "there are but {cases} cases");
     assert!(
         differing.is_empty(),
         "{} cases differ; this is what they are now:\n{}",

@@ -17,11 +17,15 @@ pub const EXAMPLES: &str = "Examples:
 
 /// Builds the executables and runs the demo with them.
 pub fn run(options: &[String]) -> Result<(), Error> {
+    let with_runtime = options.iter().any(|option| option.starts_with("--runtime"));
+    if with_runtime {
+        runtimes::ensure_allowed()?;
+    }
     packages::ensure(packages::DEMO)?;
     let folder = build::executables()?;
     let options: Vec<&str> =
         options.iter().map(|option| if option == "--help-demo" { "--help" } else { option.as_str() }).collect();
-    if options.iter().any(|option| option.starts_with("--runtime")) {
+    if with_runtime {
         return runtimes::run(&folder, &options);
     }
     run_with(&folder, &options)

@@ -46,6 +46,12 @@ pub enum Error {
     /// Debian packages are missing and cannot be installed by this user.
     #[error("missing programs: run `{0}` and try again")]
     Packages(String),
+    /// Programs are missing where there is no apt-get(8).
+    #[error("missing programs: {0}; install them and try again")]
+    Missing(String),
+    /// This user may not do it.
+    #[error("{0}; try again with sudo -E env \"PATH=$PATH\" cargo xtask ...")]
+    Hindered(String),
     /// A program printed something that is not the JSON it promised.
     #[error("`{command}` printed no JSON")]
     Json {

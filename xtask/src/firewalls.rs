@@ -20,6 +20,5 @@ pub fn unpack() -> Result<(), Error> {
     if unpacked::folder("firewalls").is_dir() {
         return Ok(());
     }
-    unpacked::update_lists()?;
     unpacked::unpack("firewalls", &PACKAGES).map(drop)
 }

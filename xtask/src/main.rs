@@ -1,6 +1,6 @@
 //! The developer's commands: `cargo xtask build`, `demo`, `bench`, `test`.
 //!
-//! Nothing here needs root, and nothing here changes the machine's own network: whatever touches
+//! Nothing here but container runtimes needs root, and nothing here changes the machine's own network: whatever touches
 //! interfaces, routes or rules enters namespaces of its own first.
 
 mod bench;
@@ -63,7 +63,7 @@ enum Command {
     /// Put the conformance suite to our plugins and the reference ones, and write docs/standing.html.
     #[command(after_help = conformance::STANDING_EXAMPLES)]
     Standing,
-    /// Run everything: formatting, lints, dependency policy, unit and namespace tests, conformance, the demo in all shapes, the archive, both benchmarks.
+    /// Run everything: formatting, lints, dependency policy, unit and namespace tests, conformance, the demo in all shapes, container runtimes, the archive, both benchmarks.
     #[command(after_help = test::EXAMPLES)]
     Test(test::Options),
 }
@@ -94,7 +94,7 @@ pub(crate) fn say(line: &str) {
 }
 
 #[expect(clippy::print_stderr, reason = "a developer's command talks to its developer")]
-pub(crate) fn complain(error: &Error) {
+fn complain(error: &Error) {
     eprintln!("error: {error}");
     let mut cause = std::error::Error::source(error);
     while let Some(next) = cause {

@@ -42,7 +42,7 @@ pub fn ensure(needed: &[Needed]) -> Result<(), Error> {
     }
     let mut install = command("apt-get");
     install
-        .args(["install", "--yes", "--no-install-recommends"])
+        .args(["install", "--yes", "--no-install-recommends", "--option", "DPkg::Lock::Timeout=300"])
         .args(&missing)
         .env("DEBIAN_FRONTEND", "noninteractive");
     if !nix::unistd::geteuid().is_root() || !exists("apt-get") {

@@ -1,10 +1,11 @@
 //! Real container runtimes: their programs, and `podwire-runtimes` with them.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
-use crate::program::{self, command, exists, line, output};
-use crate::{packages, say, unpacked};
+use crate::program::{self, command, exists, output};
+use crate::{packages, unpacked};
 
 /// Who plays, in this order.
 pub const ALL: [&str; 3] = ["containerd", "podman", "ctr"];
@@ -12,13 +13,15 @@ pub const ALL: [&str; 3] = ["containerd", "podman", "ctr"];
 /// Debian's packages of them.
 const PACKAGES: [&str; 3] = ["containerd", "runc", "podman"];
 
-/// All of them, if this user may.
-pub fn all(folder: &Path) -> Result<(), Error> {
-    if let Some(reason) = hindrance() {
-        say(&format!("skipped: {reason}"));
-        return Ok(());
+/// What is used of them.
+const PROGRAMS: [&str; 5] = ["containerd", "ctr", "runc", "podman", "conmon"];
+
+/// All of them; why not, if this user may not.
+pub fn all(folder: &Path) -> Result<Option<String>, Error> {
+    if let Err(Error::Hindered(reason)) = ensure_allowed() {
+        return Ok(Some(reason));
     }
-    ALL.iter().try_for_each(|runtime| run(folder, &["--runtime", runtime]))
+    ALL.iter().try_for_each(|runtime| run(folder, &["--runtime", runtime])).map(|()| None)
 }
 
 /// Builds `podwire-runtimes` and plays with these options of it.
@@ -33,17 +36,23 @@ pub fn run(folder: &Path, options: &[&str]) -> Result<(), Error> {
     program::run(&mut runtimes)
 }
 
-/// What container runtimes do that this user may not.
-fn hindrance() -> Option<&'static str> {
-    let mut unshare = command("unshare");
-    unshare.args(["--pid", "--fork", "--mount", "--mount-proc", "true"]).stderr(std::process::Stdio::null());
-    if !nix::unistd::geteuid().is_root() {
-        Some("container runtimes need root, and this run is by an ordinary user")
-    } else if !unshare.status().is_ok_and(|status| status.success()) {
-        Some("container runtimes need namespaces, and this root may make none")
-    } else {
-        None
+/// Fails where container runtimes would, for what this user may not.
+pub fn ensure_allowed() -> Result<(), Error> {
+    let is_root_of_all = fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| is_whole(&map));
+    if !nix::unistd::geteuid().is_root() || !is_root_of_all {
+        return Err(Error::Hindered(
+            "container runtimes need root of the machine, and this is somebody else".to_owned(),
+        ));
     }
+    let mut unshare = command("unshare");
+    unshare.args(["--pid", "--fork", "--mount", "--mount-proc", "true"]);
+    program::run(&mut unshare)
+        .map_err(|error| Error::Hindered(format!("container runtimes need namespaces, and here {error}")))
+}
+
+/// Whether a user_namespaces(7) map is that of the first user namespace.
+fn is_whole(map: &str) -> bool {
+    map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 /// The folder that the packages are unpacked in; nothing if the machine has them.
@@ -52,14 +61,15 @@ fn programs() -> Result<Option<PathBuf>, Error> {
     if folder.is_dir() {
         return Ok(Some(folder));
     }
-    let mut install = command("apt-get");
-    install.args(["install", "--simulate", "--no-install-recommends"]).args(PACKAGES).env("LC_ALL", "C");
     if !exists("apt-get") || !exists("dpkg-deb") {
-        let there = ["containerd", "ctr", "runc", "podman", "conmon"].iter().all(|program| exists(program));
-        return if there { Ok(None) } else { Err(Error::Packages(line(&install))) };
+        let missing: Vec<&str> = PROGRAMS.into_iter().filter(|program| !exists(program)).collect();
+        return if missing.is_empty() { Ok(None) } else { Err(Error::Missing(missing.join(", "))) };
     }
-    unpacked::update_lists()?;
-    let missing = missing(&output(&mut install)?);
+    let missing = unpacked::with_lists(|| {
+        let mut install = command("apt-get");
+        install.args(["install", "--simulate", "--no-install-recommends"]).args(PACKAGES).env("LC_ALL", "C");
+        output(&mut install).map(|simulated| missing(&simulated))
+    })?;
     if missing.is_empty() { Ok(None) } else { unpacked::unpack("runtimes", &missing).map(Some) }
 }
 
@@ -87,5 +97,12 @@ Inst containerd (1.6.20~ds1-1+deb12u3 Debian:12.15/oldstable [amd64])
 Conf runc (1.1.5+ds1-1+deb12u1 Debian:12.15/oldstable [amd64])
 ";
         assert_eq!(missing(simulated), ["runc", "containerd"]);
+    }
+
+    #[test]
+    fn only_the_first_user_namespace_has_all_users() {
+        assert!(is_whole("         0          0 4294967295\n"));
+        assert!(!is_whole("         0       1000          1\n"));
+        assert!(!is_whole("         0          0      65536\n     65536      65536 4294901759\n"));
     }
 }

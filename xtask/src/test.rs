@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::error::Error;
 use crate::machine::Machine;
 use crate::program::{self, command, root};
-use crate::{bench, build, complain, conformance, demo, dist, firewalls, packages, runtimes, say};
+use crate::{bench, build, conformance, demo, dist, firewalls, packages, runtimes, say};
 
 /// Shown below `--help`.
 pub const EXAMPLES: &str = "Examples:
@@ -27,12 +27,14 @@ pub struct Options {
     step: Option<String>,
 }
 
-type Step = (&'static str, fn(&Path) -> Result<(), Error>);
+/// What a step could not do for this user, and why.
+type Skipped = Option<String>;
+type Step = (&'static str, fn(&Path) -> Result<Skipped, Error>);
 
 const STEPS: [Step; 11] = [
-    ("formatting", |_| program::run(command("cargo").args(["fmt", "--all", "--check"]))),
+    ("formatting", |_| whole(program::run(command("cargo").args(["fmt", "--all", "--check"])))),
     ("lints", |_| {
-        program::run(command("cargo").args([
+        whole(program::run(command("cargo").args([
             "clippy",
             "--workspace",
             "--all-targets",
@@ -40,56 +42,64 @@ const STEPS: [Step; 11] = [
             "--",
             "--deny",
             "warnings",
-        ]))
+        ])))
     }),
     ("documentation", |_| {
-        program::run(
+        whole(program::run(
             command("cargo")
                 .args(["doc", "--workspace", "--no-deps", "--locked", "--quiet"])
                 .env("RUSTDOCFLAGS", "--deny warnings"),
-        )
+        ))
     }),
-    ("dependency policy", |_| dependency_policy()),
+    ("dependency policy", |_| whole(dependency_policy())),
     ("tests", tests),
-    ("conformance", conformance::ours),
-    ("demo", demos),
-    ("demo as an ordinary user", demo_as_user),
+    ("conformance", |folder| whole(conformance::ours(folder))),
+    ("demo", |folder| whole(demos(folder))),
+    ("demo as an ordinary user", |folder| whole(demo_as_user(folder))),
     ("runtimes", runtimes::all),
-    ("archive", dist::pack_and_check),
-    ("benchmarks", bench::try_all),
+    ("archive", |folder| whole(dist::pack_and_check(folder))),
+    ("benchmarks", |folder| whole(bench::try_all(folder))),
 ];
 
 /// Runs the steps in order and stops at the first that fails.
 pub fn run(options: &Options) -> Result<(), Error> {
     packages::ensure(packages::TEST)?;
-    let firewalls = firewalls::unpack();
-    if nix::unistd::geteuid().is_root() && firewalls.is_err() {
-        return firewalls;
-    }
     let before = Machine::observe()?;
     let folder = build::executables()?;
+    let mut skipped = Vec::new();
     let wanted = |name: &str| options.step.as_deref().is_none_or(|part| name.contains(part));
     for (name, step) in STEPS.iter().filter(|(name, _)| wanted(name)) {
         say(&format!("\n=== {name}"));
         let start = Instant::now();
-        step(&folder)?;
+        if let Some(reason) = step(&folder)? {
+            skipped.push(format!("skipped: {name}: {reason}"));
+            say(&format!("skipped: {reason}"));
+        }
         say(&format!("=== {name}: ok, {:.1} s", start.elapsed().as_secs_f64()));
     }
     before.unchanged()?;
-    if let Err(error) = &firewalls {
-        say("\nskipped: host ports beside the real firewalld and ufw, which this user could not fetch:");
-        complain(error);
-    }
+    skipped.iter().for_each(|line| say(&format!("\n{line}")));
     say("\nthe machine's own addresses, routes, rules and settings are as they were");
     Ok(())
 }
 
+fn whole(done: Result<(), Error>) -> Result<Skipped, Error> {
+    done.map(|()| None)
+}
+
 /// Two at a time on each core: most of a test's time is the kernel's, which makes and ends namespaces in the background.
-fn tests(folder: &Path) -> Result<(), Error> {
+fn tests(folder: &Path) -> Result<Skipped, Error> {
+    let skipped = match firewalls::unpack() {
+        Err(error) if !nix::unistd::geteuid().is_root() => {
+            Some(format!("beside firewalld and ufw themselves: {error}"))
+        }
+        done => whole(done)?,
+    };
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let mut test = command("cargo");
     test.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
-    program::run(test.env("PODWIRE_BIN_DIR", folder).env("RUST_TEST_THREADS", (2 * cores).to_string()))
+    program::run(test.env("PODWIRE_BIN_DIR", folder).env("RUST_TEST_THREADS", (2 * cores).to_string()))?;
+    Ok(skipped)
 }
 
 /// Licences, bans and sources. Advisories need a database that is fetched from elsewhere: `cargo deny check`

@@ -20,7 +20,7 @@ const OPTIONS: [&str; 7] = [
     "APT::Sandbox::User=root",
 ];
 
-/// Where they are or will be.
+/// Where they are, or will be.
 pub fn folder(name: &str) -> PathBuf {
     root().join("target").join(name)
 }
@@ -35,22 +35,26 @@ pub fn unpack(name: &str, packages: &[impl AsRef<str>]) -> Result<PathBuf, Error
     for new in [&archives, &unpacked] {
         fs::create_dir(new).map_err(file_error("make", new))?;
     }
-    run(command("apt-get").arg("download").args(OPTIONS).args(&names).current_dir(&archives))?;
+    with_lists(|| run(command("apt-get").arg("download").args(OPTIONS).args(&names).current_dir(&archives)))?;
     for entry in fs::read_dir(&archives).map_err(file_error("list", &archives))? {
         let archive = entry.map_err(file_error("list", &archives))?.path();
         run(command("dpkg-deb").arg("--extract").args([&archive, &unpacked]))?;
     }
     run(command("chmod").args(["--recursive", "a+rX"]).arg(&unpacked))?;
-    fs::rename(&unpacked, &folder).map_err(file_error("make", &folder))?;
+    let renamed = fs::rename(&unpacked, &folder);
+    // Another run may have been faster.
+    if !folder.is_dir() {
+        renamed.map_err(file_error("make", &folder))?;
+    }
     Ok(folder)
 }
 
-/// Gets the lists of packages, which a fresh machine does not have; only root may.
-pub fn update_lists() -> Result<(), Error> {
-    if !nix::unistd::geteuid().is_root() {
-        return Ok(());
-    }
-    run(command("apt-get").arg("update").args(OPTIONS))
+/// Does what needs the lists of packages; a fresh machine has none or old ones, and they are got when it fails.
+pub fn with_lists<T>(mut get: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    get().or_else(|_| {
+        run(command("apt-get").arg("update").args(OPTIONS))?;
+        get()
+    })
 }
 
 fn file_error<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> Error + 'a {

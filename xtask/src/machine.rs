@@ -1,5 +1,6 @@
 //! The machine's own network, before and after.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -14,8 +15,14 @@ use crate::program::{command, line, output};
 const VOLATILE_KEYS: [&str; 2] = ["valid_life_time", "preferred_life_time"];
 const VOLATILE_SYSCTLS: [&str; 2] = ["net/netfilter/nf_conntrack_count", "net/ipv4/route/flush"];
 
-/// Addresses, routes, rules and settings of the namespace this runs in, as text.
-pub struct Machine(String);
+/// Addresses, routes and rules of the namespace this runs in, as text, and its settings.
+pub struct Machine {
+    text: String,
+    settings: Settings,
+}
+
+/// What is in the files below /proc/sys/net, by their names below /proc/sys.
+type Settings = BTreeMap<String, String>;
 
 impl Machine {
     /// Reads it. The rule set can be read by root alone; for others its absence from the text says so.
@@ -38,17 +45,20 @@ impl Machine {
             nft.args(["list", "ruleset"]);
             let _ = writeln!(text, "{}\n{}", line(&nft), output(&mut nft)?);
         }
-        settings(Path::new("/proc/sys/net"), &mut text);
-        Ok(Self(text))
+        let mut settings = Settings::new();
+        read_settings(Path::new("/proc/sys/net"), &mut settings);
+        Ok(Self { text, settings })
     }
 
     /// Fails with the difference if the machine is not now as it was then.
     pub fn unchanged(&self) -> Result<(), Error> {
         let now = Self::observe()?;
-        if now.0 == self.0 {
+        let before = self.text.clone() + &listed(&self.settings, &self.settings);
+        let after = now.text + &listed(&now.settings, &self.settings);
+        if before == after {
             return Ok(());
         }
-        let diff = TextDiff::from_lines(&self.0, &now.0).unified_diff().header("before", "after").to_string();
+        let diff = TextDiff::from_lines(&before, &after).unified_diff().header("before", "after").to_string();
         Err(Error::MachineChanged(diff))
     }
 }
@@ -64,19 +74,47 @@ fn settle(value: &mut Value) {
     }
 }
 
-/// Every readable file below /proc/sys/net, in order.
-fn settings(folder: &Path, text: &mut String) {
+/// Those that were there before, a line each. What is new came with a module, which the kernel loads for a rule or a
+/// socket of any namespace (conntrack, SCTP) and which has its settings in each; an interface's come with the interface.
+fn listed(settings: &Settings, before: &Settings) -> String {
+    let there = settings.iter().filter(|(name, _)| before.contains_key(*name));
+    there.fold(String::new(), |mut text, (name, value)| {
+        let _ = writeln!(text, "{name}={value}");
+        text
+    })
+}
+
+/// Every readable file below it.
+fn read_settings(folder: &Path, settings: &mut Settings) {
     let Ok(entries) = fs::read_dir(folder) else { return };
-    let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
-    paths.sort();
-    for path in paths {
+    for path in entries.flatten().map(|entry| entry.path()) {
         if path.is_dir() {
-            settings(&path, text);
+            read_settings(&path, settings);
         } else if let Ok(value) = fs::read_to_string(&path) {
             let name = path.strip_prefix("/proc/sys").unwrap_or(&path).display().to_string();
             if !VOLATILE_SYSCTLS.contains(&name.as_str()) {
-                let _ = writeln!(text, "{name}={}", value.trim_end());
+                settings.insert(name, value.trim_end().to_owned());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(settings: [(&str, &str); 2]) -> Settings {
+        settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+    }
+
+    #[test]
+    fn settings_that_come_with_a_module_are_no_change_of_those_before() {
+        let before = machine([("net/core/somaxconn", "4096"), ("net/netfilter/nf_log/2", "NONE")]);
+        let more = [("net/netfilter/nf_conntrack_max".to_owned(), "1".to_owned())];
+        let loaded: Settings = before.clone().into_iter().chain(more).collect();
+        assert_eq!(listed(&loaded, &before), listed(&before, &before));
+        let changed = machine([("net/core/somaxconn", "4096"), ("net/netfilter/nf_log/2", "nf_log_ipv4")]);
+        assert_ne!(listed(&changed, &before), listed(&before, &before));
+        assert_ne!(listed(&Settings::new(), &before), listed(&before, &before));
     }
 }

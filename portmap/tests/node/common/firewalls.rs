@@ -13,27 +13,33 @@ use nix::unistd::Pid;
 
 /// Longer than a busy machine needs.
 const DEADLINE: Duration = Duration::from_secs(120);
-/// Where a program of theirs may be executed from.
-const COPY: &str = "/opt/firewalls";
+/// Where a program of theirs may be executed from: nothing else of the machine is below it.
+const COPY: &str = "/run/firewalls";
 const BUS: &str = "/run/system-bus";
 const LOG: &str = "/run/firewalld.log";
 
-/// Their files, as `cargo xtask test` unpacks them; `None` where it could not.
-#[expect(clippy::print_stderr, reason = "whoever reads the output is told what was not tested")]
-fn unpacked() -> Option<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/firewalls");
-    let there = folder.join("usr/sbin/ufw").is_file() && folder.join("usr/sbin/firewalld").is_file();
-    if !there {
-        eprintln!("not tested: {} is not there, which `cargo xtask test` unpacks", folder.display());
-    }
-    there.then_some(folder)
-}
+/// What firewalld runs with, which its user may have to install.
+const LIBRARIES: [&str; 3] = [
+    "/usr/bin/dbus-daemon",
+    "/usr/lib/python3/dist-packages/dbus/__init__.py",
+    "/usr/lib/python3/dist-packages/gi/__init__.py",
+];
 
-/// A copy that can be changed, by this node alone.
-fn copied() -> Option<PathBuf> {
-    let folder = unpacked()?;
-    ran(sandbox::command("mount").args(["-t", "tmpfs", "-o", "mode=0755", "none", "/opt"]));
-    ran(sandbox::command("cp").arg("--recursive").arg(folder).arg(COPY));
+/// A copy of their files that can be changed, by this node alone; `None`, and said so, where they or what they run with
+/// are not there.
+#[expect(clippy::print_stderr, reason = "whoever reads the output is told what was not tested")]
+fn copied(program: &str, libraries: &[&str]) -> Option<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/firewalls");
+    let program = folder.join(program);
+    let mut needed = [program.as_path()].into_iter().chain(libraries.iter().map(Path::new));
+    if let Some(missing) = needed.find(|file| !file.is_file()) {
+        eprintln!("not tested: {} is not there, which `cargo xtask test` gets for root", missing.display());
+        return None;
+    }
+    fs::create_dir(COPY).unwrap();
+    ran(sandbox::command("mount").args(["-t", "tmpfs", "-o", "mode=0755", "none", COPY]));
+    ran(sandbox::command("cp").args(["--recursive", "--no-target-directory"]).arg(folder).arg(COPY));
+    fs::set_permissions(COPY, fs::Permissions::from_mode(0o755)).unwrap();
     Some(PathBuf::from(COPY))
 }
 
@@ -74,7 +80,7 @@ pub struct Firewalld {
 impl Firewalld {
     /// Starts it with Debian's configuration but for `FirewallBackend`.
     pub fn start(backend: &str) -> Option<Self> {
-        let folder = copied()?;
+        let folder = copied("usr/sbin/firewalld", &LIBRARIES)?;
         let config = folder.join("etc/firewalld");
         set(&config.join("firewalld.conf"), "FirewallBackend", backend);
         // Whoever may call must be answered, and hear signals.
@@ -147,7 +153,7 @@ pub struct Ufw(PathBuf);
 impl Ufw {
     /// Sets it up. It is enabled by `ufw("--force enable")`.
     pub fn new() -> Option<Self> {
-        let folder = copied()?;
+        let folder = copied("usr/sbin/ufw", &[])?;
         let etc = folder.join("etc/ufw");
         for entry in fs::read_dir(folder.join("usr/share/ufw")).unwrap().map(Result::unwrap) {
             let name = entry.file_name();
@@ -155,9 +161,10 @@ impl Ufw {
                 fs::copy(entry.path(), etc.join(name)).unwrap();
             }
         }
-        fs::set_permissions(COPY, fs::Permissions::from_mode(0o755)).unwrap();
         let this = Self(folder);
         this.set("IPT_SYSCTL", &etc.join("sysctl.conf").display().to_string());
+        // Rules that log have the kernel load a module, which changes sysctls of every network namespace.
+        this.ufw("logging off");
         Some(this)
     }
 
@@ -172,5 +179,9 @@ impl Ufw {
         let mut command = python(&self.0.join("usr/sbin/ufw"));
         command.arg(format!("--rootdir={COPY}")).arg(format!("--datadir={COPY}"));
         ran(command.args(arguments.split(' ')));
+        for list in ["/usr/sbin/iptables-save", "/usr/sbin/ip6tables-save"] {
+            let rules = ran(sandbox::command(list).args(["-t", "filter"]));
+            assert!(!rules.contains(" LOG"), "{rules}");
+        }
     }
 }

@@ -15,18 +15,21 @@ use sandbox::private_host;
 use serde_json::json;
 
 const UNITS: &str = "/run/units";
+const PLUGIN: &str = "/opt/cni/bin/podwire-portmap";
 const MAIN_PLUGIN: &str = "/opt/cni/bin/podwire";
 const RUNTIME: &str = "/run/user/0";
 const OURS: [&str; 3] =
     ["podwire-portmap-firewall@.service", "podwire-portmap-reconcile.service", "podwire-portmap-reconcile.timer"];
+/// Firewalls with a unit of their own, and the table of each.
+const FIREWALLS: [(&str, &str); 3] =
+    [("nftables", "table inet filter"), ("firewalld", "table inet firewalld"), ("ufw", "table inet ufw")];
 /// Longer than a busy machine needs.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Puts our units and the executable where they belong, and firewalls beside them.
 fn install() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/systemd");
-    fs::create_dir_all(format!("{UNITS}/nftables.service.wants")).unwrap();
-    fs::create_dir_all(format!("{UNITS}/firewalld.service.wants")).unwrap();
+    fs::create_dir_all(UNITS).unwrap();
     for unit in OURS {
         fs::copy(examples.join(unit), format!("{UNITS}/{unit}")).unwrap();
         // A manager that is in a namespace itself cannot give a service mounts of its own.
@@ -36,22 +39,28 @@ fn install() {
             fs::write(format!("{UNITS}/{unit}.d/mounts.conf"), no_mounts).unwrap();
         }
     }
-    // Debian's nftables.service, and firewalld as it reloads: all rules go and its own come, in one transaction.
-    for (firewall, own) in [("nftables", "table inet filter"), ("firewalld", "table inet firewalld")] {
+    // Debian's nftables.service, and others as if they were: all rules go and its own come, in one transaction.
+    for (firewall, own) in FIREWALLS {
         let rules = format!("/run/{firewall}.nft");
         let chain = "chain forward { type filter hook forward priority filter; ct status dnat accept; }";
         fs::write(&rules, format!("flush ruleset\n{own} {{ {chain}; }}\n")).unwrap();
         let load = format!("/usr/sbin/nft -f {rules}");
-        let unit = format!("[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart={load}\nExecReload={load}\n");
+        // As Debian's ufw.service has none.
+        let reload = if firewall == "ufw" { String::new() } else { format!("ExecReload={load}\n") };
+        let unit = format!("[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart={load}\n{reload}");
         fs::write(format!("{UNITS}/{firewall}.service"), unit).unwrap();
         // As `systemctl enable` does.
         let instance = OURS[0].replace('@', &format!("@{firewall}"));
+        fs::create_dir(format!("{UNITS}/{firewall}.service.wants")).unwrap();
         symlink(format!("../{}", OURS[0]), format!("{UNITS}/{firewall}.service.wants/{instance}")).unwrap();
     }
     fs::write(format!("{UNITS}/basic.target"), "[Unit]\nDescription=All there is\n").unwrap();
+    // A checkout may be below /opt itself.
+    let plugin = fs::read(env!("CARGO_BIN_EXE_podwire-portmap")).unwrap();
     assert!(sandbox::command("mount").args(["-t", "tmpfs", "none", "/opt"]).status().unwrap().success());
     fs::create_dir_all("/opt/cni/bin").unwrap();
-    symlink(env!("CARGO_BIN_EXE_podwire-portmap"), "/opt/cni/bin/podwire-portmap").unwrap();
+    fs::write(PLUGIN, plugin).unwrap();
+    fs::set_permissions(PLUGIN, Permissions::from_mode(0o755)).unwrap();
     // In the main plugin's place: it says what it was asked, and fails.
     fs::write(MAIN_PLUGIN, "#!/bin/sh\necho \"$@\" >>/run/main-plugin.asked\nexit 4\n").unwrap();
     fs::set_permissions(MAIN_PLUGIN, Permissions::from_mode(0o755)).unwrap();
@@ -148,6 +157,8 @@ fn host_ports_come_back_when_systemd_starts_restarts_or_reloads_a_firewall() {
             ("restart nftables.service", "filter"),
             ("start firewalld.service", "firewalld"),
             ("reload firewalld.service", "firewalld"),
+            ("start ufw.service", "ufw"),
+            ("restart ufw.service", "ufw"),
             ("reload nftables.service", "filter"),
         ] {
             // Whoever loads its rules anew has flushed this.

@@ -8,6 +8,7 @@
 use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::process::{ExitCode, Stdio};
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use nix::errno::Errno;
@@ -20,6 +21,8 @@ use crate::error::Error;
 
 /// How often process 1 looks whether others have ended, in milliseconds.
 const LOOK_UP: u16 = 10;
+/// How long a whole play may take; it takes seconds where nothing else runs.
+const WHOLE: Duration = Duration::from_secs(600);
 
 /// Which of the three a process is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -39,10 +42,12 @@ pub fn outside(command_line: &[OsString]) -> Result<ExitCode, Error> {
         return Err(Error::NotRoot);
     }
     let groups = Groups::of_this_run()?;
-    let mut unshare = sandbox::command("unshare");
+    // podman and containerd call modprobe(8), which would change the machine.
+    let mut unshare = sandbox::command("setpriv");
+    unshare.args(["--bounding-set=-sys_module", "--inh-caps=-sys_module", "unshare"]);
     unshare.args(["--pid", "--fork", "--kill-child", "--mount", "--mount-proc", "--"]);
     unshare.args(command_line).args(["--place", "init", "--cgroup-parent", groups.parent()]);
-    let mut child = unshare.stdin(Stdio::piped()).spawn().map_err(start("unshare"))?;
+    let mut child = unshare.stdin(Stdio::piped()).spawn().map_err(start("setpriv"))?;
     // It is never written to: when this process ends, the second one reads the end of it.
     let lifeline = child.stdin.take();
     let status = child.wait().map_err(start("unshare"))?;
@@ -54,14 +59,18 @@ pub fn outside(command_line: &[OsString]) -> Result<ExitCode, Error> {
 /// Starts the third process and collects the dead, until it has ended or the outermost has.
 ///
 /// # Errors
-/// If it cannot be started.
+/// If it cannot be started, or the play does not end in time.
 pub fn init(command_line: &[OsString]) -> Result<ExitCode, Error> {
     let Some((program, arguments)) = command_line.split_first() else { return Ok(ExitCode::FAILURE) };
     let mut node = sandbox::command(program);
     let node = node.args(arguments).args(["--place", "node"]).stdin(Stdio::null()).spawn().map_err(start("myself"))?;
     let node = Pid::from_raw(node.id().cast_signed());
     let stdin = std::io::stdin();
+    let deadline = Instant::now() + WHOLE;
     loop {
+        if Instant::now() > deadline {
+            return Err(Error::Late { what: "the play to end".to_owned(), waited: WHOLE, log: String::new() });
+        }
         let mut lifeline = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
         match poll(&mut lifeline, PollTimeout::from(LOOK_UP)) {
             Ok(0) | Err(Errno::EINTR) => {}

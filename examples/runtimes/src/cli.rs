@@ -23,7 +23,8 @@ Examples:
 /// should be, and not as they should not; then has it remove them, and compares.
 ///
 /// The runtime, its pods and everything that it keeps are in network, mount and process namespaces of this program and
-/// end with it, however it ends. Control groups are made below one parent and removed. It needs root, since runtimes do;
+/// end with it, however it ends. Control groups are made below one parent and removed; those of a run that was killed are
+/// removed by the next one. It needs root, since runtimes do;
 /// containerd, runc and podman from the machine or from --programs; iproute2, nftables, and the reference `loopback` in
 /// /usr/lib/cni.
 ///
@@ -87,10 +88,11 @@ fn myself(command_line: &[OsString]) -> Result<Vec<OsString>, Error> {
 
 /// Whether every line is ok. Until the node is entered, this process has one thread.
 fn play(options: &Options) -> Result<bool, Error> {
-    mounts::enter(&options.plugin_dir)?;
+    let plugin_dir = mounts::visible(&options.plugin_dir)?;
+    let programs = options.programs.as_deref().map(mounts::visible).transpose()?;
+    mounts::enter(&plugin_dir)?;
     let mut out = io::stdout();
-    let programs = Programs::new(options.programs.clone());
-    let mut play = Play::set_up(&options.plugin_dir, programs, options.cgroup_parent.clone(), &mut out)?;
+    let mut play = Play::set_up(&plugin_dir, Programs::new(programs), options.cgroup_parent.clone(), &mut out)?;
     match options.runtime {
         Runtime::Containerd => play::kubelet(&mut play)?,
         Runtime::Podman => play::podman(&mut play)?,

@@ -128,12 +128,18 @@ fn file(name: &str) -> PathBuf {
 }
 
 /// What differs from the defaults: places, the image that holds pods open, and what a machine without AppArmor and
-/// without CAP_SYS_RESOURCE cannot do.
+/// without CAP_SYS_RESOURCE cannot do. Snapshotters that would have a module loaded, or are of no use here, are off.
 fn configuration() -> String {
     format!(
         r#"version = 2
 root = "{KEPT}/root"
 state = "{KEPT}/state"
+disabled_plugins = [
+  "io.containerd.snapshotter.v1.aufs",
+  "io.containerd.snapshotter.v1.btrfs",
+  "io.containerd.snapshotter.v1.devmapper",
+  "io.containerd.snapshotter.v1.zfs",
+]
 [grpc]
   address = "{KEPT}/containerd.sock"
 [ttrpc]

@@ -16,7 +16,7 @@ use podwire_examples::stage::StageError;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Container runtimes mount, and make control groups.
-    #[error("a container runtime needs root of the machine itself, as whom this was not started")]
+    #[error("a container runtime needs root of the machine itself: start this with sudo")]
     NotRoot,
     /// A file or folder could not be read, written or made.
     #[error("cannot {action} {}", .path.display())]
@@ -48,6 +48,14 @@ pub enum Error {
         /// What the kernel said.
         #[source]
         source: nix::Error,
+    },
+    /// A new mount would cover what is needed later.
+    #[error("{} is below {covered}, which the node has of its own: put it somewhere else", .path.display())]
+    Covered {
+        /// Where it is.
+        path: PathBuf,
+        /// What is covered.
+        covered: &'static str,
     },
     /// The network and its mounts could not be made private.
     #[error(transparent)]

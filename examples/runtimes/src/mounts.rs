@@ -20,12 +20,27 @@ pub const CONFLISTS: &str = "/etc/cni/net.d";
 /// new there is what the plugins left.
 pub const KEPT: &str = "/opt/runtime";
 
+/// Where the node has mounts of its own; those of the sandbox too.
+const COVERED: [&str; 5] = ["/opt", "/dev/shm", "/run", "/sys", "/var/lib"];
+
 /// What containerd calls for each pod before our chain. It is the reference's.
 const LOOPBACK: &str = "/usr/lib/cni/loopback";
 /// What the runtime sent.
 pub const RECORD: &str = "/opt/runtime/calls.jsonl";
 /// Plugins, and the command lines that look into what they keep.
 const EXECUTABLES: [&str; 5] = ["podwire", "podwire-ipam", "ipam", "podwire-portmap", "podwire-record"];
+
+/// The folder by a path that is there inside, from every working directory.
+///
+/// # Errors
+/// If there is none, or if the node has something of its own at its place.
+pub fn visible(folder: &Path) -> Result<PathBuf, Error> {
+    let path = fs::canonicalize(folder).map_err(Error::file("find", folder))?;
+    match COVERED.into_iter().find(|covered| path.starts_with(covered)) {
+        Some(covered) => Err(Error::Covered { path, covered }),
+        None => Ok(path),
+    }
+}
 
 /// Leaves the machine's network and mounts, and furnishes the node. This process has one thread until then.
 ///
@@ -89,4 +104,16 @@ fn mounted(what: &str, on: &str, data: Option<&str>) -> Result<(), Error> {
         on: on.into(),
         source,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_mount_covers_is_refused_and_named() {
+        let error = visible(Path::new("/sys/../sys/kernel")).unwrap_err().to_string();
+        assert_eq!(error, "/sys/kernel is below /sys, which the node has of its own: put it somewhere else");
+        assert!(visible(Path::new("src")).unwrap().is_absolute());
+    }
 }

@@ -24,6 +24,10 @@ use crate::programs::{self, PATIENCE};
 
 /// How long one question to a pod that starts may take.
 const TRY: Duration = Duration::from_millis(500);
+/// How long nothing is asked after something that did not come yet; a runtime needs the processor meanwhile.
+const PAUSE: Duration = Duration::from_millis(100);
+/// The exit code of our command lines where there is nothing to show.
+const NOTHING: i32 = 3;
 
 /// What runtimes keep below `/run` and `/var/lib` for themselves, with no word about a pod's network in it.
 const RUNTIMES_OWN: [&str; 3] = ["file /run/containerd/", "file /run/runc/", "file /run/lock/"];
@@ -128,7 +132,11 @@ impl Node {
         Ok(outcomes)
     }
 
-    fn wait_until_answered(&self, pod: &Running, log: impl Fn() -> String) -> Result<(), Error> {
+    /// Waits until what is in the pod answers at its addresses. `log` is where its container wrote why it does not.
+    ///
+    /// # Errors
+    /// If it does not in time.
+    pub fn wait_until_answered(&self, pod: &Running, log: impl Fn() -> String) -> Result<(), Error> {
         let deadline = Instant::now() + PATIENCE;
         let ports = pod.pod.ports.iter().map(|port| (port.protocol, port.container_port.get()));
         let doors = ports.flat_map(|port| pod.machine.addresses.iter().map(move |&address| (port, address)));
@@ -142,7 +150,7 @@ impl Node {
                     let (pod, reply) = (pod.pod.name.clone(), Box::new(reply));
                     return Err(Error::Silent { pod, waited: PATIENCE, reply, log: log() });
                 }
-                std::thread::sleep(Duration::from_millis(10));
+                std::thread::sleep(PAUSE);
             }
         }
         Ok(())
@@ -211,6 +219,7 @@ impl Node {
                     if residue.left.is_empty() { "nothing left".to_owned() } else { residue.left.join("\n") };
                 return Ok(outcome(id, residue.left.is_empty(), sent, came_back));
             }
+            std::thread::sleep(PAUSE);
         }
     }
 }
@@ -222,10 +231,13 @@ fn state() -> Result<BTreeSet<String>, Error> {
     Ok(lines)
 }
 
-/// What a command line of ours prints. Nothing to show is code 3 to all of them, and no failure here.
+/// What a command line of ours prints. Nothing to show is no failure of it, and names no pod.
 fn tool(program: &str, verb: &str) -> Result<String, Error> {
     let mut command = sandbox::command(Path::new(PLUGINS).join(program));
-    programs::output(command.arg(verb))
+    match programs::output(command.arg(verb)) {
+        Err(Error::Failed { status, output, .. }) if status.code() == Some(NOTHING) => Ok(output),
+        printed => printed,
+    }
 }
 
 /// One line of proof that is no packet.

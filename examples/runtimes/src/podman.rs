@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use serde_json::Value;
 
 use crate::error::Error;
@@ -74,16 +74,17 @@ const STORAGE: &str =
 
 /// Limits that podman would raise, and may not without CAP_SYS_RESOURCE, stay as they are.
 fn configuration(programs: &Programs) -> Result<String, Error> {
-    let limit = |resource, name: &str| {
+    let limit = |(resource, name)| {
         let (_, hard) = getrlimit(resource).map_err(|source| Error::System { action: "read a limit", source })?;
-        Ok::<_, Error>(format!("\"{name}={hard}:{hard}\""))
+        Ok::<_, Error>(ulimit(name, hard))
     };
-    let (files, processes) = (limit(Resource::RLIMIT_NOFILE, "nofile")?, limit(Resource::RLIMIT_NPROC, "nproc")?);
+    let limits = [(Resource::RLIMIT_NOFILE, "nofile"), (Resource::RLIMIT_NPROC, "nproc")].map(limit);
+    let limits = limits.into_iter().collect::<Result<Vec<_>, _>>()?.join(", ");
     let path = |name: &str| programs.find(name).unwrap_or_default().display().to_string();
     Ok(format!(
         r#"[containers]
 log_driver = "k8s-file"
-default_ulimits = [{files}, {processes}]
+default_ulimits = [{limits}]
 [engine]
 runtime = "runc"
 cgroup_manager = "cgroupfs"
@@ -102,4 +103,21 @@ default_network = "podnet"
         conmon = path("conmon"),
         runc = path("runc"),
     ))
+}
+
+/// As `default_ulimits` has it, where -1 is no limit.
+fn ulimit(name: &str, hard: u64) -> String {
+    let hard = if hard == RLIM_INFINITY { "-1".to_owned() } else { hard.to_string() };
+    format!("\"{name}={hard}:{hard}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_limit_is_no_number_that_podman_refuses() {
+        assert_eq!(ulimit("nofile", 1024), "\"nofile=1024:1024\"");
+        assert_eq!(ulimit("nproc", RLIM_INFINITY), "\"nproc=-1:-1\"");
+    }
 }

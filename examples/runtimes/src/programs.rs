@@ -45,6 +45,8 @@ impl Programs {
     #[must_use]
     pub fn command(&self, name: &str) -> Command {
         let mut command = sandbox::command(self.find(name).unwrap_or_else(|| name.into()));
+        // What a developer or a CI has set for a podman or containerd of their own is not for these.
+        command.env_clear();
         let system = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(PathBuf::from);
         if let Ok(path) = env::join_paths(self.folders().into_iter().chain(system)) {
             command.env("PATH", path);
@@ -52,7 +54,7 @@ impl Programs {
         if let Some(libraries) = self.libraries() {
             command.env("LD_LIBRARY_PATH", libraries);
         }
-        command.env("TMPDIR", "/opt/tmp").env("HOME", mounts::KEPT).env_remove("XDG_RUNTIME_DIR").stdin(Stdio::null());
+        command.env("TMPDIR", "/opt/tmp").env("HOME", mounts::KEPT).stdin(Stdio::null());
         command
     }
 

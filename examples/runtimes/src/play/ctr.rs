@@ -38,13 +38,12 @@ pub fn ctr(play: &mut Play<'_>) -> Result<(), Error> {
     let pod = pod.ok_or(Error::Answer { method: "examples/pods", what: "a TCP port" })?;
     let mut run = Run::start(&containerd, &pod, &play.cgroup_parent)?;
     let running = vec![run.pod(&containerd, without_host_ports(pod))?];
-    let arrived = play.node.arrived(&running, &by, |_| tails())?;
-    play.section("ctr run", arrived)?;
+    running.iter().try_for_each(|pod| play.node.wait_until_answered(pod, tails))?;
     for (title, outcomes) in by_family(": sent, and what came back", play.node.prove(&running, "")?) {
         play.section(&title, outcomes)?;
     }
     let leases = play.node.leases(&running, "leases")?;
-    play.section("who has what", vec![leases])?;
+    play.section("ctr run; who has what", vec![leases])?;
 
     let ended = run.end(&containerd, &running)?;
     play.calls(&running, HABIT)?;
@@ -79,7 +78,8 @@ impl Run {
         Ok(Self { child, name: pod.name.clone() })
     }
 
-    /// Its pod, once it runs and has addresses: `ctr` says none, so those that are there count.
+    /// Its pod, once it runs and has addresses: `ctr` says none, so those that are there count, and
+    /// are what leases are compared with.
     fn pod(&mut self, containerd: &Containerd, pod: Pod) -> Result<Running, Error> {
         let process = || self.process(containerd);
         let process = wait_for("ctr's task to run", process, tails)?;

@@ -159,7 +159,7 @@ fn second(client: &Client, running: &[Running], cgroup_parent: &str) -> Result<O
     let (passed, came_back) = match run_sandbox(client, config(&pod, cgroup_parent)) {
         Err(Error::Call { status, .. }) => {
             let text = status.message().to_owned();
-            (text.contains(&holder), text)
+            (text.contains(&format!("is held by pod {holder}, container ")), text)
         }
         Err(error) => return Err(error),
         Ok(id) => {

@@ -92,7 +92,9 @@ fn second(podman: &Podman, running: &[Running], cgroup_parent: &str) -> Result<O
     let pod = Pod { name: format!("{}-again", holder.pod.name), ..holder.pod.clone() };
     let asked = output(podman.command(&["run", "--detach"]).args(options(&pod, cgroup_parent)));
     let (passed, came_back) = match asked {
-        Err(Error::Failed { output, .. }) => (output.contains(&holder.pod.name), output.trim().to_owned()),
+        Err(Error::Failed { output, .. }) => {
+            (output.contains(&format!("is held by pod {}, container ", holder.pod.name)), output.trim().to_owned())
+        }
         Err(error) => return Err(error),
         Ok(_) => (false, format!("it got it; {} has it", holder.pod.name)),
     };

@@ -132,15 +132,20 @@ impl<'a> Choosing<'a> {
     }
 
     /// Ends the leases of the pool's addresses, or of one of them, whose pods are provably gone, or whose link is that
-    /// they were read off. The addresses have rested: nobody has used them for long.
+    /// they were read off. Addresses of the former have rested: nobody has used them for long. A link may have gone just
+    /// now, as a DEL takes it away before it ends the lease.
     fn reclaim(&self, pool: &Pool, only: Option<IpAddr>) -> Result<usize, Failure> {
         let holders = self.holders(pool, only)?;
         let mut census = self.session.census();
         let old = |record: &Record| self.cooling.now.saturating_sub(record.created_boottime_ms) >= GRACE;
-        let dead = holders
-            .into_iter()
-            .filter(|record| census.has_lost_its_link(record) || (old(record) && census.is_provably_dead(record)));
-        let ended: Vec<Ended> = dead.map(|record| Ended { record, released_at: 0 }).collect();
+        let mut ended = Vec::new();
+        for record in holders {
+            if old(&record) && census.is_provably_dead(&record) {
+                ended.push(Ended { record, released_at: 0 });
+            } else if census.has_lost_its_link(&record) {
+                ended.push(Ended { record, released_at: self.session.now.boottime });
+            }
+        }
         let change = Change { ended, ..Change::default() };
         if !change.ended.is_empty() {
             self.session.commit(&change, EventKind::Reclaimed)?;

@@ -129,6 +129,32 @@ fn leases_read_off_the_kernel_go_with_their_links() {
     });
 }
 
+/// A DEL takes the link away before it ends the lease, so the pod may have had the address a moment ago.
+#[test]
+fn an_address_whose_link_has_just_gone_rests() {
+    sandbox::private_host(|| {
+        let (place, mut conf) = (Place::new(), conf());
+        conf["ipam"] = json!({ "type": "podwire-ipam", "subnet": "10.1.2.0/24", "rangeStart": "10.1.2.2",
+            "rangeEnd": "10.1.2.4", "cooldownSeconds": 3600, "strict": true });
+        pod(1, "podwire n c1 eth0", &["10.1.2.2/32"]);
+        pod(2, "podwire n c2 eth0", &["10.1.2.3/32"]);
+        assert_eq!(place.run("ADD", "new", &conf).addresses(), [ip("10.1.2.4")]);
+        remove(1);
+        let answer = place.run("ADD", "next", &conf);
+        let (code, message) = answer.error();
+        assert_eq!((code, message.contains("of 3, 2 are leased, 1 cooling down, ")), (100, true), "{message}");
+        remove(2);
+        conf["runtimeConfig"]["ips"] = json!(["10.1.2.3"]);
+        let answer = place.run("ADD", "wished", &conf);
+        let (code, message) = answer.error();
+        assert_eq!(
+            (code, message.contains("10.1.2.3 was asked for, but rests for another 3")),
+            (11, true),
+            "{message}"
+        );
+    });
+}
+
 /// Whether the plugin asks the kernel about links and routes.
 fn asks_the_kernel(place: &Place, command: &str, container: &str, conf: &Value) -> bool {
     let calls = place.data_dir().with_file_name("calls");

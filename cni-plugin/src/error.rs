@@ -127,9 +127,9 @@ pub enum Error {
         /// Its name.
         ipam_type: String,
     },
-    /// The address is another pod's, that is alive.
+    /// The address is another pod's, that is alive: of another ledger, or its lease was ended by force.
     #[error(
-        "the address {address} is in use: {holder} has it, by the node's link {link:?}: two networks whose ledgers are in different folders must not lease the same addresses (see: ipam check); if that pod is gone, delete the link"
+        "the address {address} is in use: {holder} has it, by the node's link {link:?}: another ledger of this node lent it, and networks whose ledgers are in different folders must not lease the same addresses (see: ipam check), or its lease was ended by force (see: ipam history {address}); if that pod is gone, delete the link"
     )]
     AddressInUse {
         /// The address.

@@ -90,7 +90,7 @@ impl Ipam {
     }
 
     /// The same, with a cool-down: somebody has the addresses whom this ledger does not know, and the next shall rather get
-    /// others.
+    /// others. They are no longer kept for a sticky pod, either.
     ///
     /// # Errors
     /// See [`Ipam::undo`].

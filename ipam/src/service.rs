@@ -11,6 +11,7 @@ use crate::ledger::{Failure, Session};
 use crate::operation::{Answer, Contents, LeaseName, Operation, Request};
 use crate::record::Record;
 use crate::refusal::Claim;
+use crate::sticky::{Sticky, StickyPod};
 use crate::store::{Change, Ended};
 use crate::{Error, Released};
 
@@ -60,16 +61,30 @@ fn release(session: &Session<'_>, attachment: &Attachment, asked: u64) -> Result
 
 /// A lease that a later request was answered with as well is that one's.
 fn end(session: &Session<'_>, name: &LeaseName, rests: bool, why: EventKind) -> Result<Released, Failure> {
-    match session.store.lease(&name.attachment)?.filter(|standing| name.means(standing)) {
-        None => Ok(Released::Nothing),
-        Some(record) => end_record(session, record, if rests { session.now.boottime } else { 0 }, why),
-    }
+    let Some(record) = session.store.lease(&name.attachment)?.filter(|standing| name.means(standing)) else {
+        return Ok(Released::Nothing);
+    };
+    let addresses = record.ips().collect();
+    // What an ADD takes back rests only if somebody else has it.
+    let refused = rests && why == EventKind::Undone;
+    let sticky = if refused { kept_without(session, &record)? } else { None };
+    let released_at = if rests { session.now.boottime } else { 0 };
+    let change = Change {
+        ended: vec![Ended { record, released_at }],
+        sticky: sticky.into_iter().collect(),
+        ..Change::default()
+    };
+    session.commit(&change, why)?;
+    Ok(Released::Lease(addresses))
 }
 
-fn end_record(session: &Session<'_>, record: Record, released_at: u64, why: EventKind) -> Result<Released, Failure> {
-    let addresses = record.ips().collect();
-    session.commit(&Change { ended: vec![Ended { record, released_at }], ..Change::default() }, why)?;
-    Ok(Released::Lease(addresses))
+/// What is kept for the lease's pod besides the lease's addresses, if any of these is: it would get them again each time.
+fn kept_without(session: &Session<'_>, record: &Record) -> Result<Option<Sticky>, Failure> {
+    let Some(pod) = StickyPod::of(&record.attachment, &record.pod) else { return Ok(None) };
+    let Some(mut sticky) = session.store.sticky(&pod)? else { return Ok(None) };
+    let before = sticky.addresses.len();
+    sticky.addresses.retain(|kept| !record.ips().any(|ip| ip == *kept));
+    Ok((sticky.addresses.len() < before).then_some(sticky))
 }
 
 /// What has been done already counts as done: the asker may have asked before, and lost the answer.

@@ -49,7 +49,11 @@ fn an_address_that_another_ledger_lent_is_refused() {
         let (code, msg) = pods[2].add(&blue).error();
         assert_eq!(code, 112, "{msg}");
         assert!(msg.contains(&format!("the address {} is in use: red second eth0 has it, by ", ips[0])), "{msg}");
-        assert!(msg.contains("must not lease the same addresses (see: ipam check)"), "{msg}");
+        assert!(
+            msg.contains("must not lease the same addresses (see: ipam check), or its lease was ended by force "),
+            "{msg}"
+        );
+        assert!(msg.contains(&format!("(see: ipam history {})", ips[0])), "{msg}");
         before.unchanged("after what was refused");
         assert_eq!(ipam::Ledger::at(folder("blue")).leases("a test").unwrap().unwrap(), []);
         assert_reached(&pods[1], &ips);

@@ -222,6 +222,29 @@ fn a_sticky_pod_gets_its_addresses_again() {
     assert_eq!(moved, "10.1.2.3 fd00::2", "what is still there");
 }
 
+/// Or a pod would be refused what somebody else has for as long as he has it.
+#[test]
+fn what_somebody_else_has_is_kept_for_no_sticky_pod() {
+    let place = Place::new();
+    let conf = json!({ "podCIDR": ["10.1.2.0/29", "fd00::/64"], "cooldownSeconds": 3600, "sticky": true });
+    let ipam = place.ipam("n", &conf);
+    let pod = |container: &str| of_pod(&place, container, "shop/db-0");
+    let lease = |container: &str| ipam.lease(&pod(container)).unwrap();
+    ipam.undo(&lease("failed")).unwrap();
+    let refused = lease("refused");
+    assert_eq!(ips(&refused), ["10.1.2.2", "fd00::2"], "what no pod has seen is kept");
+    ipam.undo_for_a_while(&refused).unwrap();
+    let other = lease("again");
+    assert_eq!(ips(&other), ["10.1.2.3", "fd00::3"]);
+    ipam.undo_for_a_while(&other).unwrap();
+    // Nor after the ledger, and with it the cool-down, is gone.
+    place.undisturbed(|| fs::remove_dir_all(place.data_dir().join("ledger")).unwrap());
+    assert_eq!(ips(&lease("later")), ["10.1.2.2", "fd00::2"]);
+    // From now on as any other's.
+    ipam.release(&attachment("n", "later")).unwrap();
+    assert_eq!(ips(&lease("latest")), ["10.1.2.2", "fd00::2"]);
+}
+
 /// Two pools that are parts of one subnet, each of which gives all of it to whoever asks.
 #[test]
 fn a_sticky_pod_gets_no_address_twice() {

@@ -153,7 +153,7 @@ impl Folder {
 }
 
 /// A folder that cannot be looked at may be there.
-fn is_missing(dir: &Path) -> bool {
+pub(super) fn is_missing(dir: &Path) -> bool {
     match fs::metadata(dir) {
         Ok(found) => !found.is_dir(),
         Err(error) => matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),

@@ -13,7 +13,7 @@ use super::super::format::{Output, plain};
 use super::super::place::Making;
 use super::super::release::describe;
 use super::super::terminal::Terminal;
-use super::super::verify::{Cache, CacheDirs};
+use super::super::verify::CacheDirs;
 use super::super::view::View;
 use super::document::Document;
 use super::host_local;
@@ -117,7 +117,7 @@ impl Import {
         terminal: &mut Terminal<'_>,
     ) -> Result<Document, Stop> {
         let dir = if dir.as_os_str().is_empty() { Path::new(host_local::DIR) } else { dir };
-        let cache = Cache::read(&self.cache.cache_dir);
+        let cache = self.cache.read()?;
         let known = host_local::Known { cache: &cache, conf_dir, patience };
         let found = host_local::read(dir, &known).map_err(|error| {
             let exit = if matches!(error, host_local::ReadError::Busy(_)) { Exit::Busy } else { Exit::Failed };

@@ -20,11 +20,13 @@ pub(super) struct Node<'a> {
 
 pub(super) fn findings(leases: &[Record], node: &Node<'_>) -> Vec<Finding> {
     let mut found: Vec<Finding> = leases.iter().flat_map(|lease| node.of_lease(lease)).collect();
-    found.extend(node.unleased_links(leases));
+    let unleased = node.unleased_links(leases);
+    found.extend(unleased.iter().map(|link| node.of_unleased(link, leases)));
     found.extend(node.duplicate_routes());
-    // What has a link, too, is told with that.
-    let linkless = node.cache.entries.iter().filter(|entry| node.seen.link(&entry.attachment).is_none());
-    found.extend(linkless.filter_map(|entry| unleased_result(entry, leases, node.configured)));
+    // What was told with its link is told.
+    let untold =
+        node.cache.entries.iter().filter(|entry| !unleased.iter().any(|link| link.attachment == entry.attachment));
+    found.extend(untold.filter_map(|entry| unleased_result(entry, leases, node.configured)));
     found.extend(node.cache.garbage.iter().map(|(path, problem)| {
         Finding::new(Severity::Warning, Kind::Garbage, path.display().to_string(), problem)
             .fix("the runtime's own; it is left out here")
@@ -126,35 +128,33 @@ impl Node<'_> {
 
     /// Links that podwire made for attachments that have no lease, and an address: without IPAM a link needs none, and has
     /// none of ours that another plugin of its chain gave.
-    fn unleased_links(&self, leases: &[Record]) -> Vec<Finding> {
+    fn unleased_links(&self, leases: &[Record]) -> Vec<&PodLink> {
         let is_routed = |link: &&PodLink| self.seen.routes.iter().any(|route| route.oif == link.index && route.ours);
         let has_ours = |cached: &Cached| cached.ours != Some(false) && !cached.ips.is_empty();
         let is_answered = |link: &&PodLink| self.cache.of(&link.attachment).is_some_and(has_ours);
         let addressed = self.seen.links.iter().filter(|link| is_routed(link) || is_answered(link));
-        let unleased = addressed.filter(|link| !leases.iter().any(|it| it.attachment == link.attachment));
-        unleased
-            .map(|link| {
-                let is_leased = |address| leases.iter().any(|lease| lease.ips().any(|ip| ip == address));
-                let mut routes = self.seen.routes.iter().filter(|route| route.oif == link.index && route.ours);
-                let address = routes.find(|route| !is_leased(route.address));
-                let cached = self.cache.of(&link.attachment);
-                let problem = match cached {
-                    Some(_) => "a pod has a link, and the runtime a result of it, and it has no lease",
-                    None => "a pod has a link, and no lease",
-                };
-                let subject = link.attachment.to_string();
-                let mut finding = Finding::new(Severity::Error, Kind::UnknownToLedger, subject, problem);
-                let answered = || cached.and_then(|cached| cached.ips.first().copied());
-                finding.address = address.map(|route| route.address).or_else(answered);
-                let runtime = cached.map_or_else(|| NOT_CACHED.to_owned(), |cached| join(&cached.ips));
-                // What no route leads to cannot be read off the kernel.
-                let fix = match address {
-                    Some(_) => "ipam repair --from-kernel",
-                    None => "delete the pod: it gets an address anew",
-                };
-                finding.said("none", format!("link {}", link.name), runtime).fix(fix)
-            })
-            .collect()
+        addressed.filter(|link| !leases.iter().any(|it| it.attachment == link.attachment)).collect()
+    }
+
+    fn of_unleased(&self, link: &PodLink, leases: &[Record]) -> Finding {
+        let is_leased = |address| leases.iter().any(|lease| lease.ips().any(|ip| ip == address));
+        let mut routes = self.seen.routes.iter().filter(|route| route.oif == link.index && route.ours);
+        let address = routes.find(|route| !is_leased(route.address));
+        let cached = self.cache.of(&link.attachment);
+        let problem = match cached {
+            Some(_) => "a pod has a link, and the runtime a result of it, and it has no lease",
+            None => "a pod has a link, and no lease",
+        };
+        let mut finding = Finding::new(Severity::Error, Kind::UnknownToLedger, link.attachment.to_string(), problem);
+        let answered = || cached.and_then(|cached| cached.ips.first().copied());
+        finding.address = address.map(|route| route.address).or_else(answered);
+        let runtime = cached.map_or_else(|| NOT_CACHED.to_owned(), |cached| join(&cached.ips));
+        // What no route leads to cannot be read off the kernel.
+        let fix = match address {
+            Some(_) => "ipam repair --from-kernel",
+            None => "delete the pod: it gets an address anew",
+        };
+        finding.said("none", format!("link {}", link.name), runtime).fix(fix)
     }
 
     fn duplicate_routes(&self) -> Vec<Finding> {

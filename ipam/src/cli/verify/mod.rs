@@ -8,6 +8,7 @@ use super::exit::{Exit, Stop};
 use super::finding::{self, Finding};
 use super::format::Output;
 use super::networks::Configured;
+use super::place::is_missing;
 use super::terminal::Terminal;
 use super::view::View;
 use crate::liveness::{Census, NetnsState};
@@ -40,9 +41,31 @@ pub(super) struct Verify {
 /// Where the runtime's cache is.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct CacheDirs {
-    /// A folder in which libcni keeps what the runtime, or Multus, did, in DIR/results; may be given more than once.
+    /// A folder in which libcni keeps what the runtime, or Multus, did, in DIR/results, which must be there; may be given
+    /// more than once.
     #[arg(long, value_name = "DIR", default_values = runtime_cache::DIRS)]
-    pub cache_dir: Vec<PathBuf>,
+    cache_dir: Vec<PathBuf>,
+}
+
+impl CacheDirs {
+    /// A folder that only the command line names is a slip if it is not there, and must not look like a runtime that has
+    /// no pods.
+    pub fn read(&self) -> Result<Cache, Stop> {
+        let by_default = |dir: &Path| runtime_cache::DIRS.iter().any(|it| runtime_cache::results(Path::new(it)) == dir);
+        for dir in &self.cache_dir {
+            let results = runtime_cache::results(dir);
+            if is_missing(&results) && !by_default(&results) {
+                let text = format!(
+                    "--cache-dir {}: there is no folder {}, in which libcni would keep results of ADDs; without --cache-dir it is {}",
+                    dir.display(),
+                    results.display(),
+                    runtime_cache::DIRS.join(", ")
+                );
+                return Err(Stop::new(Exit::Usage, text));
+            }
+        }
+        Ok(Cache::read(&self.cache_dir))
+    }
 }
 
 impl Verify {
@@ -74,7 +97,7 @@ impl Verify {
         let seen = Seen::now().map_err(|error| {
             Stop::new(Exit::Failed, format!("cannot ask the kernel: {}", super::exit::with_causes(&error)))
         })?;
-        let cache = Cache::read(&self.cache.cache_dir);
+        let cache = self.cache.read()?;
         let mut census = Census::from_here();
         let netns: HashMap<LeaseId, NetnsState> =
             view.leases().iter().map(|lease| (lease.lease_id.clone(), census.netns(lease))).collect();

@@ -125,8 +125,10 @@ fn what_is_to_be_written_to_is_made_only_where_it_is_meant() {
         let export = place.data_dir().with_file_name("export.jsonl");
         let export = export.to_str().unwrap();
         assert_eq!(place.cli(&["export", "--file", export]).code, 0);
-        let conf_dir = place.data_dir().with_file_name("net.d");
-        fs::create_dir_all(&conf_dir).unwrap();
+        let [conf_dir, empty] = ["net.d", "empty"].map(|name| place.data_dir().with_file_name(name));
+        for dir in [&conf_dir, &empty] {
+            fs::create_dir_all(dir).unwrap();
+        }
         let commands = [
             vec!["reserve", "10.1.2.0/28", "--reason", "x", "--yes"],
             vec!["import", export, "--yes"],
@@ -148,8 +150,9 @@ fn what_is_to_be_written_to_is_made_only_where_it_is_meant() {
                 let new = place.data_dir().with_file_name(format!("new-{}{how}", command[0]));
                 let conf = place.json("n", &json!({ "podCIDR": "10.1.2.0/24", "dataDir": new }));
                 fs::write(conf_dir.join("10-n.conf"), conf.to_string()).unwrap();
-                let how = if how == "--create" { vec![how] } else { vec![how, conf_dir.to_str().unwrap()] };
-                let told = ipam(&[&command[..], &["--dir", new.to_str().unwrap()], &how].concat());
+                let elsewhere = ["--create", "--conf-dir", empty.to_str().unwrap()];
+                let how = if how == "--create" { &elsewhere[..] } else { &[how, conf_dir.to_str().unwrap()] };
+                let told = ipam(&[&command[..], &["--dir", new.to_str().unwrap()], how].concat());
                 assert_eq!(told.code, 0, "{command:?}: {told:?}");
                 assert!(new.is_dir(), "{command:?}");
             }

@@ -28,8 +28,9 @@ pub fn link(name: &str, network: &str, container: &str, addresses: &[&str]) {
 
 /// What `verify` finds, as "kind address".
 fn verify(place: &Place, cache: Option<&std::path::Path>) -> Vec<String> {
-    let nowhere = place.data_dir().with_file_name("no-cache");
-    let found = place.document(&["verify", "--cache-dir", cache.unwrap_or(&nowhere).to_str().unwrap()]);
+    // The private host has none by default.
+    let option = cache.map_or(vec![], |cache| vec!["--cache-dir", cache.to_str().unwrap()]);
+    let found = place.document(&[&["verify"][..], &option].concat());
     let items = found["items"].as_array().unwrap();
     for item in items {
         assert!(!item["fix"].as_str().unwrap().is_empty() && !item["problem"].as_str().unwrap().is_empty(), "{item:#}");
@@ -126,6 +127,62 @@ fn an_address_that_another_plugin_gave_to_a_link_needs_no_lease() {
         assert_eq!(of_stranger.len(), 1, "{found:#}");
         assert_eq!((&of_stranger[0]["address"], &of_stranger[0]["runtime"]), (&json!("10.9.0.1"), &json!("10.9.0.1")));
         assert_eq!(of_stranger[0]["fix"], "ipam repair --from-kernel");
+    });
+}
+
+/// A pod from before a move from host-local, whose link has lost its routes.
+#[test]
+fn an_unleased_pod_is_told_by_its_result_where_its_link_says_nothing() {
+    sandbox::private_host(|| {
+        let place = live();
+        let [cache, conf_dir] = ["results", "net.d"].map(|name| place.data_dir().with_file_name(name));
+        for dir in [&cache, &conf_dir] {
+            fs::create_dir_all(dir).unwrap();
+        }
+        let conf = place.json("moved", &json!({ "podCIDR": "10.9.1.0/24" }));
+        fs::write(conf_dir.join("10-moved.conf"), conf.to_string()).unwrap();
+        link("pw3", "moved", "stranger", &[]);
+        let before = json!({ "type": "podwire", "ipam": { "type": "host-local" } }).to_string();
+        let kept = json!({ "kind": "cniCacheV1", "containerId": "stranger", "ifName": "eth0", "networkName": "moved",
+            "config": BASE64.encode(before.as_bytes()),
+            "result": { "cniVersion": "1.0.0", "ips": [{ "address": "10.9.1.5/24" }] } });
+        fs::write(cache.join("moved-stranger-eth0"), kept.to_string()).unwrap();
+        let options = ["verify", "--cache-dir", cache.to_str().unwrap(), "--conf-dir", conf_dir.to_str().unwrap()];
+        let fixes = || {
+            let found = place.document(&options);
+            let items = found["items"].as_array().unwrap();
+            let unknown = items.iter().filter(|it| it["kind"] == "unknown-to-ledger" && it["address"] == "10.9.1.5");
+            unknown.map(|it| it["fix"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        let by_result = fixes();
+        assert_eq!(by_result.len(), 1, "{by_result:?}");
+        assert!(by_result[0].starts_with("if the pod runs: ipam import host-local:, once more; "), "{by_result:?}");
+        run("ip route add 10.9.1.5 dev pw3 proto 112");
+        assert_eq!(fixes(), ["ipam repair --from-kernel"]);
+    });
+}
+
+/// A slip would look like a runtime that has no pods.
+#[test]
+fn a_cache_folder_that_is_not_there_is_an_error() {
+    sandbox::private_host(|| {
+        let place = live();
+        let dir = place.data_dir().with_file_name("cache");
+        fs::create_dir_all(&dir).unwrap();
+        // As one that has the results itself, under another name.
+        fs::write(dir.join("red-lost-eth0"), "{}").unwrap();
+        let host_local = format!("host-local:{}", place.data_dir().with_file_name("podnet").display());
+        for command in [vec!["verify"], vec!["import", &host_local, "--dry-run"]] {
+            let told = place.cli(&[&command[..], &["--cache-dir", dir.to_str().unwrap()]].concat());
+            assert_eq!((told.code, told.stdout.as_str()), (2, ""), "{command:?}: {told:?}");
+            let start =
+                format!("ipam: --cache-dir {}: there is no folder {}/results, in which ", dir.display(), dir.display());
+            let end = "; without --cache-dir it is /var/lib/cni, /var/lib/cni/cache, /var/lib/cni/multus\n";
+            assert!(told.stderr.starts_with(&start) && told.stderr.ends_with(end), "{command:?}: {told:?}");
+        }
+        assert_eq!(place.cli(&["verify", "--cache-dir", "/var/lib/cni"]).code, 0, "no runtime has run yet");
+        fs::create_dir(dir.join("results")).unwrap();
+        assert_eq!(place.cli(&["verify", "--cache-dir", dir.to_str().unwrap()]).code, 0);
     });
 }
 

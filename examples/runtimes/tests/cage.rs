@@ -1,0 +1,85 @@
+//! What a runtime leaves behind ends with the run, also if the run is killed itself.
+
+#![cfg(test)]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Says which process namespace it is in, when there is a daemon of another session beside it.
+const STAND_IN: &str = "\
+#!/bin/sh
+setsid sleep 600 &
+readlink /proc/self/ns/pid >FILE.new
+mv FILE.new FILE
+exec sleep 600
+";
+
+/// The harness is asked, and neither plugins nor a runtime: that one is a script which does what runtimes do, and lasts.
+#[test]
+fn nothing_outlives_a_run_that_is_killed() {
+    if !is_root_of_the_machine() {
+        eprintln!("skipped: container runtimes need root of the machine");
+        return;
+    }
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (programs, namespace) = (folder.path().join("usr/bin"), folder.path().join("namespace"));
+    fs::create_dir_all(&programs).unwrap();
+    for plugin in ["podwire", "podwire-ipam", "ipam", "podwire-portmap", "podwire-record", "podwire-demo"] {
+        fs::write(folder.path().join(plugin), "").unwrap();
+    }
+    let podman = programs.join("podman");
+    fs::write(&podman, STAND_IN.replace("FILE", &namespace.display().to_string())).unwrap();
+    fs::set_permissions(&podman, fs::Permissions::from_mode(0o755)).unwrap();
+
+    let mut run = sandbox::command(env!("CARGO_BIN_EXE_podwire-runtimes"));
+    run.arg("--plugin-dir").arg(folder.path()).arg("--programs").arg(folder.path()).args(["--runtime", "podman"]);
+    let mut run = run.stdin(Stdio::null()).spawn().unwrap();
+    let namespace = read(&namespace, &mut run);
+    let inside = processes(&namespace);
+    run.kill().unwrap();
+    run.wait().unwrap();
+
+    // Process 1, the node, and the two of the script.
+    assert!(inside.len() >= 4, "{inside:?} are in {namespace}");
+    let deadline = Instant::now() + PATIENCE;
+    while !processes(&namespace).is_empty() {
+        assert!(Instant::now() < deadline, "{:?} of {inside:?} are still there", processes(&namespace));
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn is_root_of_the_machine() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap();
+    let mut unshare = sandbox::command("unshare");
+    unshare.args(["--pid", "--fork", "--mount", "--mount-proc", "true"]).stderr(Stdio::null());
+    nix::unistd::geteuid().is_root()
+        && map.split_whitespace().eq(["0", "0", "4294967295"])
+        && unshare.status().unwrap().success()
+}
+
+/// What is in the file as soon as it is there.
+fn read(file: &Path, run: &mut Child) -> String {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Ok(text) = fs::read_to_string(file) {
+            return text.trim().to_owned();
+        }
+        assert!(run.try_wait().unwrap().is_none(), "the run has ended");
+        assert!(Instant::now() < deadline, "{} is not there", file.display());
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// All in a process namespace, by their numbers outside of it.
+fn processes(namespace: &str) -> Vec<PathBuf> {
+    let all = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    let is_inside =
+        |process: &PathBuf| fs::read_link(process.join("ns/pid")).is_ok_and(|link| link == Path::new(namespace));
+    all.filter(is_inside).collect()
+}

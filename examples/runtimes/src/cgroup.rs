@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,7 +13,8 @@ use crate::error::Error;
 
 /// Where the hierarchies are mounted.
 const FOLDER: &str = "/sys/fs/cgroup";
-/// What the parents of all runs are called; the number of the run's first process follows.
+/// What the parents of all runs are called; the inode of the first process's process namespace and its number follow. A
+/// number alone would be another's process where containers share hierarchies.
 const PREFIX: &str = "podwire-runtimes-";
 /// How long a group may be busy after its last process has ended.
 const BUSY: Duration = Duration::from_secs(60);
@@ -86,16 +88,20 @@ pub struct Groups {
 }
 
 impl Groups {
-    /// Those of the run that is this process; none is made yet. What a run left that was killed itself is removed.
+    /// Those of the run that is this process; none is made yet. What a run of this process namespace left that was killed
+    /// itself is removed.
     ///
     /// # Errors
     /// If the hierarchies cannot be read.
     pub fn of_this_run() -> Result<Self, Error> {
-        let groups = Self { parent: format!("/{PREFIX}{}", std::process::id()), hierarchies: mounted()? };
+        let namespace = "/proc/self/ns/pid";
+        let inode = fs::metadata(namespace).map_err(Error::file("read", namespace))?.ino();
+        let prefix = format!("{PREFIX}{inode}-");
+        let groups = Self { parent: format!("/{prefix}{}", std::process::id()), hierarchies: mounted()? };
         for hierarchy in &groups.hierarchies {
             for folder in fs::read_dir(&hierarchy.on).into_iter().flatten().flatten() {
                 let name = folder.file_name().to_string_lossy().into_owned();
-                let run = name.strip_prefix(PREFIX).and_then(|number| number.parse::<u32>().ok());
+                let run = name.strip_prefix(&prefix).and_then(|number| number.parse::<u32>().ok());
                 if run.is_some_and(|run| !Path::new(&format!("/proc/{run}")).exists()) {
                     // What is still busy is for the next run.
                     drop(remove_tree(&folder.path(), Instant::now()));

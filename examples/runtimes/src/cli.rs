@@ -24,7 +24,7 @@ Examples:
 ///
 /// The runtime, its pods and everything that it keeps are in network, mount and process namespaces of this program and
 /// end with it, however it ends. Control groups are made below one parent and removed; those of a run that was killed are
-/// removed by the next one. It needs root, since runtimes do;
+/// removed by the next one in the same process namespace. It needs root, since runtimes do;
 /// containerd, runc and podman from the machine or from --programs; iproute2, nftables, and the reference `loopback` in
 /// /usr/lib/cni.
 ///

@@ -63,8 +63,9 @@ impl Gc {
         }
         let mut census = Census::from_here();
         let mut dead: Vec<(&Record, Dead)> = Vec::new();
-        let (mut unknown, mut young) = (0, 0);
+        let (mut unknown, mut young, mut living, mut all) = (0, 0, 0, 0);
         for lease in view.leases().iter().filter(|lease| self.filter.takes(lease)) {
+            all += 1;
             let age = view.now.duration_since(lease.created);
             match (census.is_provably_dead(lease), age >= self.min_age) {
                 (true, true) => {
@@ -72,8 +73,10 @@ impl Gc {
                     dead.push((lease, Dead { lease: lease.into(), signs, age: age.as_secs() }));
                 }
                 (true, false) => young += 1,
-                (false, true) if matches!(census.netns(lease), NetnsState::Unknown(_)) => unknown += 1,
-                (false, _) => {}
+                (false, is_old) if matches!(census.netns(lease), NetnsState::Unknown(_)) => {
+                    unknown += usize::from(is_old);
+                }
+                (false, _) => living += 1,
             }
         }
         if young > 0 {
@@ -90,9 +93,11 @@ impl Gc {
         let (leases, rows): (Vec<&Record>, Vec<Dead>) = dead.into_iter().unzip();
         if rows.is_empty() {
             if self.output.is_for_people() {
-                let judged = view.leases().len().saturating_sub(young);
-                terminal
-                    .note(&format!("no pod of the {}{judged} leases is gone", if young > 0 { "other " } else { "" }))?;
+                // Nothing is said of the living if there are none but such as were told apart.
+                if living > 0 || all == 0 {
+                    let other = if living < all { "other " } else { "" };
+                    terminal.note(&format!("no pod of the {other}{living} leases is gone"))?;
+                }
             } else {
                 self.output.print(terminal, "DeadLeaseList", &rows, &rows, &COLUMNS)?;
             }

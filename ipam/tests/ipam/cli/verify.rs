@@ -201,6 +201,11 @@ fn leases_of_dead_pods_are_found_and_collected() {
         let said = "note: 1 of the leases that are younger than 5m0s have no pod: their ADD may be under way; if not: --min-age 0s\n\
                     no pod of the other 2 leases is gone\n";
         assert_eq!(young.stderr, said);
+        let (note, _) = said.split_once('\n').unwrap();
+        let alone = place.cli(&["gc", "--container", "plain"]);
+        assert_eq!(alone.stderr.trim_end(), note, "of the leases that were not asked for nobody has looked at any");
+        let living = place.cli(&["gc", "--min-age", "0s", "--cidr", "fd00::/64"]);
+        assert_eq!((living.code, living.stderr.as_str()), (0, "no pod of the 2 leases is gone\n"));
         let shown = place.document(&["gc", "--min-age", "0s"]);
         assert_eq!(shown["items"][0]["signs"], json!(["its network namespace is gone", "no process lives in it"]));
         assert_eq!(shown["items"].as_array().unwrap().len(), 1);

@@ -192,6 +192,11 @@ mod tests {
     fn a_second_opener_is_told_that_it_is_open() {
         let dir = tempfile::tempdir().unwrap();
         let _held = open(dir.path()).unwrap();
+        let started = Instant::now();
         assert!(matches!(open(dir.path()), Err(StoreError::Locked)));
+        assert!(
+            started.elapsed() >= Duration::from_millis(100),
+            "nobody was waited for who might have been closing it"
+        );
     }
 }

@@ -369,7 +369,7 @@ fn survives_others(host: &Host) -> Verdict {
     let Some(to) = parsed(&result).first().copied() else { fail!("the pod has no address") };
     let stream = crate::host::net::inside(Some(&one.path), || {
         crate::host::net::connect(SocketAddr::new(to, PORT), crate::host::net::PATIENCE)
-            .ok_or_else(|| Finding::Failed(format!("cannot connect to {to}")))
+            .map_err(|error| Finding::Failed(format!("cannot connect to {to}: {error}")))
     })?;
     for _ in 0..3 {
         let (pod, result) = attached(host)?;

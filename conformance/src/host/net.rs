@@ -1,7 +1,7 @@
 //! Packets: small servers and clients inside network namespaces.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use crate::verdict::{Finding, Verdict};
 /// How long an answer that must come is waited for.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long one attempt to connect may take: the second SYN goes out after 1 s.
+/// How long one attempt to connect by IPv6 may take: the second SYN goes out after 1 s.
 const ATTEMPT: Duration = Duration::from_millis(1500);
 
-/// For how long nobody is believed who says that there is no way.
+/// For how long nobody is believed who says that an IPv6 address is not there.
 const SETTLING: Duration = Duration::from_secs(1);
 
 /// How long an answer that must not come is waited for.
@@ -211,26 +211,40 @@ pub fn ask_for(
     })
 }
 
-/// Connects from the caller's namespace, each attempt by a socket of its own. An IPv6 address is usable some time after it was
-/// added, when the kernel comes to it (`addrconf_dad_work`, net/ipv6/addrconf.c), which takes longer on a busy machine. A pod
-/// that asks itself before looks for its own address on the link, and that socket learns 3 s later that there is no such host,
-/// whatever the way is by then. Whether a plugin waits for its addresses is a question of its own (DP-15).
-#[must_use]
-pub fn connect(to: SocketAddr, patience: Duration) -> Option<TcpStream> {
+/// Connects from the caller's namespace. An IPv6 address is usable some time after it was added, when the kernel comes to it
+/// (`addrconf_dad_work`, net/ipv6/addrconf.c), which takes longer on a busy machine. A pod that asks itself before looks for its
+/// own address on the link, and that socket learns 3 s later that there is no such host, whatever the way is by then: another
+/// one is told the truth. Whether a plugin waits for its addresses is a question of its own (DP-15). IPv4 has no such time, and a
+/// way that is missing is missing in both: there, one socket is asked once.
+///
+/// # Errors
+/// What the last attempt met.
+pub fn connect(to: SocketAddr, patience: Duration) -> io::Result<TcpStream> {
     let start = Instant::now();
+    let mut attempt = if to.is_ipv6() { patience.min(ATTEMPT) } else { patience };
     loop {
-        let left = patience.checked_sub(start.elapsed()).filter(|left| !left.is_zero())?;
-        match TcpStream::connect_timeout(&to, left.min(ATTEMPT)) {
-            Ok(stream) => return Some(stream),
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => return None,
-            Err(error) if error.kind() != ErrorKind::TimedOut && start.elapsed() > SETTLING => return None,
-            Err(_) => thread::sleep(Duration::from_millis(5)),
+        match TcpStream::connect_timeout(&to, attempt) {
+            Err(error) if may_come_yet(to, &error, start.elapsed()) => {
+                let left = patience.saturating_sub(start.elapsed());
+                if left.is_zero() {
+                    return Err(error);
+                }
+                attempt = left.min(ATTEMPT);
+                thread::sleep(Duration::from_millis(5));
+            }
+            result => return result,
         }
     }
 }
 
+/// Whether an IPv6 address that is not usable yet can be why an attempt failed, that long after the first began.
+fn may_come_yet(to: SocketAddr, error: &io::Error, elapsed: Duration) -> bool {
+    let is_unusable = matches!(error.kind(), ErrorKind::HostUnreachable | ErrorKind::AddrNotAvailable);
+    to.is_ipv6() && (error.kind() == ErrorKind::TimedOut || is_unusable && elapsed <= SETTLING)
+}
+
 fn ask_tcp(to: SocketAddr, payload: &[u8], patience: Duration) -> Option<String> {
-    let mut stream = connect(to, patience)?;
+    let mut stream = connect(to, patience).ok()?;
     stream.set_read_timeout(Some(patience)).ok()?;
     stream.set_write_timeout(Some(patience)).ok()?;
     stream.write_all(payload).ok()?;
@@ -328,11 +342,37 @@ mod tests {
     fn who_refuses_is_not_asked_again() {
         sandbox::private_host(|| {
             sandbox::set_loopback_up().unwrap();
-            let to: SocketAddr = "127.0.0.1:8080".parse().unwrap();
-            let start = Instant::now();
-            assert!(connect(to, Duration::from_secs(600)).is_none());
-            assert!(connect("[fd00::2]:8080".parse().unwrap(), Duration::from_secs(600)).is_none(), "there is no way");
-            assert!(start.elapsed() < Duration::from_secs(300));
+            let long = Duration::from_secs(600);
+            for (to, says) in [
+                ("127.0.0.1:8080", nix::libc::ECONNREFUSED),
+                ("[::1]:8080", nix::libc::ECONNREFUSED),
+                ("10.0.0.2:8080", nix::libc::ENETUNREACH),
+                ("[fd00::2]:8080", nix::libc::ENETUNREACH),
+            ] {
+                let to: SocketAddr = to.parse().unwrap();
+                let error = connect(to, long).unwrap_err();
+                assert_eq!(error.raw_os_error(), Some(says), "{to}: {error}");
+                assert!(!may_come_yet(to, &error, Duration::ZERO), "{to}: {error}");
+            }
         });
+    }
+
+    /// Of IPv4 addresses and of ways none is late but by the plugin's fault.
+    #[test]
+    fn only_an_ipv6_address_may_come_late() {
+        let [v4, v6]: [SocketAddr; 2] = ["10.0.0.2:8080", "[fd00::2]:8080"].map(|to| to.parse().unwrap());
+        let (soon, late) = (Duration::from_millis(1), SETTLING * 2);
+        for (kind, is_soon, is_late) in [
+            (ErrorKind::HostUnreachable, true, false),
+            (ErrorKind::AddrNotAvailable, true, false),
+            (ErrorKind::TimedOut, true, true),
+            (ErrorKind::NetworkUnreachable, false, false),
+            (ErrorKind::ConnectionRefused, false, false),
+            (ErrorKind::ConnectionReset, false, false),
+        ] {
+            let error = io::Error::from(kind);
+            assert_eq!([soon, late].map(|elapsed| may_come_yet(v6, &error, elapsed)), [is_soon, is_late], "{kind}");
+            assert_eq!([soon, late].map(|elapsed| may_come_yet(v4, &error, elapsed)), [false, false], "{kind}");
+        }
     }
 }

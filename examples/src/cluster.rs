@@ -217,13 +217,8 @@ impl Node {
 
     /// Remembers what the node is like without pods, once its own addresses are in force.
     fn remember(&mut self) -> Result<(), ClusterError> {
-        let deadline = Instant::now() + READY;
-        loop {
-            self.before = self.on(snapshot::take)?.map_err(DemoError::from)?;
-            if !self.before.iter().any(|line| line.contains(" tentative")) || Instant::now() > deadline {
-                return Ok(());
-            }
-        }
+        self.before = self.on(|| snapshot::take_settled(READY))?.map_err(DemoError::from)?;
+        Ok(())
     }
 
     fn attach(&mut self) -> Result<(), ClusterError> {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cni_spec::id::IdError;
 use cni_spec::{Environment, SpecVersion, ValidAttachment};
@@ -28,6 +29,10 @@ const CACHE: &str = "/var/lib/cni";
 /// How the reference portmap refuses every dual-stack pod with a host port (seen with 1.1.1): it compares the IPv6
 /// chain with rules made for the IPv4 address.
 const PORTMAP_CHECK: &str = "CHECK of portmap: could not check ipv6 dnat: ";
+
+/// How long at most the kernel may look for duplicates of IPv6 addresses. The reference ptp gives the node's ends such that
+/// nobody is answered for before, and does not wait for that: on a busy machine it takes longer than a proof is patient.
+const DUPLICATES: Duration = Duration::from_secs(60);
 
 /// What is played, and with which plugins.
 #[derive(Debug, Clone)]
@@ -169,11 +174,14 @@ impl Demo {
     /// Attaches every pod and starts its servers.
     ///
     /// # Errors
-    /// The first pod that cannot be attached; those before it stay.
+    /// The first pod that cannot be attached; those before it stay. Or the node's addresses cannot be read.
     pub fn attach(&mut self) -> Result<(), DemoError> {
         for pod in self.settings.pods.clone() {
             let attached = self.attach_pod(pod)?;
             self.attached.push(attached);
+        }
+        if self.list().plugins.iter().any(|plugin| plugin.plugin_type == Reference::Ptp.name()) {
+            snapshot::take_settled(DUPLICATES)?;
         }
         Ok(())
     }

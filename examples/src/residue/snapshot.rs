@@ -5,6 +5,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::process::ExitStatus;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -93,6 +95,21 @@ pub fn take() -> Result<BTreeSet<String>, SnapshotError> {
         files(Path::new(folder), &mut lines)?;
     }
     Ok(lines)
+}
+
+/// The same, once all IPv6 addresses are in force; after so long, as it is.
+///
+/// # Errors
+/// Those of [`take`].
+pub fn take_settled(patience: Duration) -> Result<BTreeSet<String>, SnapshotError> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let lines = take()?;
+        if !lines.iter().any(|line| line.contains(" tentative")) || Instant::now() > deadline {
+            return Ok(lines);
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Each table, set, map, chain, and each rule or element with the place it stands in.

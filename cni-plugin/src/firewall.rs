@@ -135,7 +135,7 @@ impl Firewall {
     }
 
     /// As [`Firewall::remove`], but what the attachment has again: its link, or an address. An ADD makes links and routes before
-    /// it adds anything, and whatever it adds after the look keeps this from removing it.
+    /// it adds anything, and whatever it adds after the look, also what is there already, keeps this from removing it.
     ///
     /// # Errors
     /// [`Error::Step`].
@@ -272,8 +272,9 @@ impl Firewall {
     fn add_to_table(&mut self, placed: &Placed, changes: &mut Vec<Change>) -> kernel::Result<bool> {
         let Placed { family, table, set, element } = placed;
         match self.nft.element(*family, table, set, &element.key)? {
-            Some(same) if same == *element => return Ok(false),
-            // The address is ours by the ledger, so the element is a leftover of an owner that is gone.
+            // The address is ours by the ledger, so the element is a leftover of an owner that is gone. Or it is the very same:
+            // whoever put it back for a link that had no routes yet may be about to take it away again, by a look that is
+            // older than the routes. Made anew it moves the generation, which keeps him from it.
             Some(_) => changes.push(destroy(*family, table, set, vec![element.key.clone()])),
             None => {
                 changes.push(placed.add());
@@ -448,5 +449,40 @@ fn refusal(error: &kernel::Error) -> Option<Refusal> {
     match error {
         kernel::Error::NftRefused { refusal, .. } | kernel::Error::NftRead { source: refusal, .. } => Some(*refusal),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cni_spec::NetConf;
+
+    use super::*;
+    use crate::config::{Config, Guard};
+    use crate::ruleset;
+
+    /// Whoever looked before an ADD and removes after it could otherwise take what the ADD has found and left to be.
+    #[test]
+    fn what_an_add_finds_it_makes_anew() {
+        sandbox::private_host(|| {
+            let addresses = ["10.244.1.9", "fd00:10:244:1::9"].map(|address| address.parse().unwrap());
+            let mac = "0a:c8:43:2c:96:41".parse().unwrap();
+            let wanted = ruleset::guarded(Guard::Strict, "pw0", mac, &addresses, "podnet one eth0");
+            let network = "podnet".parse().unwrap();
+            let conf =
+                br#"{ "cniVersion": "1.0.0", "name": "podnet", "type": "podwire", "ipam": { "type": "static" } }"#;
+            let rules = Rules::of(&Config::of(&NetConf::from_bytes(conf.to_vec()).unwrap()).unwrap());
+            let mut adding = Firewall::open(&network).unwrap();
+            adding.add(&rules, &wanted).unwrap();
+            let there = adding.elements().unwrap();
+            assert_eq!(there.len(), wanted.len());
+
+            let mut other = Nft::open().unwrap();
+            let before = other.generation().unwrap();
+            adding.add(&rules, &wanted).unwrap();
+            let Placed { family, table, set, element } = &wanted[1];
+            let taken = other.commit_if_unchanged(&[destroy(*family, table, set, vec![element.key.clone()])], before);
+            assert!(matches!(taken, Err(kernel::Error::NftGenerationMoved)), "{taken:?}");
+            assert_eq!(adding.elements().unwrap(), there);
+        });
     }
 }

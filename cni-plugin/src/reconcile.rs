@@ -54,6 +54,7 @@ pub struct Outcome {
     /// What was not as it should be.
     pub differences: Vec<Difference>,
     /// What nobody knows of it and why: whether it was masqueraded, and whether it was guarded. That is left as it is.
+    /// Or that no route leads to it, which may be so though its guard was put back.
     pub unknown: Option<String>,
     /// Whether it went, or came again, after it was looked at: what it should have its own DEL or ADD sees to.
     pub changed_meanwhile: bool,
@@ -111,6 +112,7 @@ pub fn all(order: &Order<'_>) -> Result<Summary, Error> {
         let should_have_addresses = match &asked {
             Ok(asked) => asked.config.ipam_type.is_some(),
             // Of a link that is for layer 2 there is no lease.
+            // Nor is one looked for elsewhere than in the usual place.
             Err(_) => living.addresses.is_empty() && (!living.link.up || leases.has(&living.attachment)),
         };
         if living.addresses.is_empty() && should_have_addresses {

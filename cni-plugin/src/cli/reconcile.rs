@@ -22,8 +22,10 @@ Examples:
 Which pods there are, their addresses and how their links are guarded the kernel
 says. Whether and how they are masqueraded, and whether they are not to be guarded,
 is read from what the runtime's libcni keeps of each, and from the network's config
-where it keeps nothing. What is right is not touched, and what nobody knows is not
-changed, so it can be run at any time.";
+where it keeps nothing. Of a pod that no route leads to any more its lease says
+what it may send from; where nobody knows, its link is guarded without addresses.
+What is right is not touched, and what nobody knows otherwise is not changed, so it
+can be run at any time.";
 
 /// Puts back what is missing.
 #[derive(Debug, Args)]

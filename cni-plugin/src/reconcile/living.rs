@@ -24,7 +24,8 @@ pub struct Living {
     pub link: Link,
     /// The pod's addresses: those that the node has routes to. None for layer 2, or while its ADD has not come far.
     pub addresses: Vec<IpAddr>,
-    /// Where no route leads to the pod: its addresses by its lease, as far as that is known.
+    /// Where no route leads to the pod: its addresses by its lease, as far as that is known, without those that another pod
+    /// had when it was read.
     pub leased: Vec<IpAddr>,
     /// How the node knows the pod's hardware address.
     neighbour: Neighbour,
@@ -58,17 +59,28 @@ impl Look {
         Ok(Self { links, addresses })
     }
 
-    /// Whether a pod is as it was: its very link, so called, and the same addresses; and no other pod has those of its lease.
+    /// Whether a pod is as it was: its very link, so called, and the same addresses; and no other pod has got those of its lease.
     #[must_use]
     pub fn has(&self, living: &Living) -> bool {
+        self.has_link_and_routes(living) && !living.leased.iter().any(|address| self.is_of_another(*address, living))
+    }
+
+    /// Whether its very link, so called, is there with the same addresses.
+    #[must_use]
+    pub fn has_link_and_routes(&self, living: &Living) -> bool {
         let is_same =
             |(attachment, link): &(Attachment, Link)| *attachment == living.attachment && link.name == living.link.name;
         let as_set = |addresses: &[IpAddr]| addresses.iter().copied().collect::<BTreeSet<IpAddr>>();
         let addresses = self.addresses.get(&living.link.index).map_or(&[][..], Vec::as_slice);
-        let mut others = self.addresses.iter().filter(|(index, _)| **index != living.link.index);
-        let is_leased_anew = others.any(|(_, all)| all.iter().any(|address| living.leased.contains(address)));
         let is_same_link = self.links.get(&living.link.index).is_some_and(is_same);
-        is_same_link && as_set(addresses) == as_set(&living.addresses) && !is_leased_anew
+        is_same_link && as_set(addresses) == as_set(&living.addresses)
+    }
+
+    /// Whether a route leads from an address to another pod.
+    #[must_use]
+    pub fn is_of_another(&self, address: IpAddr, living: &Living) -> bool {
+        let mut others = self.addresses.iter().filter(|(index, _)| **index != living.link.index);
+        others.any(|(_, all)| all.contains(&address))
     }
 }
 

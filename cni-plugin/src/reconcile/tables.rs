@@ -67,17 +67,19 @@ pub fn repair(frame: &Table, wanted: &[&Placed], there: Option<&Table>) -> Repai
 }
 
 /// Elements of these owners with addresses of a family that they no longer have, each with its set. Of whom no address is known
-/// nothing is known to be lost.
+/// nothing is known to be lost but what another of them has.
 fn lost<'a>(wanted: &[&Placed], found: &Found<'a>) -> Vec<(&'a str, &'a Element)> {
     let mut addresses: BTreeMap<&str, BTreeSet<IpAddr>> = BTreeMap::new();
     for Placed { element, .. } in wanted {
-        if let (Some(owner), Some(address)) = (element.comment.as_deref(), address_of(element)) {
-            addresses.entry(owner).or_default().insert(address);
+        if let Some(owner) = element.comment.as_deref() {
+            addresses.entry(owner).or_default().extend(address_of(element));
         }
     }
+    let all: BTreeSet<&IpAddr> = addresses.values().flatten().collect();
     let is_lost = |element: &Element| {
         let own = element.comment.as_deref().and_then(|owner| addresses.get(owner));
-        own.zip(address_of(element)).is_some_and(|(own, address)| !own.contains(&address))
+        own.zip(address_of(element))
+            .is_some_and(|(own, address)| !own.contains(&address) && (!own.is_empty() || all.contains(&address)))
     };
     found.iter().filter(|(_, element)| is_lost(element)).map(|((set, _), element)| (*set, *element)).collect()
 }

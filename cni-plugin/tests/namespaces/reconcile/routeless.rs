@@ -1,5 +1,7 @@
 //! Pods whose routes somebody took: setting a link down and up does.
 
+use std::fs;
+
 use serde_json::{Value, json};
 
 use super::{added, keep, reconcile, ruleset};
@@ -135,6 +137,76 @@ fn a_pod_without_routes_is_known_by_its_lease() {
         for (pod, config) in &pods {
             pod.del(config).ok();
         }
+        assert_eq!(ruleset(), "");
+    });
+}
+
+/// Another IPAM plugin gives one's addresses to two: one is still reported, and may send under neither.
+#[test]
+fn a_pod_whose_addresses_another_has_is_guarded_without_them() {
+    sandbox::private_host(|| {
+        let one = TestPod::new("one");
+        let result = one.add(&dual_stack()).ok().json();
+        keep(&one, &dual_stack(), &json!({}));
+        let addresses: Vec<Value> =
+            result["ips"].as_array().unwrap().iter().map(|ip| json!({ "address": ip["address"] })).collect();
+        let ipam = json!({ "type": "static", "addresses": addresses });
+        let config = with(dual_stack(), &json!({ "cniVersion": "1.0.0", "name": "other", "ipam": ipam }));
+        let two = added("two", &config);
+        let (link, guard) = (link_of("one"), guard_of("two"));
+        assert_eq!((guard_of("one").len(), guard.len()), (4, 4), "an ADD does not look for senders of other links");
+        for (flushed, arguments) in [(false, &[][..]), (true, &[]), (true, &["--network", "podnet"]), (false, &[])] {
+            if flushed {
+                text("nft", &["flush", "ruleset"]);
+            }
+            let (code, printed) = reconcile(arguments);
+            let line = printed.lines().find(|line| line.starts_with("podnet one eth0: ")).unwrap_or_default();
+            assert!(code == 4 && line.contains(&format!("no route leads to {link}")), "{code} {printed}");
+            let links = guard_of("one");
+            assert!(
+                links.len() == 2 && links.iter().all(|it| !it.contains("10.244") && !it.contains("fd00")),
+                "{links:?}"
+            );
+        }
+        assert_eq!(guard_of("two"), guard);
+        one.del(&dual_stack()).ok();
+        two.del(&config).ok();
+        assert_eq!(ruleset(), "");
+    });
+}
+
+/// A ledger that cannot be read is not one without leases, and of a network's pods each is looked for in its own.
+#[test]
+fn a_lease_that_cannot_be_read_is_told() {
+    sandbox::private_host(|| {
+        let mut moved = dual_stack();
+        moved["ipam"]["dataDir"] = json!("/run/elsewhere");
+        // Of the first nothing but the usual ledger tells.
+        let usual = TestPod::new("usual");
+        usual.add(&dual_stack()).ok();
+        let elsewhere =
+            added("elsewhere", &with(moved.clone(), &json!({ "args": { "cni": { "ips": ["10.244.1.77"] } } })));
+        let ids = ["usual", "elsewhere"];
+        let guards = ids.map(guard_of);
+        ids.iter().for_each(|id| take_routes(&link_of(id)));
+        text("nft", &["flush", "ruleset"]);
+        let (code, printed) = reconcile(&[]);
+        assert!(code == 4 && !printed.contains("cannot be read"), "{printed}");
+        assert_eq!(ids.map(guard_of), guards, "{printed}");
+
+        text("nft", &["flush", "ruleset"]);
+        let lock = fs::File::open("/run/podwire/ipam/lock").unwrap();
+        lock.lock().unwrap();
+        let (code, printed) = reconcile(&[]);
+        drop(lock);
+        let lines: Vec<&str> = printed.lines().filter(|line| line.contains("its lease cannot be read: ")).collect();
+        assert!(code == 4 && lines.len() == 1 && lines[0].starts_with("podnet usual eth0: "), "{printed}");
+        assert_eq!((guard_of("usual").len(), &guard_of("elsewhere")), (2, &guards[1]), "{printed}");
+        let (code, printed) = reconcile(&[]);
+        assert!(code == 4 && !printed.contains("cannot be read"), "{printed}");
+        assert_eq!(ids.map(guard_of), guards, "{printed}");
+        usual.del(&dual_stack()).ok();
+        elsewhere.del(&moved).ok();
         assert_eq!(ruleset(), "");
     });
 }

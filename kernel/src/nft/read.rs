@@ -13,7 +13,7 @@ use super::{Generation, Nft, decode, encode};
 use crate::Error;
 
 /// How often a table that others' changes cut through is read again.
-const READ_ATTEMPTS: u32 = 100;
+const READ_ATTEMPTS: u32 = 1000;
 
 /// A table without what is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,5 +10,6 @@ mod packets;
 mod race;
 mod random;
 mod read;
+mod shifting;
 mod size;
 mod text;

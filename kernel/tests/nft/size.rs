@@ -13,7 +13,7 @@ fn frame() -> Table {
     hostport(Family::Ip).without_elements()
 }
 
-fn mapping(number: u16, comment: Option<&str>) -> Element {
+pub(crate) fn mapping(number: u16, comment: Option<&str>) -> Element {
     let address = Ipv4Addr::from_bits(0x0a00_0000 + u32::from(number));
     let element = Element::map(exact_key(&address.to_string(), Proto::Tcp, number), target("10.88.0.2", 80));
     match comment {

@@ -77,6 +77,12 @@ pub enum Error {
         /// What it printed.
         printed: String,
     },
+    /// Steps of a test run failed.
+    #[error("failed: {failed}; each says why where it stands above")]
+    Steps {
+        /// Their names.
+        failed: String,
+    },
     /// The machine's own network is not as it was.
     #[error("the machine's own network changed:\n{0}")]
     MachineChanged(String),

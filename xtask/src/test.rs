@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::error::Error;
 use crate::machine::Machine;
 use crate::program::{self, command, root};
-use crate::{bench, build, conformance, demo, dist, firewalls, packages, runtimes, say};
+use crate::{bench, build, complain, conformance, demo, dist, firewalls, packages, runtimes, say};
 
 /// Shown below `--help`.
 pub const EXAMPLES: &str = "Examples:
@@ -61,24 +61,38 @@ const STEPS: [Step; 11] = [
     ("benchmarks", |folder| whole(bench::try_all(folder))),
 ];
 
-/// Runs the steps in order and stops at the first that fails.
+/// Runs the steps in order, those after one that failed too, so that one run tells all that is wrong.
 pub fn run(options: &Options) -> Result<(), Error> {
     packages::ensure(packages::TEST)?;
     let before = Machine::observe()?;
     let folder = build::executables()?;
-    let mut skipped = Vec::new();
+    let (mut skipped, mut failed) = (Vec::new(), Vec::new());
     let wanted = |name: &str| options.step.as_deref().is_none_or(|part| name.contains(part));
     for (name, step) in STEPS.iter().filter(|(name, _)| wanted(name)) {
         say(&format!("\n=== {name}"));
         let start = Instant::now();
-        if let Some(reason) = step(&folder)? {
-            skipped.push(format!("skipped: {name}: {reason}"));
-            say(&format!("skipped: {reason}"));
+        let result = step(&folder);
+        let seconds = start.elapsed().as_secs_f64();
+        match result {
+            Ok(reason) => {
+                if let Some(reason) = reason {
+                    skipped.push(format!("skipped: {name}: {reason}"));
+                    say(&format!("skipped: {reason}"));
+                }
+                say(&format!("=== {name}: ok, {seconds:.1} s"));
+            }
+            Err(error) => {
+                complain(&error);
+                say(&format!("=== {name}: FAILED, {seconds:.1} s"));
+                failed.push(*name);
+            }
         }
-        say(&format!("=== {name}: ok, {:.1} s", start.elapsed().as_secs_f64()));
     }
-    before.unchanged()?;
     skipped.iter().for_each(|line| say(&format!("\n{line}")));
+    before.unchanged()?;
+    if !failed.is_empty() {
+        return Err(Error::Steps { failed: failed.join(", ") });
+    }
     say("\nthe machine's own addresses, routes, rules and settings are as they were");
     Ok(())
 }

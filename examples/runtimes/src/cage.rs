@@ -1,12 +1,13 @@
 //! Where a real container runtime can do no harm, and nothing that it starts outlives the run.
 //!
-//! Three processes, one inside the other. The outermost waits, and removes the control groups. The second is process 1 of
-//! a process namespace: when it ends, however it ends, the kernel ends all others there - daemons, shims, monitors,
+//! Three processes, one inside the other. The outermost leaves the machine's mounts, waits, and removes the control groups.
+//! The second is process 1 of a process namespace: when it ends, however it ends, the kernel ends all others there - daemons, shims, monitors,
 //! containers. It collects those whose parents are gone, as an init does. The third is the node: it leaves the machine's
 //! network and mounts, and plays.
 
 use std::ffi::OsString;
 use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt as _;
 use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::cgroup::Groups;
+use crate::cgroup::{self, Groups};
 use crate::error::Error;
 
 /// How often process 1 looks whether others have ended, in milliseconds.
@@ -27,27 +28,41 @@ const WHOLE: Duration = Duration::from_secs(600);
 /// Which of the three a process is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Place {
+    /// The first, when it has left the machine's mounts.
+    Outside,
     /// The second.
     Init,
     /// The third.
     Node,
 }
 
-/// Starts the second process with this command line, waits for it, and leaves no control group.
+/// Becomes the outermost process, which has mounts of its own. It returns only if that does not work.
 ///
 /// # Errors
-/// If this is not root, or something of it does not work.
-pub fn outside(command_line: &[OsString]) -> Result<ExitCode, Error> {
+/// If this is not root, or the programs for it are not there.
+pub fn leave(command_line: &[OsString]) -> Result<ExitCode, Error> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Error::NotRoot);
     }
-    let groups = Groups::of_this_run()?;
     // podman and containerd call modprobe(8), which would change the machine.
     let mut unshare = sandbox::command("setpriv");
     unshare.args(["--bounding-set=-sys_module", "--inh-caps=-sys_module", "unshare"]);
+    unshare.args(["--mount", "--propagation", "private", "--"]).args(command_line).args(["--place", "outside"]);
+    Err(start("setpriv")(unshare.exec()))
+}
+
+/// Starts the second process with this command line, waits for it, and leaves no control group.
+///
+/// # Errors
+/// If something of it does not work.
+pub fn outside(command_line: &[OsString]) -> Result<ExitCode, Error> {
+    let hierarchies = cgroup::all()?;
+    cgroup::mount_all(&hierarchies)?;
+    let groups = Groups::of_this_run(hierarchies)?;
+    let mut unshare = sandbox::command("unshare");
     unshare.args(["--pid", "--fork", "--kill-child", "--mount", "--mount-proc", "--"]);
     unshare.args(command_line).args(["--place", "init", "--cgroup-parent", groups.parent()]);
-    let mut child = unshare.stdin(Stdio::piped()).spawn().map_err(start("setpriv"))?;
+    let mut child = unshare.stdin(Stdio::piped()).spawn().map_err(start("unshare"))?;
     // It is never written to: when this process ends, the second one reads the end of it.
     let lifeline = child.stdin.take();
     let status = child.wait().map_err(start("unshare"))?;

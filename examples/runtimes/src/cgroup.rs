@@ -1,8 +1,10 @@
-//! Control groups: one parent for all of a run, in every hierarchy that the machine has.
+//! Control groups: one parent for all of a run, in every hierarchy that the kernel has. They are mounted by the run itself,
+//! so that it does not matter whether and how the machine shows them: not at all, read-only, or in part.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,54 +21,72 @@ const PREFIX: &str = "podwire-runtimes-";
 /// How long a group may be busy after its last process has ended.
 const BUSY: Duration = Duration::from_secs(60);
 
-/// One mounted hierarchy, as `/proc/mounts` has it.
+/// One hierarchy, and where it is mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hierarchy {
     on: PathBuf,
-    kind: String,
+    kind: &'static str,
     /// Controllers or a name; nothing for version 2.
     data: String,
 }
 
-/// The hierarchies of a table of mounts. Pure.
-#[must_use]
-pub fn hierarchies(mounts: &str) -> Vec<Hierarchy> {
-    let of_any_mount = ["rw", "ro", "relatime", "noatime", "nosuid", "nodev", "noexec"];
-    let of_version_2 = ["nsdelegate", "memory_recursiveprot", "favordynmods", "memory_hugetlb_accounting"];
-    let hierarchy = |line: &str| {
-        let mut words = line.split_whitespace().skip(1);
-        let (on, kind, options) = (words.next()?, words.next()?, words.next()?);
-        let chosen = |option: &&str| !of_any_mount.contains(option) && !of_version_2.contains(option);
-        let data: Vec<&str> = options.split(',').filter(chosen).collect();
-        (matches!(kind, "cgroup" | "cgroup2") && Path::new(on).starts_with(FOLDER)).then(|| Hierarchy {
-            on: on.into(),
-            kind: kind.to_owned(),
-            data: data.join(","),
-        })
-    };
-    mounts.lines().filter_map(hierarchy).collect()
+impl Hierarchy {
+    /// Of version 1, where systemd has it.
+    fn version_1(data: &str) -> Self {
+        let folder = data.strip_prefix("name=").unwrap_or(data);
+        Self { on: Path::new(FOLDER).join(folder), kind: "cgroup", data: data.to_owned() }
+    }
+
+    /// Of version 2.
+    fn version_2(on: impl Into<PathBuf>) -> Self {
+        Self { on: on.into(), kind: "cgroup2", data: String::new() }
+    }
+
+    /// What it is known by besides, if it has more than one controller: runtimes look for each by its own name.
+    fn aliases(&self) -> impl Iterator<Item = &str> {
+        self.data.split(',').filter(|_| self.data.contains(','))
+    }
 }
 
-/// Those of this process.
+/// The hierarchies of /proc/PID/cgroup: those of version 1 with that of version 2 beside them, or that alone. Pure.
+#[must_use]
+pub fn hierarchies(groups: &str) -> Vec<Hierarchy> {
+    let all = groups.lines().filter_map(|line| line.split(':').nth(1)).filter(|data| !data.is_empty());
+    let version_1: BTreeSet<&str> = all.collect();
+    if version_1.iter().all(|data| data.starts_with("name=")) {
+        return vec![Hierarchy::version_2(FOLDER)];
+    }
+    let version_2 = Hierarchy::version_2(Path::new(FOLDER).join("unified"));
+    version_1.into_iter().map(Hierarchy::version_1).chain([version_2]).collect()
+}
+
+/// Those of this machine.
 ///
 /// # Errors
 /// If they cannot be read.
-pub fn mounted() -> Result<Vec<Hierarchy>, Error> {
-    let mounts = Path::new("/proc/self/mounts");
-    Ok(hierarchies(&fs::read_to_string(mounts).map_err(Error::file("read", mounts))?))
+pub fn all() -> Result<Vec<Hierarchy>, Error> {
+    let groups = Path::new("/proc/self/cgroup");
+    Ok(hierarchies(&fs::read_to_string(groups).map_err(Error::file("read", groups))?))
 }
 
-/// Mounts them again, where a new `/sys` has covered them.
+/// Mounts them, in this process's mount namespace alone, over what the machine shows there.
 ///
 /// # Errors
 /// If the kernel refuses one.
-pub fn mount_again(hierarchies: &[Hierarchy]) -> Result<(), Error> {
+pub fn mount_all(hierarchies: &[Hierarchy]) -> Result<(), Error> {
+    if !Path::new(FOLDER).is_dir() {
+        mount_one("sysfs", Path::new("/sys"), "")?;
+    }
     if hierarchies.iter().all(|hierarchy| hierarchy.on != Path::new(FOLDER)) {
         mount_one("tmpfs", Path::new(FOLDER), "mode=0755")?;
     }
-    for Hierarchy { on, kind, data } in hierarchies {
+    for hierarchy in hierarchies {
+        let Hierarchy { on, kind, data } = hierarchy;
         fs::create_dir_all(on).map_err(Error::file("make", on))?;
         mount_one(kind, on, data)?;
+        for alias in hierarchy.aliases().map(|alias| Path::new(FOLDER).join(alias)) {
+            symlink(on, &alias).map_err(Error::file("make", alias))?;
+        }
     }
     Ok(())
 }
@@ -74,7 +94,7 @@ pub fn mount_again(hierarchies: &[Hierarchy]) -> Result<(), Error> {
 fn mount_one(kind: &str, on: &Path, data: &str) -> Result<(), Error> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some(kind), on, Some(kind), flags, (!data.is_empty()).then_some(data)).map_err(|source| Error::Mount {
-        what: kind.to_owned(),
+        what: if data.is_empty() { kind.to_owned() } else { format!("{kind} with {data}") },
         on: on.to_owned(),
         source,
     })
@@ -88,16 +108,16 @@ pub struct Groups {
 }
 
 impl Groups {
-    /// Those of the run that is this process; none is made yet. What a run of this process namespace left that was killed
-    /// itself is removed.
+    /// Those of the run that is this process, in hierarchies that are mounted already; none is made yet. What a run of this
+    /// process namespace left that was killed itself is removed.
     ///
     /// # Errors
-    /// If the hierarchies cannot be read.
-    pub fn of_this_run() -> Result<Self, Error> {
+    /// If the process namespace cannot be read.
+    pub fn of_this_run(hierarchies: Vec<Hierarchy>) -> Result<Self, Error> {
         let namespace = "/proc/self/ns/pid";
         let inode = fs::metadata(namespace).map_err(Error::file("read", namespace))?.ino();
         let prefix = format!("{PREFIX}{inode}-");
-        let groups = Self { parent: format!("/{prefix}{}", std::process::id()), hierarchies: mounted()? };
+        let groups = Self { parent: format!("/{prefix}{}", std::process::id()), hierarchies };
         for hierarchy in &groups.hierarchies {
             for folder in fs::read_dir(&hierarchy.on).into_iter().flatten().flatten() {
                 let name = folder.file_name().to_string_lossy().into_owned();
@@ -153,30 +173,37 @@ fn remove_tree(folder: &Path, deadline: Instant) -> Result<(), Error> {
 mod tests {
     use super::*;
 
-    fn hierarchy(on: &str, kind: &str, data: &str) -> Hierarchy {
-        Hierarchy { on: on.into(), kind: kind.to_owned(), data: data.to_owned() }
+    /// As the kernel writes it, where systemd has joined controllers.
+    const BOTH: &str = "\
+5:memory:/user.slice
+4:cpu,cpuacct:/
+1:name=systemd:/init.scope
+0::/init.scope
+";
+
+    #[test]
+    fn version_2_stands_beside_version_1_or_alone() {
+        let v1 = |on: &str, data: &str| Hierarchy { on: on.into(), kind: "cgroup", data: data.to_owned() };
+        assert_eq!(
+            hierarchies(BOTH),
+            [
+                v1("/sys/fs/cgroup/cpu,cpuacct", "cpu,cpuacct"),
+                v1("/sys/fs/cgroup/memory", "memory"),
+                v1("/sys/fs/cgroup/systemd", "name=systemd"),
+                Hierarchy::version_2("/sys/fs/cgroup/unified"),
+            ]
+        );
+        let alone = [Hierarchy::version_2("/sys/fs/cgroup")];
+        assert_eq!(hierarchies("0::/init.scope\n"), alone);
+        // Nobody has mounted any yet; systemd's own has no controllers.
+        assert_eq!(hierarchies(""), alone);
+        assert_eq!(hierarchies("1:name=systemd:/\n0::/\n"), alone);
     }
 
     #[test]
-    fn both_versions_are_found_with_their_controllers() {
-        let mounts = "\
-proc /proc proc rw 0 0
-tmpfs /sys/fs/cgroup tmpfs rw,relatime,mode=755 0 0
-cgroup /sys/fs/cgroup/cpu cgroup rw,nosuid,nodev,noexec,relatime,cpu,cpuacct 0 0
-cgroup /sys/fs/cgroup/systemd cgroup rw,relatime,name=systemd 0 0
-cgroup2 /sys/fs/cgroup/unified cgroup2 rw,relatime,nsdelegate 0 0
-cgroup2 /elsewhere cgroup2 rw 0 0
-";
-        assert_eq!(
-            hierarchies(mounts),
-            [
-                hierarchy("/sys/fs/cgroup/cpu", "cgroup", "cpu,cpuacct"),
-                hierarchy("/sys/fs/cgroup/systemd", "cgroup", "name=systemd"),
-                hierarchy("/sys/fs/cgroup/unified", "cgroup2", ""),
-            ]
-        );
-        let alone =
-            "cgroup2 /sys/fs/cgroup cgroup2 rw,nosuid,nodev,noexec,relatime,nsdelegate,memory_recursiveprot 0 0";
-        assert_eq!(hierarchies(alone), [hierarchy("/sys/fs/cgroup", "cgroup2", "")]);
+    fn joined_controllers_are_found_by_each_name() {
+        let aliases: Vec<Vec<String>> =
+            hierarchies(BOTH).iter().map(|hierarchy| hierarchy.aliases().map(str::to_owned).collect()).collect();
+        assert_eq!(aliases, [vec!["cpu", "cpuacct"], vec![], vec![], vec![]]);
     }
 }

@@ -69,7 +69,8 @@ pub fn main() -> ExitCode {
     let options = Options::parse();
     let command_line: Vec<OsString> = std::env::args_os().collect();
     let ended = match options.place.last() {
-        None => myself(&command_line).and_then(|command_line| cage::outside(&command_line)),
+        None => myself(&command_line).and_then(|command_line| cage::leave(&command_line)),
+        Some(Place::Outside) => myself(&command_line).and_then(|command_line| cage::outside(&command_line)),
         Some(Place::Init) => myself(&command_line).and_then(|command_line| cage::init(&command_line)),
         Some(Place::Node) => play(&options).map(|passed| if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
     };

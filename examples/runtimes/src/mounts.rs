@@ -47,9 +47,8 @@ pub fn visible(folder: &Path) -> Result<PathBuf, Error> {
 /// # Errors
 /// If a step is refused.
 pub fn enter(plugin_dir: &Path) -> Result<(), Error> {
-    let cgroups = cgroup::mounted()?;
     sandbox::enter()?;
-    cgroup::mount_again(&cgroups)?;
+    cgroup::mount_all(&cgroup::all()?)?;
     tmpfs("/opt")?;
     tmpfs("/dev/shm")?;
     for folder in [PLUGINS, KEPT, "/opt/etc/upper", "/opt/etc/work", "/opt/tmp"] {

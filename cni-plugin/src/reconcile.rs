@@ -54,11 +54,11 @@ pub struct Outcome {
     /// What was not as it should be.
     pub differences: Vec<Difference>,
     /// What nobody knows of it and why: whether it was masqueraded, and whether it was guarded. That is left as it is.
-    /// Or that no route leads to it, which may be so though its guard was put back.
+    /// Or that no route leads to it, or none of a family, which may be so though its guard was put back.
     pub unknown: Option<String>,
     /// Whether it went, or came again, after it was looked at: what it should have its own DEL or ADD sees to.
     pub changed_meanwhile: bool,
-    /// Whether no route leads to it, though it should have addresses.
+    /// Whether no route of a family leads to it, though it should have addresses of that.
     pub without_routes: bool,
     /// Whether its rules were not looked at, for the reason that is in `unknown`.
     pub passed_over: bool,
@@ -115,7 +115,11 @@ pub fn all(order: &Order<'_>) -> Result<Summary, Error> {
             // Nor is one looked for elsewhere than in the usual place.
             Err(_) => living.addresses.is_empty() && (!living.link.up || leases.has(&living.attachment)),
         };
-        if living.addresses.is_empty() && should_have_addresses {
+        let are_routes_gone = match living.addresses.is_empty() {
+            true => should_have_addresses,
+            false => leases.has_more_families(&living, &asked),
+        };
+        if are_routes_gone {
             without_routes.push((living, asked));
             continue;
         }
@@ -270,7 +274,7 @@ impl Wanted {
             guard.unwrap_or(Guard::Off),
             &living.names.host_link,
             living.mac(),
-            &living.addresses,
+            &living.senders(),
             owner,
         );
         let mut members = Vec::new();

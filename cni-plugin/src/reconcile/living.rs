@@ -7,6 +7,7 @@ use cni_spec::{Attachment, NetworkName};
 use ipam::marks::ROUTE_PROTOCOL;
 use kernel::rtnl::{self, Link, RouteFilter};
 use macaddr::MacAddr6;
+use nft_model::Family;
 
 use crate::Error;
 use crate::config::Guard;
@@ -24,8 +25,8 @@ pub struct Living {
     pub link: Link,
     /// The pod's addresses: those that the node has routes to. None for layer 2, or while its ADD has not come far.
     pub addresses: Vec<IpAddr>,
-    /// Where no route leads to the pod: its addresses by its lease, as far as that is known, without those that another pod
-    /// had when it was read.
+    /// Where no route of a family leads to the pod: those addresses of its lease that none leads to, as far as that is known,
+    /// without those that another pod had when it was read.
     pub leased: Vec<IpAddr>,
     /// How the node knows the pod's hardware address.
     neighbour: Neighbour,
@@ -137,6 +138,18 @@ impl Living {
             (Some(_), Neighbour::Told(_)) => Some(Guard::Strict),
             (Some(_), Neighbour::Learned | Neighbour::Missing) => Some(Guard::Addresses),
         }
+    }
+
+    /// Whether a route of that family leads to it.
+    #[must_use]
+    pub fn is_reached_by(&self, family: Family) -> bool {
+        self.addresses.iter().any(|address| Family::of(*address) == family)
+    }
+
+    /// What it may send from.
+    #[must_use]
+    pub fn senders(&self) -> Vec<IpAddr> {
+        [&self.addresses[..], &self.leased].concat()
     }
 
     /// The hardware address that it may send from.

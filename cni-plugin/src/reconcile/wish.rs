@@ -9,11 +9,12 @@ use cni_spec::error::with_causes;
 use cni_spec::{Attachment, CniArgs, NetConf};
 use data_encoding::BASE64;
 use ipam::{Ledger, runtime_cache};
+use nft_model::Family;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::backend;
 use crate::config::{Config, OWN_IPAM};
+use crate::{addresses, backend};
 
 /// Where runtimes look for network configs, unless they are told otherwise.
 pub const CONF_DIR: &str = "/etc/cni/net.d";
@@ -40,6 +41,8 @@ pub struct Asked {
     pub config: Config,
     /// Where its lease is, if its addresses are from our own IPAM.
     pub ledger: Option<Ledger>,
+    /// Of which families its addresses are, as far as the config tells.
+    pub families: Vec<Family>,
 }
 
 /// Where it is looked for.
@@ -147,5 +150,7 @@ fn parsed(request: &Value, args: &str) -> Result<Asked, String> {
     let config = backend::settle(config).map_err(|error| with_causes(&error))?;
     let is_own = config.ipam_type.as_deref() == Some(OWN_IPAM);
     let ledger = if is_own { Ledger::for_release(&conf).ok() } else { None };
-    Ok(Asked { config, ledger })
+    let families =
+        config.ipam_type.as_deref().map(|ipam_type| addresses::families(ipam_type, &conf)).unwrap_or_default();
+    Ok(Asked { config, ledger, families })
 }

@@ -98,8 +98,9 @@ impl Tool {
     /// # Errors
     /// Those of a run.
     pub fn list(&self, table: &str) -> Result<Vec<String>> {
-        let output = self.ask(table, "-S")?;
-        run::judge(&self.program, output.status, &output.stderr, "")?;
+        let lister = self.lister()?;
+        let output = ask(&lister, table, "-S")?;
+        run::judge(&lister, output.status, &output.stderr, "")?;
         Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
     }
 
@@ -113,30 +114,29 @@ impl Tool {
         let chosen = search(command(self.family, None), None)?;
         if flavour_of(&chosen)? == self.flavour { Ok(chosen) } else { Err(missing) }
     }
+}
 
-    /// Runs the program by way of the `iptables` crate, whose runs have no deadline: so it is given up, not waited for.
-    /// A question changes nothing whenever it is answered.
-    fn ask(&self, table: &str, question: &str) -> Result<Output> {
-        let asked = self.lister()?;
-        // The crate would find a name by the caller's PATH, which may be missing, and takes only what never ends: some
-        // bytes for each question of a process that does not live long.
-        let cmd: &'static str = asked.to_string_lossy().into_owned().leak();
-        let (table, question) = (table.to_owned(), format!("--wait {LOCK_SECONDS} {question}"));
-        let (sender, answer) = mpsc::channel();
-        let asking = thread::Builder::new().spawn(move || {
-            // The crate would wait for the lock without an end.
-            let iptables = IPTables { cmd, has_check: true, has_wait: false, is_numeric: true };
-            let output = iptables.execute(&table, &question).map_err(|error| error.to_string());
-            // Nobody listens any more after the deadline.
-            let _ = sender.send(output);
-        });
-        let program = || self.program.clone();
-        asking.map_err(|source| Error::IptablesRun { program: program(), source })?;
-        match answer.recv_timeout(QUESTION) {
-            Ok(Ok(output)) => Ok(output),
-            Ok(Err(text)) => Err(Error::IptablesRun { program: program(), source: std::io::Error::other(text) }),
-            Err(_) => Err(Error::IptablesHangs { program: program(), seconds: QUESTION.as_secs() }),
-        }
+/// Runs it by way of the `iptables` crate, whose runs have no deadline: so it is given up, not waited for.
+/// A question changes nothing whenever it is answered.
+fn ask(lister: &Path, table: &str, question: &str) -> Result<Output> {
+    // The crate would find a name by the caller's PATH, which may be missing, and takes only what never ends: some
+    // bytes for each question of a process that does not live long.
+    let cmd: &'static str = lister.to_string_lossy().into_owned().leak();
+    let (table, question) = (table.to_owned(), format!("--wait {LOCK_SECONDS} {question}"));
+    let (sender, answer) = mpsc::channel();
+    let asking = thread::Builder::new().spawn(move || {
+        // The crate would wait for the lock without an end.
+        let iptables = IPTables { cmd, has_check: true, has_wait: false, is_numeric: true };
+        let output = iptables.execute(&table, &question).map_err(|error| error.to_string());
+        // Nobody listens any more after the deadline.
+        let _ = sender.send(output);
+    });
+    let program = || lister.to_owned();
+    asking.map_err(|source| Error::IptablesRun { program: program(), source })?;
+    match answer.recv_timeout(QUESTION) {
+        Ok(Ok(output)) => Ok(output),
+        Ok(Err(text)) => Err(Error::IptablesRun { program: program(), source: std::io::Error::other(text) }),
+        Err(_) => Err(Error::IptablesHangs { program: program(), seconds: QUESTION.as_secs() }),
     }
 }
 

@@ -214,3 +214,19 @@ fn another_flavour_is_never_listed_in_the_place_of_ones_own() {
         assert!(tool.list("nat").unwrap().contains(&"-P POSTROUTING ACCEPT".to_owned()));
     });
 }
+
+/// One rule of others that nft made and iptables cannot print.
+#[test]
+fn what_cannot_be_listed_is_told_by_the_program_that_lists() {
+    private_host(|| {
+        for rule in [
+            "add table ip nat",
+            "add chain ip nat PREROUTING { type nat hook prerouting priority dstnat; }",
+            "add rule ip nat PREROUTING tcp dport { 80, 443 } dnat to 198.51.100.80",
+        ] {
+            assert!(sandbox::command("nft").arg(rule).status().unwrap().success(), "{rule}");
+        }
+        let error = Tool::of_flavour(Family::Ip, Flavour::Nft, None).unwrap().list("nat").unwrap_err().to_string();
+        assert!(error.contains("/iptables-nft failed ("), "{error}");
+    });
+}

@@ -5,7 +5,8 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::{added, keep, reconcile, ruleset};
-use crate::common::{TestPod, dual_stack, text, with};
+use crate::common::{TestPod, dual_stack, exchange, text, with};
+use crate::masquerade::{address, outside_machine};
 
 /// What is listed of a pod's guard in both families.
 fn guard_of(pod: &str) -> Vec<String> {
@@ -209,4 +210,65 @@ fn a_lease_that_cannot_be_read_is_told() {
         elsewhere.del(&moved).ok();
         assert_eq!(ruleset(), "");
     });
+}
+
+#[test]
+fn a_pod_without_routes_of_ipv6_is_guarded_and_reported() {
+    sandbox::private_host(|| one_family_is_lost("-6", "IPv6", ("10.244.1.0/24", "198.51.100.1", "192.168.50.1")));
+}
+
+#[test]
+fn a_pod_without_routes_of_ipv4_is_guarded_and_reported() {
+    sandbox::private_host(|| one_family_is_lost("-4", "IPv4", ("fd00:10:244:1::/64", "2001:db8:51::1", "fd50::1")));
+}
+
+/// Of the other family all comes back; of this what it may send from, and that nothing leads to it is said at every run.
+fn one_family_is_lost(lost: &str, name: &str, (other, outside, node): (&str, &str, &str)) {
+    let machine = outside_machine();
+    let told = json!({ "runtimeConfig": { "mac": "02:00:00:00:00:77" }, "capabilities": { "mac": true } });
+    let kinds =
+        [("strict", json!({})), ("told", told), ("loose", json!({ "antiSpoofing": "addresses" }))].map(|(id, keys)| {
+            let config = with(dual_stack(), &keys);
+            let pod = TestPod::new(id);
+            pod.add(&config).ok();
+            let mut kept = config.clone();
+            let capabilities = kept.as_object_mut().unwrap().remove("runtimeConfig").unwrap_or(Value::Null);
+            keep(&pod, &kept, &capabilities);
+            (pod, config, link_of(id))
+        });
+    let one_family = json!({ "name": "single", "ipam": { "type": "podwire-ipam", "podCIDR": other } });
+    let single = with(dual_stack(), &one_family);
+    let alone = added("alone", &single);
+    // Nothing but the usual ledger tells of it.
+    let unknown = TestPod::new("unknown");
+    unknown.add(&dual_stack()).ok();
+    let guards = || ["strict", "told", "loose", "unknown", "alone"].map(guard_of);
+    let (before, all) = (guards(), ruleset());
+    text("ip", &[lost, "route", "flush", "proto", "112"]);
+    for flushed in [false, true, true] {
+        if flushed {
+            text("nft", &["flush", "ruleset"]);
+        }
+        let (code, printed) = reconcile(&["--quiet"]);
+        assert_eq!((code, guards()), (4, before.clone()), "{printed}");
+        assert!(flushed || ruleset() == all, "{printed}");
+        let done = if flushed { "restored (" } else { "nothing to restore, " };
+        for (id, link) in
+            kinds.iter().map(|(pod, _, link)| (&*pod.id, link.clone())).chain([("unknown", link_of("unknown"))])
+        {
+            let line = printed.lines().find(|line| line.starts_with(&format!("podnet {id} eth0: {done}")));
+            let said = format!("no {name} route leads to {link}: its ADD is not done");
+            assert!(line.is_some_and(|line| line.contains(&said)), "{id}: {printed}");
+        }
+        let is_told = |line: &str| line.starts_with("single alone eth0: restored (") && !line.contains("route");
+        let lines: Vec<&str> = printed.lines().filter(|line| line.contains("alone")).collect();
+        assert!(if flushed { lines.len() == 1 && is_told(lines[0]) } else { lines.is_empty() }, "{printed}");
+    }
+    for (pod, config, _) in &kinds {
+        assert_eq!(exchange(&machine, &pod.netns, address(outside)).unwrap().ip(), address(node), "{}", pod.id);
+        pod.del(config).ok();
+    }
+    alone.del(&single).ok();
+    unknown.del(&dual_stack()).ok();
+    assert_eq!(ruleset(), "");
 }

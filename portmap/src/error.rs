@@ -182,7 +182,7 @@ pub enum Error {
         family: Family,
     },
     /// Rules of the reference portmap name a container, and nothing tells its network.
-    #[error("nothing tells which network container {0} is on: /var/lib/cni/results has no entry for it")]
+    #[error("nothing tells which network container {0} is on: {folders} have no entry for it", folders = crate::adopt::FOLDERS.join(", "))]
     UnknownNetwork(String),
     /// A rule of the reference portmap lets only some packets in.
     #[error("the rule `{0}` lets only some packets in, and an adopted mapping would let all in")]

@@ -17,6 +17,9 @@ use crate::Error;
 
 /// Where the destination port is in the header of every protocol with ports.
 const DESTINATION_PORT: u32 = 2;
+/// Where the source address is in the header of IPv4, and of IPv6.
+const SOURCE_V4: u32 = 12;
+const SOURCE_V6: u32 = 8;
 
 /// Such a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +43,8 @@ pub struct PlainRule {
     pub comment: Option<String>,
     /// Whether it asks packets for anything but the type of their destination (`fib daddr type`).
     pub is_limited: bool,
+    /// Whether it asks them where they come from: `ip saddr 0.0.0.0/0` does not.
+    pub has_source: bool,
 }
 
 impl Nft {
@@ -50,7 +55,7 @@ impl Nft {
     /// [`Error::NftRead`] when the kernel refuses to tell.
     pub fn plain_rules(&mut self, family: Family, table: &str, chain: &str) -> Result<Vec<PlainRule>, Error> {
         let rules = self.rules_of(family, table, chain)?;
-        Ok(rules.iter().filter_map(|attributes| plain(table, chain, attributes)).collect())
+        Ok(rules.iter().filter_map(|attributes| plain(family, table, chain, attributes)).collect())
     }
 
     /// The rules of this kind in a chain, in order; others are left out. Nothing if there is no such chain.
@@ -75,23 +80,38 @@ impl Nft {
     }
 }
 
-fn plain(table: &str, chain: &str, attributes: &[RuleAttribute]) -> Option<PlainRule> {
-    let (mut comment, mut is_limited) = (None, false);
+fn plain(family: Family, table: &str, chain: &str, attributes: &[RuleAttribute]) -> Option<PlainRule> {
+    let (mut comment, mut ops) = (None, Vec::new());
     for attribute in attributes {
         match attribute {
             RuleAttribute::Table(name) if name != table => return None,
             RuleAttribute::Chain(name) if name != chain => return None,
             RuleAttribute::UserData(bytes) => comment = value::decode_comment(bytes),
-            RuleAttribute::Expressions(expressions) => {
-                is_limited = expressions.iter().any(|expression| {
-                    let op = Op::decode(expression);
-                    !matches!(op, Op::Fib { .. } | Op::Cmp { .. } | Op::Verdict { .. } | Op::Counter)
-                });
-            }
+            RuleAttribute::Expressions(expressions) => ops.extend(expressions.iter().map(Op::decode)),
             _ => {}
         }
     }
-    Some(PlainRule { comment, is_limited })
+    let is_limited =
+        ops.iter().any(|op| !matches!(op, Op::Fib { .. } | Op::Cmp { .. } | Op::Verdict { .. } | Op::Counter));
+    Some(PlainRule { comment, is_limited, has_source: has_source(family, &ops) })
+}
+
+/// Whether the source address is compared with anything. nft(8) writes `0.0.0.0/0` and `::/0` as a mask of no bits.
+fn has_source(family: Family, ops: &[Op]) -> bool {
+    let source = if family == Family::Ip { SOURCE_V4 } else { SOURCE_V6 };
+    let mut is_loaded = false;
+    ops.iter().any(|op| match op {
+        Op::Payload { base, offset, .. } => {
+            is_loaded = *base == NETWORK_HEADER && *offset == source;
+            false
+        }
+        Op::Mask { mask, .. } => {
+            is_loaded &= mask.iter().any(|byte| *byte != 0);
+            false
+        }
+        Op::Cmp { .. } | Op::Lookup { .. } => is_loaded,
+        _ => false,
+    })
 }
 
 fn rule(table: &str, chain: &str, attributes: &[RuleAttribute]) -> Option<DnatRule> {

@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 use crate::liveness::{Liveness, Sight, Sign};
 use crate::record::{Netns, Pod, Record};
 
-/// `CacheDir` of libcni, where every runtime leaves it.
-const FOLDER: &str = "/var/lib/cni/results";
+/// Where libcni keeps them: by itself, of older versions, and for what Multus attaches. Nobody has told this command of
+/// others.
+pub const FOLDERS: [&str; 3] = ["/var/lib/cni/results", "/var/lib/cni/cache/results", "/var/lib/cni/multus/results"];
 
 /// An attachment that a runtime knows.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -80,9 +81,13 @@ impl Known {
     }
 }
 
-/// All of them; what cannot be read is nobody's.
+/// All of them, each once; what cannot be read is nobody's.
 pub fn known() -> Vec<Known> {
-    let Ok(entries) = fs::read_dir(FOLDER) else { return Vec::new() };
-    let read = |path: PathBuf| serde_json::from_slice(&fs::read(path).ok()?).ok();
-    entries.filter_map(Result::ok).filter_map(|entry| read(entry.path())).collect()
+    let read = |path: PathBuf| -> Option<Known> { serde_json::from_slice(&fs::read(path).ok()?).ok() };
+    let mut all: Vec<Known> = Vec::new();
+    for entry in FOLDERS.into_iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().filter_map(Result::ok) {
+        let new = read(entry.path()).filter(|new| all.iter().all(|known| known.attachment() != new.attachment()));
+        all.extend(new);
+    }
+    all
 }

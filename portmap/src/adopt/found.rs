@@ -79,6 +79,8 @@ pub struct Beside {
     pub limited: Option<String>,
     /// The container ids whose pods are masqueraded to themselves.
     pub masqueraded: Vec<String>,
+    /// Those of them all of whose clients are (`masqAll`).
+    pub from_everywhere: Vec<String>,
 }
 
 /// The mappings in rules of table `cni_hostport`, whose comments are container ids.
@@ -89,7 +91,8 @@ pub fn in_nftables(family: Family, rules: Vec<DnatRule>, beside: &Beside) -> Vec
         let forward = Forward { host_ip: daddr, family, protocol, host_port: port, pod: to };
         let container_id = comment?;
         let snat = beside.masqueraded.contains(&container_id);
-        Some(Found { forward, network: None, container_id, snat, masq_all: false, limited: beside.limited.clone() })
+        let masq_all = beside.from_everywhere.contains(&container_id);
+        Some(Found { forward, network: None, container_id, snat, masq_all, limited: beside.limited.clone() })
     });
     found.collect()
 }

@@ -16,6 +16,7 @@ use kernel::nft::Nft;
 use nft_model::{Change, Family};
 use serde_json::{Value, json};
 
+pub use self::cache::FOLDERS;
 pub use self::found::{Beside, Found, in_iptables, in_nftables, removal};
 use crate::error::Error;
 use crate::forward::Forward;
@@ -147,8 +148,10 @@ fn beside(nft: &mut Nft, family: Family) -> Result<Beside, kernel::Error> {
             beside.limited = Some(format!("{family} {TABLE} {chain}"));
         }
     }
-    let masquerading = nft.plain_rules(family, TABLE, MASQUERADING)?;
-    beside.masqueraded = masquerading.into_iter().filter_map(|rule| rule.comment).collect();
+    for rule in nft.plain_rules(family, TABLE, MASQUERADING)? {
+        beside.from_everywhere.extend(rule.comment.clone().filter(|_| !rule.has_source));
+        beside.masqueraded.extend(rule.comment);
+    }
     Ok(beside)
 }
 

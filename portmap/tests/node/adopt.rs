@@ -315,6 +315,34 @@ fn what_its_nftables_backend_left_is_adopted_and_cleaned() {
     });
 }
 
+/// `masqAll`: without it a pod that has no way back to its clients would be cut off.
+#[test]
+fn clients_that_its_nftables_backend_masquerades_stay_so() {
+    private_host(|| {
+        forward();
+        let (lan, pod) = (lan(), pod(2));
+        pod.serve(80);
+        load(
+            &NFTABLES
+                .replace("ip saddr 10.88.0.2 ", "ip saddr 0.0.0.0/0 ")
+                .replace("ip6 saddr fd88::2 ", "ip6 saddr ::/0 "),
+        );
+        remember(&pod);
+        // As older versions of libcni keep it.
+        fs::create_dir("/var/lib/cni/cache").unwrap();
+        fs::rename("/var/lib/cni/results", "/var/lib/cni/cache/results").unwrap();
+        let check = || {
+            assert_eq!(lan.tcp(NODE_V4[0], 8080), from("pod2", NODE_V4[0]));
+            let (name, seen) = lan.tcp(NODE_V6[0], 8080).unwrap();
+            assert!(name == "pod2" && NODE_V6.iter().any(|node| seen == *node), "{name} saw {seen}");
+        };
+        check();
+        assert_eq!(by_hand("adopt").0, 0);
+        assert!(!ruleset().contains("cni_hostport"), "{}", ruleset());
+        check();
+    });
+}
+
 /// As its source has it since: conditions stand before the jumps, for all mappings of the table.
 fn limited(conditions: &str, of_hairpin: &str) -> String {
     format!(

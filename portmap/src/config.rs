@@ -46,6 +46,22 @@ impl Config {
         Ok(Some(Self { owner: Owner::new(attachment)?, settings, policy, pod, mappings }))
     }
 
+    /// Whether all that is asked for can be reached, for ADD: what an earlier version mapped is left as it is.
+    ///
+    /// # Errors
+    /// Code 7 for a host port at 127.0.0.1 or ::1 where `localhost` is false: whoever asked there would wait in vain.
+    pub fn heed_loopback(&self) -> Result<(), Error> {
+        let on_loopback = |mapping: &Mapping| match mapping.host_ip {
+            HostIp::Address(address) if address.is_loopback() && !self.settings.localhost => Some(address),
+            _ => None,
+        };
+        let mut mappings = self.mappings.iter().enumerate();
+        match mappings.find_map(|(index, mapping)| Some((index, on_loopback(mapping)?))) {
+            Some((index, address)) => Err(mapping::invalid(index, "hostIP", address.to_string(), Flaw::NoLoopback)),
+            None => Ok(()),
+        }
+    }
+
     /// Whether there is a mapping of this family.
     #[must_use]
     pub fn maps(&self, family: Family) -> bool {

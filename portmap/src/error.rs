@@ -303,6 +303,9 @@ pub enum Flaw {
         /// The pod's interface.
         ifname: IfName,
     },
+    /// The operator keeps the node's loopback to itself.
+    #[error("no pod is reached there: \"localhost\" is false")]
+    NoLoopback,
     /// The operator keeps the port.
     #[error("is reserved: reservedHostPorts has {0}")]
     Reserved(String),

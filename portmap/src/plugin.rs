@@ -35,7 +35,10 @@ impl Plugin for Portmap {
     fn add(&self, request: &AddRequest) -> Result<CniResult, Error> {
         let prev_result = request.config.prev_result.as_ref().ok_or(Error::NotChained)?;
         match Config::new(&request.attachment, &request.config, prev_result)? {
-            Some(config) => go_on("ADD", add::mappings(&config, &Record::of(request))?),
+            Some(config) => {
+                config.heed_loopback()?;
+                go_on("ADD", add::mappings(&config, &Record::of(request))?);
+            }
             None => go_on("ADD", add::no_mappings(&request.attachment)),
         }
         Ok(prev_result.clone())

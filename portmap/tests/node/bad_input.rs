@@ -73,6 +73,25 @@ fn a_value_that_cannot_be_is_named() {
     });
 }
 
+/// Where it is mapped all the same, a client waits until it gives up.
+#[test]
+fn a_loopback_that_the_operator_keeps_is_named() {
+    private_host(|| {
+        let cases = ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"].map(|host_ip| {
+            let ports = json!([{ "hostPort": 1, "containerPort": 1 }, mapping("hostIP", json!(host_ip))]);
+            let attachment = Attachment::on_paper("c1", &BOTH, &ports).with("localhost", json!(false));
+            let (code, msg, _) = attachment.add().failed();
+            let plain = host_ip.trim_start_matches("::ffff:");
+            let msg_expected = format!(
+                "invalid network config: runtimeConfig.portMappings[1].hostIP=\"{plain}\": no pod is reached there: \
+                 \"localhost\" is false"
+            );
+            Case { input: host_ip.to_owned(), expected: (7, msg_expected), found: (code, msg) }
+        });
+        compare(cases.into());
+    });
+}
+
 #[test]
 fn a_missing_port_is_port_0() {
     private_host(|| {

@@ -92,6 +92,15 @@ pub(super) fn element(family: Family, set: &Set, attributes: &[SetElementAttribu
     element
 }
 
+/// A chain without its rules, and the table that it belongs to.
+pub(super) fn any_chain(attributes: &[ChainAttribute]) -> Option<(String, Chain)> {
+    let table = attributes.iter().find_map(|attribute| match attribute {
+        ChainAttribute::Table(name) => Some(name),
+        _ => None,
+    })?;
+    Some((table.clone(), chain(table, attributes)?))
+}
+
 /// A chain without its rules, if it belongs to the table.
 pub(super) fn chain(table: &str, attributes: &[ChainAttribute]) -> Option<Chain> {
     let mut chain = Chain::new("");

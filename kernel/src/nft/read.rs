@@ -6,7 +6,7 @@ use netlink_packet_netfilter::nftables::{
     ChainMessage, GenAttribute, GenMessage, NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute, SetElementList,
     SetElementMessage, SetMessage, TableAttribute, TableMessage,
 };
-use nft_model::{Chain, Element, Family, Set, Table, Value};
+use nft_model::{Base, Chain, Element, Family, Hook, Policy, Set, Table, Value};
 
 use super::message::Content;
 use super::{Generation, Nft, decode, encode};
@@ -164,6 +164,25 @@ impl Nft {
             _ => None,
         });
         Ok(chains.collect())
+    }
+
+    /// Base chains at a hook that drop what no rule of theirs accepts, as table and chain, whoever made them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NftRead`] when the kernel refuses to tell.
+    pub fn dropping_chains(&mut self, family: Family, hook: Hook) -> Result<Vec<(String, String)>, Error> {
+        let request = || NfTablesMessage::GetChain(ChainMessage { attributes: vec![] });
+        let contents = self.socket.dump("the base chains", family, request)?;
+        let chains = contents.into_iter().filter_map(|content| match content {
+            Content::Message(NfTablesMessage::NewChain(message)) => decode::any_chain(&message.attributes),
+            _ => None,
+        });
+        let drops = |base: &Base| base.hook == hook && base.policy == Policy::Drop;
+        Ok(chains
+            .filter(|(_, chain)| chain.base.as_ref().is_some_and(drops))
+            .map(|(table, chain)| (table, chain.name))
+            .collect())
     }
 
     pub(super) fn has_set(&mut self, family: Family, table: &str, set: &str) -> Result<bool, Error> {

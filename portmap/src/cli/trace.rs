@@ -47,6 +47,9 @@ impl Arguments {
             }
         }
         match stopped {
+            None if trace.has_notes() => {
+                writeln!(terminal.out, "Nothing that was looked at keeps packets from the pod; see the notes.")?;
+            }
             None => writeln!(terminal.out, "Packets get through to the pod.")?,
             Some(step) => writeln!(terminal.out, "Packets do not get through: {}.", step.seen)?,
         }

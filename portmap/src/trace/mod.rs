@@ -1,6 +1,7 @@
 //! Why a host port does not reach its pod: the way of a packet, step by step, until the first that does not let it
 //! through.
 
+mod forwarding;
 mod pod;
 mod steps;
 
@@ -102,6 +103,12 @@ impl Trace {
     fn stop(&mut self, name: &'static str, seen: impl Into<String>, next: impl Into<String>) -> Stopped {
         self.steps.push(Step { name, verdict: Verdict::Stop, seen: seen.into(), next: Some(next.into()) });
         Stopped::Here
+    }
+
+    /// Whether a step says that there is more to look at.
+    #[must_use]
+    pub fn has_notes(&self) -> bool {
+        self.steps.iter().any(|step| step.verdict == Verdict::Note)
     }
 
     /// The step that does not let the packet through.

@@ -3,9 +3,8 @@
 use kernel::conntrack::Conntrack;
 use kernel::rtnl::{Link, Rtnl};
 use kernel::sysctl;
-use nft_model::Family;
 
-use super::{Question, Stopped, Trace, pod};
+use super::{Question, Stopped, Trace, forwarding, pod};
 use crate::error::Error;
 use crate::firewall::{Candidate, Firewall, Presence};
 use crate::flows::LOOPBACK;
@@ -39,10 +38,10 @@ fn follow(question: &Question, trace: &mut Trace) -> Result<(), Stopped> {
     listener(&mapped.forward, trace)?;
     // The node's own packets are not forwarded.
     if !question.to.ip().is_loopback() {
-        forwarding(question.family(), trace)?;
+        forwarding::allowed(question.family(), trace)?;
     }
     let link = route(&mapped.forward, &rtnl, trace)?;
-    localhost(question, &link, trace)?;
+    localhost(question, &mapped, &link, trace)?;
     pod::inside(&mapped, trace)?;
     tracked(&mapped.forward, trace)
 }
@@ -50,6 +49,10 @@ fn follow(question: &Question, trace: &mut Trace) -> Result<(), Stopped> {
 /// Only packets to the node's own addresses are translated.
 fn address(question: &Question, rtnl: &Rtnl, trace: &mut Trace) -> Result<(), Stopped> {
     let address = question.to.ip();
+    if address.is_unspecified() {
+        let next = "ask for one of them; see: ip -br address";
+        return Err(trace.stop("address", format!("{address} stands for every address of the node"), next));
+    }
     let route = rtnl.route_to(address).map_err(Error::Route)?;
     match route {
         Some(route) if route.oif == LOOPBACK => {
@@ -228,23 +231,6 @@ fn listener(forward: &Forward, trace: &mut Trace) -> Result<(), Stopped> {
     Ok(())
 }
 
-fn forwarding(family: Family, trace: &mut Trace) -> Result<(), Stopped> {
-    let key = match family {
-        Family::Ip => "net/ipv4/ip_forward",
-        Family::Ip6 => "net/ipv6/conf/all/forwarding",
-    };
-    let dotted = key.replace('/', ".");
-    if sysctl::get(key).is_ok_and(|value| value != "0") {
-        trace.ok("forwarding", format!("{dotted} is on"));
-        return Ok(());
-    }
-    Err(trace.stop(
-        "forwarding",
-        format!("{dotted} is off: only the node itself reaches its pods"),
-        format!("sysctl -w {dotted}=1"),
-    ))
-}
-
 /// The interface that leads to the pod.
 fn route(forward: &Forward, rtnl: &Rtnl, trace: &mut Trace) -> Result<Link, Stopped> {
     let pod = forward.pod.ip();
@@ -285,9 +271,18 @@ fn route(forward: &Forward, rtnl: &Rtnl, trace: &mut Trace) -> Result<Link, Stop
 }
 
 /// Packets to 127.0.0.1 and ::1 come back only if the pod's interface may have them.
-fn localhost(question: &Question, link: &Link, trace: &mut Trace) -> Result<(), Stopped> {
+fn localhost(question: &Question, mapped: &Mapped, link: &Link, trace: &mut Trace) -> Result<(), Stopped> {
     if !question.to.ip().is_loopback() {
         return Ok(());
+    }
+    let config = mapped.record.as_ref().and_then(|record| record.request().ok().flatten());
+    if let Some(settings) = config.map(|config| config.settings).filter(|settings| !settings.reaches_from_loopback()) {
+        let key = if settings.localhost { "snat" } else { "localhost" };
+        return Err(trace.stop(
+            "localhost",
+            format!("the pod's network has \"{key}\": false, so the node does not reach it at {}", question.to.ip()),
+            "ask for another address of the node; or leave the key out of the conflist and recreate the pod",
+        ));
     }
     if question.to.is_ipv6() {
         let rtnl = Rtnl::open().map_err(Error::Route)?;

@@ -10,7 +10,12 @@ use kernel::sysctl;
 use sandbox::private_host;
 use serde_json::{Value, json};
 
-on_each_backend!(host_ports_are_listed_with_what_goes_through_them, a_trace_tells_of_networks_with_conditions,);
+on_each_backend!(
+    host_ports_are_listed_with_what_goes_through_them,
+    a_trace_tells_of_networks_with_conditions,
+    a_trace_knows_whose_loopback_is_kept,
+    a_trace_names_filters_that_drop,
+);
 
 on_iptables!(a_trace_ends_where_packets_do_on_iptables,);
 
@@ -152,6 +157,8 @@ fn a_trace_ends_where_packets_do() {
         let port = "192.0.2.1:8080/tcp";
         stop("192.0.2.9:8080", "address", "192.0.2.9 is not an address of this node");
         stop("198.51.100.1:8080", "address", "no route leads to it");
+        stop("0.0.0.0:8080", "address", "0.0.0.0 stands for every address of the node");
+        stop("[::]:8080", "address", ":: stands for every address of the node");
         stop(port, "owner", "no pod has 192.0.2.1:8080/tcp");
         attachment.add().ok();
         stop("192.0.2.1:8080/udp", "owner", "there is 0.0.0.0:8080/tcp");
@@ -260,4 +267,52 @@ fn a_trace_tells_of_networks_with_conditions(backend: Backend) {
     let shown = lines("trace 192.0.2.1:8080", 0).join("\n");
     assert!(shown.contains(told) && shown.contains("10.88.0.2 and is up"), "{shown}");
     assert_eq!(shown.matches("note owner").count(), 1, "{shown}");
+}
+
+/// Also where the interface is open for another pod's sake, as that of a bridge is.
+fn a_trace_knows_whose_loopback_is_kept(backend: Backend) {
+    forward();
+    let (_lan, pod) = (lan(), pod(2));
+    pod.serve(80);
+    for key in ["localhost", "snat"] {
+        let attachment = Attachment::new(&pod, &json!([{ "hostPort": 8080, "containerPort": 80 }])).on(backend);
+        attachment.with(key, json!(false)).add().ok();
+        sysctl::set("net/ipv4/conf/to-pod2/route_localnet", "1").unwrap();
+        for to in ["127.0.0.1:8080", "[::1]:8080"] {
+            let (name, seen) = stopped(to);
+            assert_eq!(name, "localhost");
+            assert!(seen.starts_with(&format!("the pod's network has \"{key}\": false")), "{seen}");
+        }
+        assert_eq!(lines("trace 192.0.2.1:8080", 0).last().unwrap(), "Packets get through to the pod.");
+    }
+}
+
+fn a_trace_names_filters_that_drop(backend: Backend) {
+    forward();
+    let (_lan, pod) = (lan(), pod(2));
+    pod.serve(80);
+    Attachment::new(&pod, &json!([{ "hostPort": 8080, "containerPort": 80 }])).on(backend).add().ok();
+    for (family, to) in [("ip", "192.0.2.1:8080"), ("ip6", "[2001:db8::1]:8080")] {
+        let before = lines(&format!("trace {to}"), 0);
+        assert_eq!(before.last().unwrap(), "Packets get through to the pod.");
+        let chain = if backend == Backend::Nftables {
+            nft(&["add", "table", family, "mine"]);
+            nft(&["add", "chain", family, "mine", "out", "{ type filter hook output priority 0; policy drop; }"]);
+            nft(&["add", "chain", family, "mine", "way", "{ type filter hook forward priority 0; policy drop; }"]);
+            format!("chain way of table {family} mine")
+        } else {
+            let program = backend.iptables().replacen("ip", family, 1);
+            for arguments in ["-A FORWARD -m conntrack --ctstate DNAT -j ACCEPT", "-P INPUT DROP", "-P FORWARD DROP"] {
+                assert!(sandbox::command(&program).args(arguments.split(' ')).status().unwrap().success());
+            }
+            match backend {
+                Backend::IptablesLegacy => format!("chain FORWARD of {family} table filter of iptables (legacy)"),
+                _ => format!("chain FORWARD of table {family} filter"),
+            }
+        };
+        let shown = lines(&format!("trace {to}"), 0);
+        let told = format!("note forwarding {chain} drops what none of its rules accepts");
+        assert_eq!(shown.iter().filter(|line| line.starts_with("note forwarding")).collect::<Vec<_>>(), [&told]);
+        assert_eq!(shown.last().unwrap(), "Nothing that was looked at keeps packets from the pod; see the notes.");
+    }
 }

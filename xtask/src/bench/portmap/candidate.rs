@@ -99,17 +99,30 @@ impl Candidate {
 
     /// How long it takes to add one more pod with one port; `None` if that cannot be measured.
     pub fn add_one(&self, number: usize) -> Result<Option<Duration>, Error> {
+        self.call_for_one("ADD", number)
+    }
+
+    /// How long it takes to delete it again; `None` if that cannot be measured.
+    pub fn delete_one(&self, number: usize) -> Result<Option<Duration>, Error> {
+        self.call_for_one("DEL", number)
+    }
+
+    fn call_for_one(&self, command: &str, number: usize) -> Result<Option<Duration>, Error> {
         if self.program.is_none() {
             return Ok(None);
         }
         let port = ONE_MORE + number;
         let start = Instant::now();
-        self.add(port, &format!("more{number}"), &[(port, POD_PORT)])?;
+        self.call(command, port, &format!("more{number}"), &[(port, POD_PORT)])?;
         Ok(Some(start.elapsed()))
     }
 
-    /// ADD of a pod. `number` makes an address for those that are not connected to.
     fn add(&self, number: usize, container: &str, ports: &[(usize, u16)]) -> Result<(), Error> {
+        self.call("ADD", number, container, ports)
+    }
+
+    /// ADD or DEL of a pod. `number` makes an address for those that are not connected to.
+    fn call(&self, command_name: &str, number: usize, container: &str, ports: &[(usize, u16)]) -> Result<(), Error> {
         let Some(program) = &self.program else { return Ok(()) };
         let mappings: Vec<Value> = ports
             .iter()
@@ -131,7 +144,7 @@ impl Candidate {
         });
         let mut process = command(program);
         process.envs([
-            ("CNI_COMMAND", "ADD"),
+            ("CNI_COMMAND", command_name),
             ("CNI_CONTAINERID", container),
             ("CNI_IFNAME", "eth0"),
             ("CNI_NETNS", "/run/netns/pod"),
@@ -148,6 +161,6 @@ impl Candidate {
             return Ok(());
         }
         let said = String::from_utf8_lossy(&ended.stdout).into_owned();
-        Err(Error::Failed { command: format!("{} ADD: {said}", program.display()), status: ended.status })
+        Err(Error::Failed { command: format!("{} {command_name}: {said}", program.display()), status: ended.status })
     }
 }

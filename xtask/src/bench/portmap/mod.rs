@@ -1,5 +1,5 @@
-//! `cargo xtask bench portmap`: what a new connection to a host port costs, and what one more host port does, by the
-//! number of ports that are mapped already.
+//! `cargo xtask bench portmap`: what a new connection to a host port costs, and what one more host port does and its
+//! end, by the number of ports that are mapped already.
 
 mod candidate;
 mod host;
@@ -44,7 +44,7 @@ pub struct Options {
     /// Measures the podwire-portmap in this folder instead of building one.
     #[arg(long, value_name = "DIR")]
     plugin_dir: Option<std::path::PathBuf>,
-    /// ADDs of one measurement; fewer if they take long.
+    /// ADDs, and as many DELs, of one measurement; fewer if ADDs take long.
     #[arg(long, default_value_t = 25)]
     adds: usize,
 }
@@ -55,8 +55,9 @@ struct Figures {
     /// Connections a second to the first and the last mapped port.
     first: Vec<f64>,
     last: Vec<f64>,
-    /// Milliseconds of an ADD, from start to end of the process.
+    /// Milliseconds of an ADD and of its DEL, from start to end of the process.
     add: Vec<f64>,
+    delete: Vec<f64>,
 }
 
 /// Builds, leaves the machine's namespaces, measures and prints.
@@ -70,7 +71,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
     let host = Host::new()?;
     let candidates = candidate::all(&folder.join("podwire-portmap"), &host)?;
     say("connections a second to the first and the last mapped port, by a client on the node's network;");
-    say("as many as the median one would make; ADD of a pod with one more port, the whole process;");
+    say("as many as the median one would make; ADD and DEL of a pod with one more port, the whole process;");
     say("medians of interleaved rounds, (10 % - 90 %)");
     let sizes: Vec<usize> = options.ports.iter().copied().map(usize::from).collect();
     let mut figures: Vec<Vec<Figures>> =
@@ -86,6 +87,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
                 into.first.extend(measured.first);
                 into.last.extend(measured.last);
                 into.add.extend(measured.add);
+                into.delete.extend(measured.delete);
             }
         }
     }
@@ -106,13 +108,15 @@ fn measure(candidate: &Candidate, host: &Host, mapped: usize, options: &Options)
         host.connect(port, options.connections / 10)?;
         rates.push(host.connect(port, options.connections)?);
     }
+    let milliseconds = |took: Duration| took.as_secs_f64() * 1000.0;
     let start = Instant::now();
-    for number in 0..options.adds {
-        let took = candidate.add_one(number)?;
-        figures.add.extend(took.map(|took: Duration| took.as_secs_f64() * 1000.0));
-        if number + 1 >= LEAST_ADDS && start.elapsed() > ADDS_FOR {
-            break;
-        }
+    let mut added = 0;
+    while added < options.adds && (added < LEAST_ADDS || start.elapsed() <= ADDS_FOR) {
+        figures.add.extend(candidate.add_one(added)?.map(milliseconds));
+        added += 1;
+    }
+    for number in 0..added {
+        figures.delete.extend(candidate.delete_one(number)?.map(milliseconds));
     }
     Ok(figures)
 }
@@ -120,7 +124,7 @@ fn measure(candidate: &Candidate, host: &Host, mapped: usize, options: &Options)
 fn table(candidates: &[Candidate], sizes: &[usize], figures: &[Vec<Figures>]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["", "mapped", "first port, conn/s", "last port, conn/s", "ADD, ms"]);
+    table.set_header(["", "mapped", "first port, conn/s", "last port, conn/s", "ADD, ms", "DEL, ms"]);
     for (candidate, figures) in candidates.iter().zip(figures) {
         for (mapped, figures) in sizes.iter().zip(figures) {
             let cell = |values: &[f64], digits: usize| match values {
@@ -136,6 +140,7 @@ fn table(candidates: &[Candidate], sizes: &[usize], figures: &[Vec<Figures>]) ->
                 cell(&figures.first, 0),
                 cell(&figures.last, 0),
                 cell(&figures.add, 1),
+                cell(&figures.delete, 1),
             ]);
         }
     }
@@ -154,15 +159,16 @@ fn growth(candidate: &Candidate, sizes: &[usize], figures: &[Figures]) -> String
     let (smallest, largest) = (sizes.first().unwrap_or(&0), sizes.last().unwrap_or(&0));
     let median = |values: &[f64]| quantile(values, 0.5);
     let connect = median(&small.last) / median(&large.last);
-    let add = median(&large.add) / median(&small.add);
+    let [add, delete] = [(&large.add, &small.add), (&large.delete, &small.delete)].map(|(l, s)| median(l) / median(s));
     let word = |growth: f64| {
         let verdict = if growth <= FLAT { "flat" } else { "not flat" };
         if growth.is_nan() { "-".to_owned() } else { format!("{growth:.2}x ({verdict})") }
     };
     format!(
-        "{}: from {smallest} to {largest} mapped ports a connection to the last costs {}, an ADD {}; flat is up to {FLAT}x",
+        "{}: from {smallest} to {largest} mapped ports a connection to the last costs {}, an ADD {}, a DEL {}; flat is up to {FLAT}x",
         candidate.name,
         word(connect),
-        word(add)
+        word(add),
+        word(delete)
     )
 }

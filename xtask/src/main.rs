@@ -3,6 +3,7 @@
 //! Nothing here but container runtimes needs root, and nothing here changes the machine's own network: whatever touches
 //! interfaces, routes or rules enters namespaces of its own first.
 
+mod apt;
 mod bench;
 mod build;
 mod conformance;

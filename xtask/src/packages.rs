@@ -1,8 +1,8 @@
 //! Debian packages that the tests use as independent eyes and as the reference to compare with.
 
 use crate::error::Error;
-use crate::program::{command, exists, line, run};
-use crate::say;
+use crate::program::exists;
+use crate::{apt, say};
 
 /// A program, and the package that has it.
 pub type Needed = (&'static str, &'static str);
@@ -40,17 +40,11 @@ pub fn ensure(needed: &[Needed]) -> Result<(), Error> {
     if missing.is_empty() {
         return Ok(());
     }
-    let mut install = command("apt-get");
-    install
-        .args(["install", "--yes", "--no-install-recommends", "--option", "DPkg::Lock::Timeout=300"])
-        .args(&missing)
-        .env("DEBIAN_FRONTEND", "noninteractive");
     if !nix::unistd::geteuid().is_root() || !exists("apt-get") {
-        return Err(Error::Packages(format!("sudo {}", line(&install))));
+        return Err(Error::Packages(format!("sudo apt-get install {}", missing.join(" "))));
     }
     say(&format!("installing {}", missing.join(" ")));
-    run(command("apt-get").args(["update", "--quiet"]))?;
-    run(&mut install)
+    apt::install(&missing)
 }
 
 fn is_there(program: &str) -> bool {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Error;
 use crate::program::{self, command, exists, output};
-use crate::{packages, unpacked};
+use crate::{apt, packages, unpacked};
 
 /// Who plays, in this order.
 pub const ALL: [&str; 3] = ["containerd", "podman", "ctr"];
@@ -65,10 +65,8 @@ fn programs() -> Result<Option<PathBuf>, Error> {
         let missing: Vec<&str> = PROGRAMS.into_iter().filter(|program| !exists(program)).collect();
         return if missing.is_empty() { Ok(None) } else { Err(Error::Missing(missing.join(", "))) };
     }
-    let missing = unpacked::with_lists(|| {
-        let mut install = command("apt-get");
-        install.args(["install", "--simulate", "--no-install-recommends"]).args(PACKAGES).env("LC_ALL", "C");
-        output(&mut install).map(|simulated| missing(&simulated))
+    let missing = apt::with_lists(|| {
+        output(apt::get("install").arg("--simulate").args(PACKAGES)).map(|simulated| missing(&simulated))
     })?;
     if missing.is_empty() { Ok(None) } else { unpacked::unpack("runtimes", &missing).map(Some) }
 }

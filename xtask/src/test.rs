@@ -157,6 +157,8 @@ fn demo_as_user(folder: &Path) -> Result<(), Error> {
     for program in ["podwire-demo", "podwire", "podwire-ipam", "ipam", "podwire-portmap"] {
         let (from, to) = (folder.join(program), copy.path().join(program));
         fs::copy(&from, &to).map_err(|source| file_error("copy", &from, source))?;
+        // They were built by somebody whose umask may keep others out.
+        open_to_all(&to)?;
     }
     let mut demo = command("setpriv");
     demo.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]);
@@ -164,9 +166,9 @@ fn demo_as_user(folder: &Path) -> Result<(), Error> {
     program::run(&mut demo)
 }
 
-fn open_to_all(folder: &Path) -> Result<(), Error> {
+fn open_to_all(path: &Path) -> Result<(), Error> {
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    fs::set_permissions(folder, mode).map_err(|source| file_error("open", folder, source))
+    fs::set_permissions(path, mode).map_err(|source| file_error("open", path, source))
 }
 
 fn file_error(action: &'static str, path: &Path, source: std::io::Error) -> Error {

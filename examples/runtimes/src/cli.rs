@@ -10,6 +10,7 @@ use podwire_examples::runtime::chain;
 
 use crate::cage::{self, Place};
 use crate::error::Error;
+use crate::logs;
 use crate::mounts;
 use crate::play::{self, Play};
 use crate::programs::Programs;
@@ -76,7 +77,7 @@ pub fn main() -> ExitCode {
     };
     ended.unwrap_or_else(|error| {
         // Nobody is left to tell if standard error is closed too.
-        let _ = writeln!(io::stderr(), "podwire-runtimes: {}", chain(&error));
+        let _ = writeln!(io::stderr(), "podwire-runtimes: {}", chain(&error).trim_end());
         ExitCode::from(2)
     })
 }
@@ -94,10 +95,14 @@ fn play(options: &Options) -> Result<bool, Error> {
     mounts::enter(&plugin_dir)?;
     let mut out = io::stdout();
     let mut play = Play::set_up(&plugin_dir, Programs::new(programs), options.cgroup_parent.clone(), &mut out)?;
-    match options.runtime {
-        Runtime::Containerd => play::kubelet(&mut play)?,
-        Runtime::Podman => play::podman(&mut play)?,
-        Runtime::Ctr => play::ctr(&mut play)?,
+    let played = match options.runtime {
+        Runtime::Containerd => play::kubelet(&mut play),
+        Runtime::Podman => play::podman(&mut play),
+        Runtime::Ctr => play::ctr(&mut play),
+    };
+    let passed = played.and_then(|()| play.verdict());
+    if !matches!(passed, Ok(true)) {
+        logs::show(&mut out).map_err(Error::Print)?;
     }
-    play.verdict()
+    passed
 }

@@ -27,7 +27,7 @@ impl Containerd {
     /// Starts it, and waits until it is ready for pods.
     ///
     /// # Errors
-    /// If it does not start, or is not ready in time; its log is in the error.
+    /// If it does not start, or is not ready in time.
     pub fn start(programs: &Programs) -> Result<Self, Error> {
         let config = file("containerd.toml");
         fs::write(&config, configuration()).map_err(Error::file("write", &config))?;
@@ -77,7 +77,7 @@ impl Containerd {
                 client.call_of("ImageService", "ImageStatus", ImageStatusRequest { image })?;
             Ok(status.image)
         };
-        wait_for("containerd's CRI side to know the image", known, || programs::tail(&log())).map(drop)
+        wait_for("containerd's CRI side to know the image", known, String::new).map(drop)
     }
 
     /// Its name and version, as it tells a kubelet.
@@ -95,15 +95,15 @@ impl Containerd {
         let child = &mut self.child;
         let ready = || {
             if let Some(status) = child.try_wait().map_err(programs::start("containerd"))? {
-                let (command, output) = ("containerd".to_owned(), programs::tail(&log()));
-                return Err(Error::Failed { command, status, output });
+                let command = "containerd".to_owned();
+                return Err(Error::Failed { command, status, output: String::new() });
             }
             // It listens before its services do.
             let answer = Client::connect(&socket()).and_then(|client| client.call("Status", StatusRequest {}));
             let Ok(StatusResponse { status: Some(status) }) = answer else { return Ok(None) };
             Ok(status.conditions.iter().all(|condition| condition.status).then_some(()))
         };
-        wait_for("containerd to be ready", ready, || programs::tail(&log()))
+        wait_for("containerd to be ready", ready, String::new)
     }
 }
 
@@ -114,8 +114,7 @@ impl Drop for Containerd {
 }
 
 /// Where its log is.
-#[must_use]
-pub fn log() -> PathBuf {
+fn log() -> PathBuf {
     file("containerd.log")
 }
 

@@ -9,6 +9,7 @@ mod containerd;
 mod cri;
 mod error;
 mod image;
+mod logs;
 mod mounts;
 mod node;
 mod play;

@@ -104,7 +104,7 @@ impl Node {
     }
 
     /// Every pod has the addresses that its runtime says, and no others; then waits until what is in it answers. `log` is
-    /// where its container wrote why it does not.
+    /// what its container wrote, if that is in no file of [`logs`](crate::logs).
     ///
     /// # Errors
     /// If it does not in time.
@@ -132,7 +132,7 @@ impl Node {
         Ok(outcomes)
     }
 
-    /// Waits until what is in the pod answers at its addresses. `log` is where its container wrote why it does not.
+    /// Waits until what is in the pod answers at its addresses. `log` is as of [`arrived`](Self::arrived).
     ///
     /// # Errors
     /// If it does not in time.

@@ -16,8 +16,6 @@ use crate::mounts;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How often something is looked at that is waited for.
 const LOOK_UP: Duration = Duration::from_millis(10);
-/// How many lines of a log are shown.
-const TAIL: usize = 30;
 /// Folders with programs and libraries, below the folder where packages were unpacked.
 const BIN: [&str; 4] = ["usr/bin", "usr/sbin", "bin", "sbin"];
 
@@ -110,14 +108,6 @@ pub fn end(child: &mut Child) {
     // It may have ended by itself.
     let _ = child.kill();
     let _ = child.wait();
-}
-
-/// The end of a log, for people.
-#[must_use]
-pub fn tail(log: &Path) -> String {
-    let text = fs::read_to_string(log).unwrap_or_else(|error| format!("cannot read {}: {error}", log.display()));
-    let lines: Vec<&str> = text.lines().collect();
-    lines.get(lines.len().saturating_sub(TAIL)..).unwrap_or_default().join("\n")
 }
 
 /// As it would be typed.

@@ -90,6 +90,23 @@ fn control_groups_are_there_and_removed_where_the_machine_shows_none() {
     assert_eq!(String::from_utf8_lossy(&shown.stdout), "");
 }
 
+/// Whoever reads the output of a run on a machine that is gone has nothing else.
+#[test]
+fn logs_are_shown_when_a_run_fails() {
+    if !is_root_of_the_machine() {
+        eprintln!("skipped: container runtimes need root of the machine");
+        return;
+    }
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    stand_in(folder.path(), "#!/bin/sh\necho out of memory >/opt/runtime/podman.log\nexit 1\n");
+    let mut run = sandbox::command(env!("CARGO_BIN_EXE_podwire-runtimes"));
+    let output = run.args(options(folder.path())).output().unwrap();
+
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("the end of /opt/runtime/podman.log\nout of memory\n"), "{said}");
+}
+
 /// A podman that is this script, and whatever else a run looks for first.
 fn stand_in(folder: &Path, script: &str) {
     let programs = folder.join("usr/bin");

@@ -1,7 +1,8 @@
 //! containerd, driven by its own command line: no kubelet, no names, no host ports.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::net::IpAddr;
+use std::path::Path;
 use std::process::Child;
 
 use podwire_examples::manifest::{Pod, Port, Protocol};
@@ -10,15 +11,16 @@ use podwire_examples::shipped;
 
 use super::{Play, archive};
 use crate::calls::Habit;
-use crate::containerd::{Containerd, log};
+use crate::containerd::Containerd;
 use crate::error::Error;
 use crate::image;
-use crate::mounts::KEPT;
 use crate::node::{self, Running, by_family, outcome};
 use crate::programs::{self, output, wait_for};
 
 /// The containerd namespace of `ctr`.
 const NAMESPACE: &str = "default";
+/// What `ctr run` says.
+const LOG: &str = "/opt/runtime/ctr.log";
 
 /// The container is gone when DEL comes; no word about a pod.
 const HABIT: Habit = Habit { calls: &["ADD", "DEL without netns"], id_prefix: "default-", args: &[], keys: &[] };
@@ -38,7 +40,7 @@ pub fn ctr(play: &mut Play<'_>) -> Result<(), Error> {
     let pod = pod.ok_or(Error::Answer { method: "examples/pods", what: "a TCP port" })?;
     let mut run = Run::start(&containerd, &pod, &play.cgroup_parent)?;
     let running = vec![run.pod(&containerd, without_host_ports(pod))?];
-    running.iter().try_for_each(|pod| play.node.wait_until_answered(pod, tails))?;
+    running.iter().try_for_each(|pod| play.node.wait_until_answered(pod, String::new))?;
     for (title, outcomes) in by_family(": sent, and what came back", play.node.prove(&running, "")?) {
         play.section(&title, outcomes)?;
     }
@@ -66,9 +68,8 @@ struct Run {
 
 impl Run {
     fn start(containerd: &Containerd, pod: &Pod, cgroup_parent: &str) -> Result<Self, Error> {
-        let file = format!("{KEPT}/ctr.log");
-        let out = File::create(&file).map_err(Error::file("write", &file))?;
-        let errors = out.try_clone().map_err(Error::file("write", &file))?;
+        let out = File::create(LOG).map_err(Error::file("write", LOG))?;
+        let errors = out.try_clone().map_err(Error::file("write", LOG))?;
         let mut command = containerd.ctr(NAMESPACE);
         command.args(["run", "--rm", "--cni", "--cgroup", &format!("{cgroup_parent}/{}", pod.name)]);
         // What it is given replaces the image's entrypoint as well.
@@ -82,14 +83,14 @@ impl Run {
     /// are what leases are compared with.
     fn pod(&mut self, containerd: &Containerd, pod: Pod) -> Result<Running, Error> {
         let process = || self.process(containerd);
-        let process = wait_for("ctr's task to run", process, tails)?;
+        let process = wait_for("ctr's task to run", process, String::new)?;
         let mut running = Running::of(pod, self.name.clone(), &process, Vec::new())?;
         let both = || {
             let found = running.found()?;
             let families = [IpAddr::is_ipv4, IpAddr::is_ipv6];
             Ok(families.into_iter().all(|is| found.iter().any(is)).then_some(found))
         };
-        let found = wait_for("an address of each family", both, tails)?;
+        let found = wait_for("an address of each family", both, String::new)?;
         running.machine.addresses = found.into_iter().collect();
         Ok(running)
     }
@@ -97,7 +98,7 @@ impl Run {
     /// From the lines `TASK PID STATUS`.
     fn process(&mut self, containerd: &Containerd) -> Result<Option<u32>, Error> {
         if let Some(status) = self.child.try_wait().map_err(programs::start("ctr run"))? {
-            return Err(Error::Failed { command: "ctr run".to_owned(), status, output: tails() });
+            return Err(Error::Failed { command: "ctr run".to_owned(), status, output: String::new() });
         }
         let tasks = output(containerd.ctr(NAMESPACE).args(["task", "list"]))?;
         let mut rows = tasks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
@@ -112,10 +113,11 @@ impl Run {
             output(containerd.ctr(NAMESPACE).args(["task", "kill", "--signal", "SIGKILL", &pod.id]))?;
         }
         let ended = || self.child.try_wait().map_err(programs::start("ctr run"));
-        wait_for("ctr run to end", ended, tails)?;
-        let said = programs::tail(format!("{KEPT}/ctr.log").as_ref());
+        wait_for("ctr run to end", ended, String::new)?;
+        let log = Path::new(LOG);
+        let said = fs::read_to_string(log).map_err(Error::file("read", log))?;
         let is_silent = said.is_empty();
-        let came_back = if is_silent { "ended without a word".to_owned() } else { said };
+        let came_back = if is_silent { "ended without a word".to_owned() } else { said.trim_end().to_owned() };
         Ok(outcome("ctr-ended", is_silent, format!("ctr task kill of {}", self.name), came_back))
     }
 }
@@ -124,8 +126,4 @@ impl Drop for Run {
     fn drop(&mut self) {
         programs::end(&mut self.child);
     }
-}
-
-fn tails() -> String {
-    [programs::tail(format!("{KEPT}/ctr.log").as_ref()), programs::tail(&log())].join("\n")
 }

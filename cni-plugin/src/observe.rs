@@ -26,8 +26,8 @@ pub fn observe(
 ) -> Result<Observed, Error> {
     let in_pod = pod_link(&ends.pod.rtnl, &wiring.ifname)?;
     Ok(Observed {
-        host: host(wiring, ends, in_pod.as_ref())?,
-        pod: side(&ends.pod.rtnl, in_pod, true)?,
+        host: host(steps, wiring, ends, in_pod.as_ref())?,
+        pod: side(steps, ends, Place::Pod, in_pod)?,
         sysctls: sysctls(steps, ends)?,
         rules: rules(ends)?,
         elements: firewall.map(Firewall::elements).transpose()?.unwrap_or_default(),
@@ -45,7 +45,7 @@ fn pod_link(rtnl: &Rtnl, name: &str) -> Result<Option<Link>, Error> {
 
 /// A link for layer 2 may be moved on into another namespace, where the pod's end leads. It has nothing there but itself: a
 /// token bucket is lost by the move.
-fn host(wiring: &Wiring, ends: &Ends<'_>, in_pod: Option<&Link>) -> Result<Side, Error> {
+fn host(steps: &[Step], wiring: &Wiring, ends: &Ends<'_>, in_pod: Option<&Link>) -> Result<Side, Error> {
     let on_node = ends.node.link_whosever(&wiring.names)?;
     let may_be_moved = on_node.is_none() && wiring.addresses.is_empty();
     if let Some(in_pod) = in_pod.filter(|_| may_be_moved) {
@@ -57,17 +57,22 @@ fn host(wiring: &Wiring, ends: &Ends<'_>, in_pod: Option<&Link>) -> Result<Side,
     let netns_id = ends.node.id_of(&ends.pod.netns)?;
     let leads_there = |link: &&Link| on_node.as_ref().is_some_and(|host| host.leads_to(link, netns_id));
     let peer = in_pod.filter(leads_there).map(|link| link.index);
-    let mut side = side(&ends.node.rtnl, on_node, false)?;
+    let mut side = side(steps, ends, Place::Host, on_node)?;
     side.link.iter_mut().for_each(|link| link.peer = peer);
     Ok(side)
 }
 
 /// Other links' routes count inside the pod alone; on the node they are all other pods'.
-fn side(rtnl: &Rtnl, link: Option<Link>, is_pod: bool) -> Result<Side, Error> {
+fn side(steps: &[Step], ends: &Ends<'_>, place: Place, link: Option<Link>) -> Result<Side, Error> {
     let Some(link) = link else { return Ok(Side::default()) };
+    let (rtnl, is_pod) = (ends.rtnl(place), place == Place::Pod);
     let unreadable = |source| pod::observe(&link.name, source);
     let addresses = rtnl.addresses(link.index).map_err(unreadable)?;
-    let neighbours = rtnl.neighbours(link.index).map_err(unreadable)?;
+    let neighbours = steps.iter().filter_map(|step| match step {
+        Step::Neighbour { place: wanted, address, .. } if *wanted == place => Some((link.index, *address)),
+        _ => None,
+    });
+    let neighbours = rtnl.neighbours_of(&neighbours.collect::<Vec<_>>()).map_err(unreadable)?;
     let links = if is_pod { rtnl.links().map_err(unreadable)? } else { vec![link.clone()] };
     let oif = (!is_pod).then_some(link.index);
     let routes = rtnl.routes(&RouteFilter { oif, ..RouteFilter::default() }).map_err(unreadable)?;

@@ -46,7 +46,8 @@ impl Listener {
 }
 
 /// All sockets of the calling thread's network namespace that listen on a port. None as well where the kernel has no
-/// inet_diag for the protocol.
+/// inet_diag for the protocol. Of more than some thirty that listen on the very port some may be left out, never all, while
+/// others of them are closed: the kernel continues by the place in a hash bucket, and says nothing of it.
 ///
 /// # Errors
 /// [`Error::Listeners`].

@@ -103,8 +103,7 @@ impl Living {
     pub fn all(node: &Node, network: Option<&NetworkName>) -> Result<Vec<Self>, Error> {
         let Look { links, mut addresses } = Look::at(node)?;
         // Later than the routes, which an ADD makes after them.
-        let is_any_asked = links.values().any(|(_, link)| link.arp);
-        let neighbours = if is_any_asked { neighbours(node)? } else { BTreeMap::new() };
+        let neighbours = neighbours(node, &links, &addresses)?;
         let mut all = Vec::new();
         // By the index: the youngest last.
         for (attachment, link) in links.into_values() {
@@ -175,10 +174,19 @@ impl Living {
     }
 }
 
-/// The node's neighbour entries, by the link: the kernel looks through all of them for those of one.
-fn neighbours(node: &Node) -> Result<BTreeMap<u32, Vec<rtnl::Neighbour>>, Error> {
+/// The node's neighbour entries for the addresses of pods that are asked for theirs, by the link.
+fn neighbours(
+    node: &Node,
+    links: &BTreeMap<u32, (Attachment, Link)>,
+    addresses: &BTreeMap<u32, Vec<IpAddr>>,
+) -> Result<BTreeMap<u32, Vec<rtnl::Neighbour>>, Error> {
+    let asked = links.values().map(|(_, link)| link).filter(|link| link.arp);
+    let addresses = asked.filter_map(|link| Some((link.index, addresses.get(&link.index)?)));
+    let wanted: Vec<(u32, IpAddr)> =
+        addresses.flat_map(|(index, all)| all.iter().map(move |address| (index, *address))).collect();
+    let found = node.rtnl.neighbours_of(&wanted).map_err(|source| observe("the node's neighbours", source))?;
     let mut neighbours: BTreeMap<u32, Vec<rtnl::Neighbour>> = BTreeMap::new();
-    for entry in node.rtnl.all_neighbours().map_err(|source| observe("the node's neighbours", source))? {
+    for entry in found {
         neighbours.entry(entry.index).or_default().push(entry);
     }
     Ok(neighbours)

@@ -45,7 +45,8 @@ impl Conntrack {
         Ok(Self { socket, deletes_by_filter: true })
     }
 
-    /// The flows that `filter` takes. None as well where nothing has ever been tracked.
+    /// The flows that `filter` takes. None as well where nothing has ever been tracked. One may be there twice: the kernel
+    /// continues behind a certain flow, and with its whole hash bucket if that has gone.
     ///
     /// # Errors
     /// [`Error::ConntrackList`].

@@ -8,6 +8,7 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
+use rtnetlink::MulticastGroup;
 
 use super::Rtnl;
 use crate::error::{Error, Result};
@@ -98,7 +99,7 @@ impl Rtnl {
 
     fn add_ipv6_address(&self, index: u32, address: IpNetwork) -> Result<()> {
         let cannot_watch = |source| Error::WatchAddress { address, source };
-        let mut watching = self.watch.join().map_err(cannot_watch)?;
+        let mut watching = self.watch.join(MulticastGroup::Ipv6Ifaddr).map_err(cannot_watch)?;
         self.send_address(address, index, message(index, address))?;
         let usable = async { tokio::time::timeout(USABLE_DEADLINE, watching.usable(index, address.ip())).await };
         match self.runtime.block_on(usable) {

@@ -20,7 +20,7 @@ pub enum Failure {
         /// Its own words (extended acknowledgement), where it has some.
         text: Option<String>,
     },
-    /// The list changed while it was being read (NLM_F_DUMP_INTR), every time.
+    /// The list changed while it was being read, every time.
     #[error("the list changed while it was being read, {attempts} times in a row")]
     Interrupted {
         /// How often it was read.

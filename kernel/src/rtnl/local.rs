@@ -53,7 +53,7 @@ impl Rtnl {
         request.header.destination_prefix_length = 0;
         request.header.scope = 0.into();
         request.attributes = vec![RouteAttribute::Oif(oif)];
-        let objects = match self.list(&RouteNetlinkMessage::GetRoute(request)) {
+        let objects = match self.list_routes(request) {
             Err(failure) if failure.is(&[Errno::ENODEV, Errno::ENOENT]) => Vec::new(),
             result => result.map_err(Error::ListRoutes)?,
         };

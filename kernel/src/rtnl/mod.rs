@@ -1,7 +1,7 @@
 //! Links, addresses, routes, rules, neighbours and queueing over rtnetlink(7).
 //!
-//! One file per subject. This one has the connection: requests, answers, and lists that are read again
-//! when they changed under the reader.
+//! One file per subject. This one has the connection: requests and answers. `list` has lists, which are read again when they
+//! changed under the reader.
 
 mod address;
 mod counters;
@@ -9,6 +9,7 @@ mod delete;
 mod elsewhere;
 mod failure;
 mod link;
+mod list;
 mod local;
 mod neighbour;
 mod qdisc;
@@ -23,7 +24,7 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_DUMP_INTR, NLM_F_ECHO, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::AsyncSocket;
@@ -41,10 +42,8 @@ pub use rule::SourceRule;
 pub use veth::{VethIndexes, VethPair};
 
 use crate::error::{Error, Result};
-use watch::AddressWatch;
+use watch::Watch;
 
-/// How often a list is read before a node that never stands still is given up on.
-const LIST_ATTEMPTS: u32 = 50;
 /// Nothing here takes long, but requests queue behind whoever holds the kernel's RTNL mutex.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -55,7 +54,7 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 /// interface may vanish between any two of them.
 pub struct Rtnl {
     // Dropped first: its socket is registered with the runtime.
-    watch: AddressWatch,
+    watch: Watch,
     handle: Handle,
     runtime: Runtime,
 }
@@ -78,7 +77,7 @@ impl Rtnl {
         connection.set_forward_ack(true);
         connection.set_forward_done(true);
         drop(runtime.spawn(connection));
-        let watch = AddressWatch::open().map_err(Error::RtnlSocket)?;
+        let watch = Watch::open().map_err(Error::RtnlSocket)?;
         drop(guard);
         Ok(Self { watch, handle, runtime })
     }
@@ -97,15 +96,9 @@ impl Rtnl {
         self.exchange(message, NLM_F_ACK)?.objects.pop().ok_or(Failure::Missing)
     }
 
-    /// Asks for a list, again if it changed while the kernel wrote it.
-    fn list(&self, message: &RouteNetlinkMessage) -> std::result::Result<Vec<RouteNetlinkMessage>, Failure> {
-        for _ in 0..LIST_ATTEMPTS {
-            let answer = self.exchange(message.clone(), NLM_F_DUMP)?;
-            if !answer.interrupted {
-                return Ok(answer.objects);
-            }
-        }
-        Err(Failure::Interrupted { attempts: LIST_ATTEMPTS })
+    /// As [`Rtnl::get`], where the kernel tells everybody who listens, and the asker only if it wants to hear it, too.
+    fn get_echoed(&self, message: RouteNetlinkMessage) -> std::result::Result<RouteNetlinkMessage, Failure> {
+        self.exchange(message, NLM_F_ACK | NLM_F_ECHO)?.objects.pop().ok_or(Failure::Missing)
     }
 
     fn exchange(&self, message: RouteNetlinkMessage, flags: u16) -> std::result::Result<Answer, Failure> {
@@ -156,94 +149,5 @@ impl Answer {
             return refusal.map_or(Ok(answer), Err);
         }
         Err(Failure::Closed)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-    use std::net::Ipv4Addr;
-    use std::sync::atomic::{AtomicBool, Ordering};
-    use std::time::Instant;
-
-    use ipnetwork::Ipv4Network;
-    use netlink_packet_route::AddressFamily;
-    use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-
-    use super::*;
-
-    const LO: u32 = 1;
-    /// Enough for a list that the kernel writes in many parts.
-    const STABLE: u32 = 1000;
-
-    fn request() -> RouteNetlinkMessage {
-        let mut message = AddressMessage::default();
-        message.header.family = AddressFamily::Inet;
-        RouteNetlinkMessage::GetAddress(message)
-    }
-
-    fn address(number: u32) -> Ipv4Addr {
-        Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 0).to_bits() + number)
-    }
-
-    /// How many of the addresses that are there all the time are in the list.
-    fn stable_in(objects: &[RouteNetlinkMessage]) -> usize {
-        let local = |object: &RouteNetlinkMessage| match object {
-            RouteNetlinkMessage::NewAddress(message) => {
-                message.attributes.iter().find_map(|attribute| match attribute {
-                    AddressAttribute::Local(address) => Some(*address),
-                    _ => None,
-                })
-            }
-            _ => None,
-        };
-        let found: BTreeSet<_> = objects.iter().filter_map(local).collect();
-        (1..=STABLE).filter(|&number| found.contains(&address(number).into())).count()
-    }
-
-    /// Adds and removes addresses in front of all others until told to stop.
-    fn churn(stop: &AtomicBool) {
-        let rtnl = Rtnl::open().unwrap();
-        let flapping = Ipv4Network::from(Ipv4Addr::new(10, 255, 255, 255)).into();
-        while !stop.load(Ordering::Relaxed) {
-            rtnl.add_address(LO, flapping).unwrap();
-            rtnl.delete_address(LO, flapping).unwrap();
-        }
-    }
-
-    #[test]
-    fn a_list_that_changed_is_noticed_and_read_again() {
-        sandbox::private_host(|| {
-            let rtnl = Rtnl::open().unwrap();
-            for number in 1..=STABLE {
-                rtnl.add_address(LO, Ipv4Network::from(address(number)).into()).unwrap();
-            }
-            let stop = AtomicBool::new(false);
-            std::thread::scope(|scope| {
-                let churning = scope.spawn(|| churn(&stop));
-                let deadline = Instant::now() + Duration::from_secs(20);
-                let interrupted = || rtnl.exchange(request(), NLM_F_DUMP).unwrap().interrupted;
-                while !interrupted() {
-                    assert!(Instant::now() < deadline, "no list was interrupted");
-                }
-                match rtnl.list(&request()) {
-                    Ok(objects) => assert_eq!(stable_in(&objects), STABLE as usize),
-                    Err(failure) => assert_eq!(failure, Failure::Interrupted { attempts: LIST_ATTEMPTS }),
-                }
-                stop.store(true, Ordering::Relaxed);
-                churning.join().unwrap();
-            });
-            assert_eq!(stable_in(&rtnl.list(&request()).unwrap()), STABLE as usize);
-        });
-    }
-
-    #[test]
-    fn a_list_that_fails_is_not_an_empty_list() {
-        sandbox::private_host(|| {
-            let mut message = AddressMessage::default();
-            message.header.index = 4711;
-            let failure = Rtnl::open().unwrap().list(&RouteNetlinkMessage::GetAddress(message)).unwrap_err();
-            assert_eq!(failure.errno(), Some(nix::errno::Errno::ENODEV));
-        });
     }
 }

@@ -1,14 +1,19 @@
 //! Neighbour entries: which hardware address an address has on a link.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use macaddr::MacAddr6;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use nix::errno::Errno;
 
 use super::{Failure, Rtnl};
 use crate::error::{Error, Result};
+
+/// Up to how many entries are asked for one by one without a look at the list of all, which costs more.
+const FEW: usize = 16;
 
 /// A neighbour entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,12 +47,7 @@ impl Rtnl {
     }
 
     fn replace_neighbour_as(&self, index: u32, address: IpAddr, mac: MacAddr6, state: NeighbourState) -> Result<()> {
-        let mut message = NeighbourMessage::default();
-        message.header.family = match address {
-            IpAddr::V4(_) => AddressFamily::Inet,
-            IpAddr::V6(_) => AddressFamily::Inet6,
-        };
-        message.header.ifindex = index;
+        let mut message = message(index, address);
         message.header.state = state;
         message.attributes = vec![
             NeighbourAttribute::Destination(address.into()),
@@ -58,7 +58,48 @@ impl Rtnl {
             .map_err(|source| Error::ReplaceNeighbour { address, index, source })
     }
 
-    /// The IPv4 and IPv6 neighbours on an interface; none if it is gone.
+    /// The entry for an address on an interface; `None` if there is none, or the interface is gone.
+    ///
+    /// # Errors
+    /// [`Error::ListNeighbours`].
+    pub fn neighbour(&self, index: u32, address: IpAddr) -> Result<Option<Neighbour>> {
+        let mut request = message(index, address);
+        request.attributes = vec![NeighbourAttribute::Destination(address.into())];
+        match self.get(RouteNetlinkMessage::GetNeighbour(request)) {
+            Ok(RouteNetlinkMessage::NewNeighbour(message)) => Ok(neighbour_in(message)),
+            Ok(_) => Ok(None),
+            Err(failure) if failure.is(&[Errno::ENOENT, Errno::ENODEV]) => Ok(None),
+            Err(source) => Err(Error::ListNeighbours { index, source }),
+        }
+    }
+
+    /// The entries for some addresses, each on the interface with that index, as far as there are any.
+    ///
+    /// The kernel's lists can leave some out: see [`Rtnl::all_neighbours`]. So what is not in a list is asked for by itself.
+    ///
+    /// # Errors
+    /// [`Error::ListAllNeighbours`], [`Error::ListNeighbours`].
+    pub fn neighbours_of(&self, wanted: &[(u32, IpAddr)]) -> Result<Vec<Neighbour>> {
+        let listed = if wanted.len() > FEW { self.all_neighbours()? } else { Vec::new() };
+        self.look_up(wanted, listed)
+    }
+
+    /// Those that are not in a list are asked for.
+    fn look_up(&self, wanted: &[(u32, IpAddr)], listed: Vec<Neighbour>) -> Result<Vec<Neighbour>> {
+        let listed: HashMap<(u32, IpAddr), Neighbour> =
+            listed.into_iter().map(|entry| ((entry.index, entry.address), entry)).collect();
+        let mut found = Vec::new();
+        for (index, address) in wanted {
+            found.extend(match listed.get(&(*index, *address)) {
+                Some(entry) => Some(*entry),
+                None => self.neighbour(*index, *address)?,
+            });
+        }
+        Ok(found)
+    }
+
+    /// The IPv4 and IPv6 neighbours on an interface; none if it is gone. One that came in that very moment as the first of some
+    /// power of two in all network namespaces can hide others.
     ///
     /// # Errors
     /// [`Error::ListNeighbours`].
@@ -72,6 +113,10 @@ impl Rtnl {
     }
 
     /// Those of all interfaces. The kernel looks through all of them for those of one, too.
+    ///
+    /// It lists a hash table of all network namespaces by bucket and place in the bucket (`neigh_dump_table`,
+    /// net/core/neighbour.c): when entries go, or there are so many that the table grows, it passes over others and says
+    /// nothing of it. To know that one is not there, ask for it: [`Rtnl::neighbours_of`].
     ///
     /// # Errors
     /// [`Error::ListAllNeighbours`].
@@ -91,6 +136,16 @@ impl Rtnl {
     }
 }
 
+fn message(index: u32, address: IpAddr) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = match address {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    };
+    message.header.ifindex = index;
+    message
+}
+
 fn neighbour_in(message: NeighbourMessage) -> Option<Neighbour> {
     let mut address = None;
     let mut mac = None;
@@ -104,4 +159,33 @@ fn neighbour_in(message: NeighbourMessage) -> Option<Neighbour> {
     }
     let index = message.header.ifindex;
     Some(Neighbour { index, address: address?, mac, permanent: message.header.state == NeighbourState::Permanent })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_list_leaves_out_is_asked_for() {
+        sandbox::private_host(|| {
+            let ip = |arguments: &str| {
+                assert!(sandbox::command("ip").args(arguments.split(' ')).status().unwrap().success(), "{arguments}");
+            };
+            ip("link add left type veth peer name right");
+            let rtnl = Rtnl::open().unwrap();
+            let left = rtnl.link("left").unwrap().unwrap().index;
+            let (one, other, absent): (IpAddr, IpAddr, IpAddr) =
+                ("10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap(), "10.0.0.2".parse().unwrap());
+            let mac = MacAddr6::new(10, 0, 0, 0, 0, 1);
+            for address in [one, other] {
+                rtnl.replace_neighbour(left, address, mac).unwrap();
+            }
+            let entry = |address| Neighbour { index: left, address, mac: Some(mac), permanent: true };
+            let wanted = [(left, one), (left, absent), (left, other), (4711, one)];
+            for listed in [Vec::new(), vec![entry(other)]] {
+                assert_eq!(rtnl.look_up(&wanted, listed).unwrap(), [entry(one), entry(other)]);
+            }
+            assert_eq!(rtnl.neighbours_of(&wanted).unwrap(), [entry(one), entry(other)]);
+        });
+    }
 }

@@ -5,7 +5,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption};
 use nix::errno::Errno;
 
-use super::Rtnl;
+use super::{Failure, Rtnl};
 use crate::error::{Error, Result};
 
 /// The kind's name in `TCA_KIND`.
@@ -57,23 +57,22 @@ impl Rtnl {
 
     /// The token bucket that is an interface's root; `None` if it has another root, or is gone.
     ///
+    /// The root itself is asked for: the kernel would list the queueing of all interfaces, by their places in its list, and pass
+    /// over one when another went (`tc_dump_qdisc`, net/sched/sch_api.c). Of a root that is its own default it
+    /// says nothing, or EINVAL.
+    ///
     /// # Errors
     /// [`Error::ListQdiscs`].
     pub fn shaped(&self, index: u32) -> Result<Option<Shaped>> {
-        let request = TcMessage::with_index(index.cast_signed());
-        let objects = match self.list(&RouteNetlinkMessage::GetQueueDiscipline(request)) {
-            Err(failure) if failure.is(&[Errno::ENODEV]) => Vec::new(),
-            listed => listed.map_err(|source| Error::ListQdiscs { index, source })?,
-        };
-        let found = objects.into_iter().find_map(|object| match object {
-            RouteNetlinkMessage::NewQueueDiscipline(message)
-                if message.header.index == index.cast_signed() && message.header.parent == TcHandle::ROOT =>
-            {
-                shaped_in(&message)
-            }
-            _ => None,
-        });
-        Ok(found)
+        let mut request = TcMessage::with_index(index.cast_signed());
+        request.header.parent = TcHandle::ROOT;
+        match self.get_echoed(RouteNetlinkMessage::GetQueueDiscipline(request)) {
+            Ok(RouteNetlinkMessage::NewQueueDiscipline(message)) => Ok(shaped_in(&message)),
+            Ok(_) => Ok(None),
+            Err(Failure::Missing) => Ok(None),
+            Err(failure) if failure.is(&[Errno::ENODEV, Errno::ENOENT, Errno::EINVAL]) => Ok(None),
+            Err(source) => Err(Error::ListQdiscs { index, source }),
+        }
     }
 }
 

@@ -235,7 +235,7 @@ impl Rtnl {
             set_table(&mut request, table);
         }
         request.attributes.extend(filter.oif.map(RouteAttribute::Oif));
-        let objects = match self.list(&RouteNetlinkMessage::GetRoute(request)) {
+        let objects = match self.list_routes(request) {
             // The filter names an interface, or a table, that does not exist.
             Err(failure) if failure.is(&[Errno::ENODEV, Errno::ENOENT]) => Vec::new(),
             result => result.map_err(Error::ListRoutes)?,

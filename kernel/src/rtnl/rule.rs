@@ -52,7 +52,7 @@ impl Rtnl {
     }
 
     /// The rules of both families that choose a table by one source address. None on a kernel without policy
-    /// routing.
+    /// routing. Of more than some thirty, which the kernel lists by place, one may be left out while another goes.
     ///
     /// # Errors
     /// [`Error::ListRules`].

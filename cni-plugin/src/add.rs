@@ -83,9 +83,8 @@ pub fn add(request: &AddRequest) -> Result<CniResult, Error> {
 
     let wiring = wiring.with_addresses(&leased).beside(others);
     let wired = linked
+        .and_then(|()| wiring.refuse_what_cannot_be(&config))
         .and_then(|()| in_use::refuse(&wiring, &config, &request.attachment, &node))
-        .and_then(|()| wiring.refuse_small_mtu(&config))
-        .and_then(|()| wiring.refuse_impossible_routes())
         .and_then(|()| step("leftovers", || leftovers::clear(&wiring, network)))
         .and_then(|()| step("wire", || apply(&wiring.address_steps(), &ends, &wiring, network)));
     match wired {

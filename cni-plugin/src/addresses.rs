@@ -1,11 +1,15 @@
 //! Where addresses come from: our own IPAM by a library call, any other by running its executable.
 
+use std::borrow::Cow;
+use std::net::IpAddr;
+
 use cni_spec::delegate::{Delegate, DelegateError};
 use cni_spec::{
     AddRequest, CheckRequest, CniResult, DelRequest, Environment, ErrorCode, GcRequest, NetConf, StatusRequest,
 };
 use ipam::{Ipam, LeaseRequest, Ledger, Netns};
 use nft_model::Family;
+use serde_json::Value;
 
 use crate::Error;
 use crate::config::{DHCP, OWN_IPAM, is_main_plugin};
@@ -128,8 +132,29 @@ pub fn check(ipam_type: &str, request: &CheckRequest) -> Result<(), Error> {
         return own(&request.config)?.check(&request.attachment, &request.prev_result).map_err(own_error);
     }
     Delegate::new(&request.environment)
-        .check(ipam_type, &request.config.bytes)
+        .check(ipam_type, &with_its_gateways(&request.config.bytes))
         .map_err(|source| delegate_error(ipam_type, source))
+}
+
+/// The config with the gateways that the IPAM plugin's own part names in place of those that the pod has, which `prevResult`
+/// tells: `static` compares them.
+fn with_its_gateways(bytes: &[u8]) -> Cow<'_, [u8]> {
+    let Ok(mut conf) = serde_json::from_slice::<Value>(bytes) else { return bytes.into() };
+    let address = |one: &Value| -> Option<IpAddr> { one.get("address")?.as_str()?.split('/').next()?.parse().ok() };
+    let gateway = |one: &Value| one.get("gateway").filter(|gateway| gateway.is_string()).cloned();
+    let list = conf.pointer("/ipam/addresses").and_then(Value::as_array);
+    let named: Vec<(IpAddr, Value)> =
+        list.into_iter().flatten().filter_map(|one| Some((address(one)?, gateway(one)?))).collect();
+    if named.is_empty() {
+        return bytes.into();
+    }
+    for ip in conf.pointer_mut("/prevResult/ips").and_then(Value::as_array_mut).into_iter().flatten() {
+        let own = named.iter().find(|(named, _)| address(ip) == Some(*named)).map(|(_, gateway)| gateway.clone());
+        if let Some((ip, own)) = ip.as_object_mut().zip(own) {
+            ip.insert("gateway".to_owned(), own);
+        }
+    }
+    conf.to_string().into_bytes().into()
 }
 
 /// Frees what belongs to no valid attachment.

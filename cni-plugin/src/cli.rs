@@ -1,7 +1,7 @@
 //! `podwire` run by hand: what pods have on this node, and what they should have.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -81,12 +81,13 @@ struct Inspect {
     /// Leaves the line with the column names out.
     #[arg(long)]
     no_headers: bool,
-    /// The folder of the ledger, which knows pods' names and namespaces: "ipam.dataDir" of the network config.
-    #[arg(long, value_name = "DIR", default_value = Ledger::DEFAULT_DIR)]
-    ledger: PathBuf,
-    /// The log, which knows the last error of each: "logFile" of the network config.
-    #[arg(long, value_name = "FILE", default_value = LOG)]
-    log: PathBuf,
+    /// The folder of the ledger, which knows pods' names and namespaces: "ipam.dataDir" of the network config, by default
+    /// /run/podwire/ipam.
+    #[arg(long, value_name = "DIR")]
+    ledger: Option<PathBuf>,
+    /// The log, which knows the last error of each: "logFile" of the network config, by default /var/log/podwire.log.
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
 }
 
 /// The formats of `--output`.
@@ -163,11 +164,12 @@ enum Stop {
 impl Inspect {
     /// Whether anything was found.
     fn run(&self, out: &mut dyn Write, err: &mut dyn Write) -> Result<bool, Stop> {
-        let ledger = Ledger::at(&self.ledger).with_lock_timeout(PATIENCE);
+        let ledger = self.ledger.as_deref().unwrap_or(Path::new(Ledger::DEFAULT_DIR));
+        let ledger = Ledger::at(ledger).with_lock_timeout(PATIENCE);
         // Most nodes log to the journal.
-        let failures = inspect::last(&self.log).unwrap_or_default();
+        let failures = inspect::last(self.log.as_deref().unwrap_or(Path::new(LOG))).unwrap_or_default();
         let (mut all, remarks) = inspect::all(&ledger, &failures)?;
-        for remark in remarks {
+        for remark in self.mistaken().into_iter().chain(remarks) {
             writeln!(err, "note: {remark}")?;
         }
         all.retain(|attached| self.takes(attached));
@@ -190,6 +192,16 @@ impl Inspect {
         }
         self.print(&all, out)?;
         Ok(true)
+    }
+
+    /// What was named and is not there: a node need not have it, but whoever names it means that it does.
+    fn mistaken(&self) -> Vec<String> {
+        let missing = |path: &Option<PathBuf>| path.clone().filter(|path| !path.exists());
+        let ledger =
+            missing(&self.ledger).map(|path| format!("there is no ledger {}: pods have no names", path.display()));
+        let log =
+            missing(&self.log).map(|path| format!("there is no log {}: no last errors are shown", path.display()));
+        ledger.into_iter().chain(log).collect()
     }
 
     /// Whether not all pods are asked for.

@@ -137,7 +137,7 @@ impl Config {
                 &[("link-local", Gateway::LinkLocal), ("range", Gateway::Range)],
             )?,
             host_prefix: raw.host_interface_prefix.filter(|prefix| !prefix.is_empty()).map(prefix).transpose()?,
-            sysctl: raw.sysctl.unwrap_or_default().iter().map(sysctl).collect::<Result<_, _>>()?,
+            sysctl: sysctls(&raw.sysctl.unwrap_or_default())?,
             allowed_sysctls: allowed(&raw.allowed_sysctls.unwrap_or_default())?,
             bandwidth: Bandwidth::of(conf.parse()?, &conf.runtime_config)?,
             mac: None,
@@ -219,8 +219,17 @@ fn prefix(prefix: String) -> Result<String, CniError> {
     Err(invalid("hostInterfacePrefix", prefix, &why))
 }
 
-fn sysctl((key, value): (&String, &String)) -> Result<PodSysctl, CniError> {
-    PodSysctl::new(key, value).map_err(|why| invalid(format!("sysctl[{key:?}]"), value, &why))
+fn sysctls(wanted: &BTreeMap<String, String>) -> Result<Vec<PodSysctl>, CniError> {
+    let mut all: Vec<PodSysctl> = Vec::new();
+    for (key, value) in wanted {
+        let refuse = |why: String| invalid(format!("sysctl[{key:?}]"), value, &why);
+        let sysctl = PodSysctl::new(key, value).map_err(refuse)?;
+        if all.iter().any(|other| other.path("") == sysctl.path("")) {
+            return Err(refuse("is there twice, with dots and with slashes".to_owned()));
+        }
+        all.push(sysctl);
+    }
+    Ok(all)
 }
 
 fn allowed(patterns: &[String]) -> Result<Vec<Allowed>, CniError> {
@@ -263,6 +272,10 @@ mod tests {
             (json!({ "hostInterfacePrefix": "0x" }), "hostInterfacePrefix=\"0x\": must be a letter and up to 7"),
             (json!({ "hostInterfacePrefix": "muchtoolong" }), "hostInterfacePrefix=\"muchtoolong\": must be"),
             (json!({ "sysctl": { "kernel.hostname": "x" } }), "sysctl[\"kernel.hostname\"]=\"x\": must be a setting"),
+            (
+                json!({ "sysctl": { "net.ipv4.conf.IFNAME.arp_filter": "1", "net/ipv4/conf/IFNAME/arp_filter": "0" } }),
+                "sysctl[\"net/ipv4/conf/IFNAME/arp_filter\"]=\"0\": is there twice",
+            ),
             (json!({ "allowedSysctls": ["net.*"] }), "allowedSysctls[0]=\"net.*\": must be a setting"),
             (json!({ "snatSource": "127.0.0.1" }), "snatSource=\"127.0.0.1\": is no address that an answer"),
             (json!({ "snatSource": ["::1:2", "::1:3"] }), "snatSource[1]=\"::1:3\": is a second address of its family"),

@@ -127,6 +127,14 @@ pub enum Error {
         /// Its name.
         ipam_type: String,
     },
+    /// The IPAM plugin gave an address that no pod can have.
+    #[error("the IPAM plugin gave {address}, which a pod cannot have: it {why}")]
+    AddressUnusable {
+        /// As it was given.
+        address: IpNetwork,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// The address is another pod's, that is alive: of another ledger, or its lease was ended by force.
     #[error(
         "the address {address} is in use: {holder} has it, by the node's link {link:?}: another ledger of this node lent it, and networks whose ledgers are in different folders must not lease the same addresses (see: ipam check), or its lease was ended by force (see: ipam history {address}); if that pod is gone, delete the link"
@@ -239,7 +247,7 @@ impl Error {
 /// The plugin's own code (the spec leaves 100 and above to plugins): CHECK found differences.
 const CODE_DIFFERS: ErrorCode = ErrorCode::Plugin(110);
 
-/// The plugin's own code: the IPAM plugin gave no address.
+/// The plugin's own code: the IPAM plugin gave no address, or none that a pod can have.
 const CODE_NO_ADDRESS: ErrorCode = ErrorCode::Plugin(111);
 
 /// The plugin's own code: the address is a living pod's.
@@ -272,7 +280,7 @@ impl From<Error> for CniError {
             Error::Ipam(error) => Self::from(*error),
             Error::Delegate { ipam_type, source } => delegate_error(&ipam_type, *source),
             Error::AddressInUse { .. } => Self::from_source(CODE_IN_USE, &error),
-            Error::NoAddress { .. } => Self::from_source(CODE_NO_ADDRESS, &error),
+            Error::NoAddress { .. } | Error::AddressUnusable { .. } => Self::from_source(CODE_NO_ADDRESS, &error),
             Error::Differs(ref differences) => {
                 let lines: Vec<String> = differences.iter().map(ToString::to_string).collect();
                 Self::new(CODE_DIFFERS, error.to_string()).with_details(lines.join("; "))

@@ -1,8 +1,8 @@
 //! What an ADD does to the kernel, as values. Pure: the plan is made from config, names and addresses;
 //! `apply` carries it out and CHECK compares it with what is there.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use cni_spec::{Attachment, CniResult, Interface, IpConfig};
@@ -107,11 +107,36 @@ impl Wiring {
         self
     }
 
-    /// A link with less than 1280 bytes has no IPv6 (RFC 8200, section 5).
+    /// What of all this no pod can have.
     ///
     /// # Errors
-    /// [`Error::MtuTooSmall`].
-    pub fn refuse_small_mtu(&self, config: &Config) -> Result<(), Error> {
+    /// [`Error::AddressUnusable`], [`Error::MtuTooSmall`], [`Error::RouteScope`], [`Error::RoutesDiffer`].
+    pub fn refuse_what_cannot_be(&self, config: &Config) -> Result<(), Error> {
+        self.refuse_unusable_addresses()?;
+        self.refuse_small_mtu(config)?;
+        self.refuse_impossible_routes()
+    }
+
+    /// What no interface can have, or not twice. Our own IPAM gives the like only if its pool is of the like.
+    fn refuse_unusable_addresses(&self) -> Result<(), Error> {
+        let mut seen = BTreeSet::new();
+        for address in &self.addresses {
+            let is_broadcast = address.ip() == IpAddr::V4(Ipv4Addr::BROADCAST);
+            let why = match address.ip() {
+                ip if ip.is_unspecified() => "is no address of an interface",
+                ip if ip.is_loopback() => "is of the loopback",
+                ip if ip.is_multicast() || is_broadcast => "is a group's",
+                ip if ip == self.gateway_of(address) => "is the gateway's",
+                ip if !seen.insert(ip) => "is there twice",
+                _ => continue,
+            };
+            return Err(Error::AddressUnusable { address: *address, why });
+        }
+        Ok(())
+    }
+
+    /// A link with less than 1280 bytes has no IPv6 (RFC 8200, section 5).
+    fn refuse_small_mtu(&self, config: &Config) -> Result<(), Error> {
         let address = self.addresses.iter().map(IpNetwork::ip).find(IpAddr::is_ipv6);
         let (Some(address), Some(mtu)) = (address, self.mtu.filter(|mtu| *mtu < MTU_MIN_IPV6)) else { return Ok(()) };
         let key = if config.mtu.is_some() { config.mtu_key.as_str() } else { "mtu (that of the route to the outside)" };
@@ -121,10 +146,7 @@ impl Wiring {
     /// Every route of a pod leads by a gateway, and the kernel takes none with a narrower scope than the way to that gateway
     /// (`fib_check_nh_v4_gw`, net/ipv4/fib_semantics.c). IPv6 knows no scopes. Routes to one destination are one, so they must
     /// agree.
-    ///
-    /// # Errors
-    /// [`Error::RouteScope`], [`Error::RoutesDiffer`].
-    pub fn refuse_impossible_routes(&self) -> Result<(), Error> {
+    fn refuse_impossible_routes(&self) -> Result<(), Error> {
         let narrow =
             self.routes.iter().find_map(|route| Some((route.dst, route.scope.filter(|scope| *scope >= SCOPE_LINK)?)));
         if let Some((dst, scope)) = narrow {
@@ -374,10 +396,12 @@ fn may_change_mac(config: &Config) -> bool {
     config.guard == Guard::Addresses || config.guard == Guard::Strict && config.mac.is_some()
 }
 
-/// A gateway that the IPAM plugin names, if it can be one: of the address's family, and not the pod itself.
+/// A gateway that the IPAM plugin names, if it can be one: of the address's family, and not the pod itself. Nor the usual one,
+/// which no interface has: a `prevResult` names that where the IPAM plugin named none.
 fn own_gateway(ip: &IpConfig) -> Option<(IpAddr, IpAddr)> {
     let address = ip.address.ip();
-    let gateway = ip.gateway.filter(|gateway| gateway.is_ipv4() == address.is_ipv4() && *gateway != address)?;
+    let can_be = |gateway: &IpAddr| gateway.is_ipv4() == address.is_ipv4() && *gateway != address;
+    let gateway = ip.gateway.filter(|gateway| can_be(gateway) && *gateway != gateway_for(address))?;
     Some((address, gateway))
 }
 
@@ -404,6 +428,8 @@ mod tests {
             ("10.1.0.2/24", Some("10.1.0.2")),
             ("fd00::2/64", Some("fd00::2")),
             ("10.1.0.2/24", None),
+            ("10.1.0.2/24", Some("169.254.1.1")),
+            ("fd00::2/64", Some("fe80::1")),
         ] {
             assert_eq!(gateway(address, wrong), None, "{address} {wrong:?}");
         }

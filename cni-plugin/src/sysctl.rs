@@ -34,6 +34,10 @@ impl PodSysctl {
         if *name == "disable_ipv6" {
             return Err("follows from the pod's addresses".to_owned());
         }
+        // The kernel sets it anew when the link comes up (addrconf_notify, net/ipv6/addrconf.c).
+        if (*family, *group, *name) == ("ipv6", "conf", "mtu") {
+            return Err("follows from \"mtu\"".to_owned());
+        }
         if value.is_empty() || value.contains(|char: char| char.is_control()) {
             return Err("is no value".to_owned());
         }
@@ -123,6 +127,7 @@ mod tests {
             "net.ipv4.conf.IFNAME.",
             "net.ipv4.conf.IFNAME.Rp",
             "net.ipv6.conf.IFNAME.disable_ipv6",
+            "net.ipv6.conf.IFNAME.mtu",
         ] {
             assert!(PodSysctl::new(key, "1").is_err(), "{key:?}");
         }

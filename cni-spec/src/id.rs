@@ -27,7 +27,7 @@ impl IdError {
             Self::Empty => "is empty",
             Self::Characters(_) => "must begin with a letter or digit and go on with letters, digits, '_', '.' or '-'",
             Self::Interface(_) => {
-                "is not an interface name: 1 to 15 bytes, not \".\" or \"..\", without '/', ':' and white space"
+                "is not an interface name: 1 to 15 bytes, not \".\" or \"..\", without '/', ':', '%' and white space"
             }
         }
     }

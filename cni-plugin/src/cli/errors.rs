@@ -50,11 +50,17 @@ impl Errors {
             let document = json!({ "apiVersion": "podwire/v1", "kind": "ErrorList", "items": items });
             writeln!(out, "{document:#}")?;
         } else if found.is_empty() {
-            writeln!(err, "no errors in {}", self.log.display())?;
+            let such = if self.asks_for_some() { "such " } else { "" };
+            writeln!(err, "no {such}errors in {}", self.log.display())?;
         } else {
             writeln!(out, "{}", table(&found, self.output == Format::Wide).trim_fmt())?;
         }
-        Ok(!found.is_empty() || self.targets.is_empty())
+        Ok(!found.is_empty() || !self.asks_for_some())
+    }
+
+    /// Whether not all errors are asked for.
+    fn asks_for_some(&self) -> bool {
+        !self.targets.is_empty() || self.network.is_some()
     }
 
     fn takes(&self, failure: &Failure) -> bool {

@@ -23,6 +23,30 @@ fn an_mtu_that_is_too_small_for_ipv6() {
     });
 }
 
+/// `static` gives what it is told to.
+#[test]
+fn addresses_that_no_pod_can_have() {
+    sandbox::private_host(|| {
+        let of_static = |addresses: &[&str]| {
+            let addresses: Vec<Value> = addresses.iter().map(|address| json!({ "address": address })).collect();
+            with(ipam(&json!({ "type": "static", "addresses": addresses })), &json!({ "cniVersion": "1.0.0" }))
+        };
+        let cases = [
+            (of_static(&["0.0.0.0/0"]), "the IPAM plugin gave 0.0.0.0/0, which a pod cannot have: it is no address of"),
+            (
+                of_static(&["10.244.1.5/24", "127.0.0.5/8"]),
+                "127.0.0.5/8, which a pod cannot have: it is of the loopback",
+            ),
+            (of_static(&["224.0.0.5/24"]), "224.0.0.5/24, which a pod cannot have: it is a group's"),
+            (of_static(&["255.255.255.255/32"]), "255.255.255.255/32, which a pod cannot have: it is a group's"),
+            (of_static(&["ff02::5/64"]), "ff02::5/64, which a pod cannot have: it is a group's"),
+            (of_static(&["169.254.1.1/32"]), "169.254.1.1/32, which a pod cannot have: it is the gateway's"),
+            (of_static(&["10.1.1.5/24", "10.1.1.5/32"]), "10.1.1.5/32, which a pod cannot have: it is there twice"),
+        ];
+        refused(&cases.map(|(config, msg)| (config, 111, msg)));
+    });
+}
+
 #[test]
 fn bad_configs() {
     sandbox::private_host(|| {

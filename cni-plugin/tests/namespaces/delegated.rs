@@ -60,6 +60,26 @@ fn an_add_that_fails_later_takes_the_delegates_address_back() {
     });
 }
 
+/// `static` compares the gateways of its config with those of `prevResult`, which are the pod's.
+#[test]
+fn a_static_address_with_a_gateway_is_checked() {
+    sandbox::private_host(|| {
+        let addresses_of_static = json!([
+            { "address": "10.9.9.9/24", "gateway": "10.9.9.1" }, { "address": "fd09::9/64", "gateway": "fd09::1" },
+        ]);
+        for (style, seen) in [("link-local", ["169.254.1.1", "fe80::1"]), ("range", ["10.9.9.1", "fd09::1"])] {
+            let ipam = json!({ "type": "static", "addresses": addresses_of_static });
+            let config = with(dual_stack(), &json!({ "cniVersion": "1.0.0", "gateway": style, "ipam": ipam }));
+            let pod = TestPod::new("one");
+            let result = pod.add(&config).ok().json();
+            assert_eq!([&result["ips"][0]["gateway"], &result["ips"][1]["gateway"]], seen);
+            pod.check(&config, &result).ok();
+            pod.del(&config).ok();
+            kernel::netns::remove_named(&pod.path).unwrap();
+        }
+    });
+}
+
 #[test]
 fn a_static_address_outside_of_any_pool() {
     sandbox::private_host(|| {

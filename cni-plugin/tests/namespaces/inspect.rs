@@ -232,6 +232,8 @@ fn the_last_error_of_each_attachment_is_found_after_its_del() {
         assert!(drawing.contains("last error: ") && drawing.contains("mtu=3:"), "{drawing}");
         let gone = by_hand(&["inspect", "cart-0", "--log", LOG]);
         assert!(!gone.success && gone.stderr.contains("mtu=1:"), "{gone:?}");
+        let elsewhere = by_hand(&["errors", "--network", "nosuch", "--log", LOG]);
+        assert!(!elsewhere.success && elsewhere.stderr.contains("no such errors in"), "{elsewhere:?}");
         let nothing = by_hand(&["errors", "--log", "/run/nowhere.log"]);
         assert!(!nothing.success && nothing.stderr.contains("journalctl -t podwire"), "{nothing:?}");
     });
@@ -247,8 +249,14 @@ fn what_cannot_be_known_is_left_out() {
         let document = by_hand(&["inspect", "-o", "json"]).ok().json();
         assert_eq!((&document["items"][0]["inside"], &document["items"][0]["hostPorts"]), (&Value::Null, &json!([])));
         // A ledger elsewhere knows nothing of it; the kernel does.
-        let document = by_hand(&["inspect", "one", "-o", "json", "--ledger", "/run/nowhere"]).ok().json();
-        assert_eq!(document["items"][0]["pod"], Value::Null);
+        let elsewhere =
+            by_hand(&["inspect", "one", "-o", "json", "--ledger", "/run/nowhere", "--log", "/run/no.log"]).ok();
+        assert_eq!(elsewhere.json()["items"][0]["pod"], Value::Null);
+        for named in ["there is no ledger /run/nowhere: ", "there is no log /run/no.log: "] {
+            assert!(elsewhere.stderr.contains(named), "{elsewhere:?}");
+        }
+        // A node need not have what nobody names.
+        assert_eq!(by_hand(&["inspect", "one"]).ok().stderr, "");
         assert!(!by_hand(&["inspect", "nobody"]).success);
     });
 }

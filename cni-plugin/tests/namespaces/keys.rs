@@ -239,6 +239,31 @@ fn a_gateway_of_the_range_is_the_node() {
     });
 }
 
+/// Pools of a single address have no gateway, and `static` names one only if it is told: then the usual one serves.
+#[test]
+fn a_range_without_a_gateway_has_the_usual_one() {
+    sandbox::private_host(|| {
+        let node = NetNs::current().unwrap();
+        node_addresses();
+        let own = json!({ "type": "podwire-ipam", "podCIDR": ["10.244.1.5/32", "fd00:10:244:1::5/128"] });
+        let addresses_of_static = json!([{ "address": "10.244.1.6/24" }, { "address": "fd00:10:244:1::6/64" }]);
+        let others = json!({ "type": "static", "addresses": addresses_of_static });
+        for (id, version, ipam) in [("own", "1.1.0", own), ("others", "1.0.0", others)] {
+            let config = plain(&json!({ "cniVersion": version, "gateway": "range", "ipam": ipam }));
+            let pod = TestPod::new(id);
+            let result = pod.add(&config).ok().json();
+            for (ip, gateway) in result["ips"].as_array().unwrap().iter().zip(["169.254.1.1", "fe80::1"]) {
+                assert_eq!(ip["gateway"], gateway);
+            }
+            for address in addresses(&result) {
+                exchange(&pod.netns, &node, address).unwrap();
+            }
+            pod.check(&config, &result).ok();
+            pod.del(&config).ok();
+        }
+    });
+}
+
 /// The reference appends the second (`RouteAddEcmp`). Here all gateways are the node, so the two are one way.
 #[test]
 fn routes_to_one_destination_are_one() {

@@ -64,7 +64,7 @@ fn entries_that_cannot_be_read_are_named() {
         (json!([{ "containerID": "", "ifname": "eth0" }]), "[0].containerID=\"\" is empty"),
         (
             json!([{ "containerID": "a", "ifname": "a/b" }]),
-            "[0].ifname=\"a/b\" is not an interface name: 1 to 15 bytes, not \".\" or \"..\", without '/', ':' and white space",
+            "[0].ifname=\"a/b\" is not an interface name: 1 to 15 bytes, not \".\" or \"..\", without '/', ':', '%' and white space",
         ),
     ] {
         for key in ["cni.dev/valid-attachments", "cni.dev/attachments"] {

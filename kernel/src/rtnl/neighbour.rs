@@ -58,7 +58,7 @@ impl Rtnl {
             .map_err(|source| Error::ReplaceNeighbour { address, index, source })
     }
 
-    /// The entry for an address on an interface; `None` if there is none, or the interface is gone.
+    /// The entry for an address on an interface; `None` if there is none, or the interface is gone, or the kernel lacks the family.
     ///
     /// # Errors
     /// [`Error::ListNeighbours`].
@@ -68,7 +68,7 @@ impl Rtnl {
         match self.get(RouteNetlinkMessage::GetNeighbour(request)) {
             Ok(RouteNetlinkMessage::NewNeighbour(message)) => Ok(neighbour_in(message)),
             Ok(_) => Ok(None),
-            Err(failure) if failure.is(&[Errno::ENOENT, Errno::ENODEV]) => Ok(None),
+            Err(failure) if failure.is(&[Errno::ENOENT, Errno::ENODEV, Errno::EAFNOSUPPORT]) => Ok(None),
             Err(source) => Err(Error::ListNeighbours { index, source }),
         }
     }

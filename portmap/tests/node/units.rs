@@ -1,4 +1,5 @@
-//! The units of systemd: a manager of its own runs them, with firewalls that flush everything when they start or reload.
+//! The units of systemd: a manager of its own runs them, with firewalls that flush everything when they start or reload;
+//! one of them, as firewalld does, after it has told systemd that it is done.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -23,6 +24,14 @@ const OURS: [&str; 3] =
 /// Firewalls with a unit of their own, and the table of each.
 const FIREWALLS: [(&str, &str); 3] =
     [("nftables", "table inet filter"), ("firewalld", "table inet firewalld"), ("ufw", "table inet ufw")];
+/// What systemd runs of firewalld 1.3.3 for a reload is `kill -HUP`, and its name on the bus, by which it counts as
+/// started, comes before its rules (firewall/server/server.py). So whoever comes after it comes before its flush.
+const LATE: &str = "#!/bin/sh
+load() { sleep 1; /usr/sbin/nft -f /run/firewalld.nft; }
+trap load HUP
+load
+while :; do sleep 0.1; done
+";
 /// Longer than a busy machine needs.
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -45,15 +54,23 @@ fn install() {
         let chain = "chain forward { type filter hook forward priority filter; ct status dnat accept; }";
         fs::write(&rules, format!("flush ruleset\n{own} {{ {chain}; }}\n")).unwrap();
         let load = format!("/usr/sbin/nft -f {rules}");
-        // As Debian's ufw.service has none.
-        let reload = if firewall == "ufw" { String::new() } else { format!("ExecReload={load}\n") };
-        let unit = format!("[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart={load}\n{reload}");
+        let oneshot = format!("[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart={load}\n");
+        let unit = match firewall {
+            "firewalld" => {
+                "[Service]\nExecStart=/bin/sh /run/firewalld.sh\nExecReload=/bin/sh -c 'kill -HUP ${MAINPID}'\n"
+                    .to_owned()
+            }
+            // As Debian's has no reload.
+            "ufw" => oneshot,
+            _ => format!("{oneshot}ExecReload={load}\n"),
+        };
         fs::write(format!("{UNITS}/{firewall}.service"), unit).unwrap();
         // As `systemctl enable` does.
         let instance = OURS[0].replace('@', &format!("@{firewall}"));
         fs::create_dir(format!("{UNITS}/{firewall}.service.wants")).unwrap();
         symlink(format!("../{}", OURS[0]), format!("{UNITS}/{firewall}.service.wants/{instance}")).unwrap();
     }
+    fs::write("/run/firewalld.sh", LATE).unwrap();
     fs::write(format!("{UNITS}/basic.target"), "[Unit]\nDescription=All there is\n").unwrap();
     // A checkout may be below /opt itself.
     let plugin = fs::read(env!("CARGO_BIN_EXE_podwire-portmap")).unwrap();
@@ -151,17 +168,8 @@ fn host_ports_come_back_when_systemd_starts_restarts_or_reloads_a_firewall() {
         pod.serve(80);
         let attachment = Attachment::new(&pod, &json!([{ "hostPort": 8080, "containerPort": 80 }]));
         attachment.add().ok();
-        for (action, table) in [
-            ("start nftables.service", "filter"),
-            ("reload nftables.service", "filter"),
-            ("restart nftables.service", "filter"),
-            ("start firewalld.service", "firewalld"),
-            ("reload firewalld.service", "firewalld"),
-            ("start ufw.service", "ufw"),
-            ("restart ufw.service", "ufw"),
-            ("reload nftables.service", "filter"),
-        ] {
-            // Whoever loads its rules anew has flushed this.
+        // Whoever loads its rules anew has flushed the canary.
+        let come_back = |action: &str, table: &str| {
             nft(&["add", "table", "ip", "canary"]);
             let before = asked();
             systemd.ctl(action);
@@ -170,10 +178,24 @@ fn host_ports_come_back_when_systemd_starts_restarts_or_reloads_a_firewall() {
             assert!(ruleset().contains(&format!("table inet {table}")), "{}", ruleset());
             systemd.wait_for(action, || matches!(attachment.check(), crate::common::plugin::Answer::Ok { .. }));
             assert_eq!(lan.tcp(NODE_V4[0], 8080), from("pod2", NEIGHBOUR_V4), "{action}");
+        };
+        for (action, table) in [
+            ("start nftables.service", "filter"),
+            ("reload nftables.service", "filter"),
+            ("restart nftables.service", "filter"),
+            ("start ufw.service", "ufw"),
+            ("restart ufw.service", "ufw"),
+            ("reload nftables.service", "filter"),
+        ] {
+            come_back(action, table);
         }
         // Of this nobody hears.
         nft(&["flush", "ruleset"]);
         systemd.ctl("start podwire-portmap-reconcile.timer");
         systemd.wait_for("timer", || ruleset().contains("podnet pod2 eth0"));
+        // Nor when this is over.
+        for action in ["start firewalld.service", "reload firewalld.service"] {
+            come_back(action, "firewalld");
+        }
     });
 }

@@ -2,7 +2,7 @@
 //! Their rules are of the same shape as theirs, cut down to what these packets meet; `firewalls` has the real ones.
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use crate::common::backend::Backend;
@@ -340,25 +340,41 @@ fn a_pod_of_two_networks_has_host_ports_in_each(backend: Backend) {
     ip(Some(pod), "rule add from 10.89.0.2 table 100");
     ip(None, "address add 169.254.2.1/32 dev to-net1");
     ip(None, "route add 10.89.0.2/32 dev to-net1");
+    ip(Some(pod), "address add fd89::2/128 dev net1 nodad");
+    ip(Some(pod), "-6 route add default via fe80::2:1 dev net1 table 100");
+    ip(Some(pod), "-6 rule add from fd89::2 table 100");
+    ip(None, "address add fe80::2:1/64 dev to-net1 nodad");
+    ip(None, "-6 route add fd89::2/128 dev to-net1");
     for name in ["all", "to-lan", "to-pod2", "to-net1"] {
         sysctl::set(&format!("net/ipv4/conf/{name}/rp_filter"), "1").unwrap();
     }
     let first = cluster.map(backend);
-    let mut second =
-        Attachment::on_paper("pod2", &["10.89.0.2/32"], &json!([{ "hostPort": 9090, "containerPort": 80 }]))
-            .with("name", json!("second"))
-            .on(backend);
+    let mut second = Attachment::on_paper(
+        "pod2",
+        &["10.89.0.2/32", "fd89::2/128"],
+        &json!([{ "hostPort": 9090, "containerPort": 80 }]),
+    )
+    .with("name", json!("second"))
+    .on(backend);
     second.ifname = "net1".to_owned();
     second.config["prevResult"]["interfaces"][1]["name"] = json!("net1");
     second.add().ok();
-    let check = |port| cluster.lan.tcp(NODE_V4[0], port);
-    assert_eq!(check(8080), from("pod2", NEIGHBOUR_V4));
-    assert_eq!(check(9090), from("pod2", NEIGHBOUR_V4));
-    assert_eq!(net::tcp(Ipv4Addr::LOCALHOST, 9090).map(|(name, _)| name), Ok("pod2".to_owned()));
+    let check = |port: u16, is_reached: bool| {
+        for (node, neighbour) in [(NODE_V4[0].into(), NEIGHBOUR_V4.into()), (NODE_V6[0].into(), NEIGHBOUR_V6.into())] {
+            let (node, neighbour): (IpAddr, IpAddr) = (node, neighbour);
+            let expected = if is_reached { from("pod2", neighbour) } else { Err(ErrorKind::ConnectionRefused) };
+            assert_eq!(cluster.lan.tcp(node, port), expected, "{node} {port}");
+        }
+    };
+    check(8080, true);
+    check(9090, true);
+    for loopback in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+        assert_eq!(net::tcp(loopback, 9090).map(|(name, _)| name), Ok("pod2".to_owned()));
+    }
     // An end of one attachment is none of the other.
     first.del().ok();
-    assert_eq!(check(8080), Err(ErrorKind::ConnectionRefused));
-    assert_eq!(check(9090), from("pod2", NEIGHBOUR_V4));
+    check(8080, false);
+    check(9090, true);
     second.del().ok();
-    assert_eq!(check(9090), Err(ErrorKind::ConnectionRefused));
+    check(9090, false);
 }

@@ -14,6 +14,7 @@ on_each_backend!(
     udp_from_before_the_mapping_goes_to_the_pod,
     a_mapping_for_one_address_takes_its_udp_and_leaves_that_of_the_others,
     del_cuts_tcp_through_its_ports_and_nothing_else,
+    gc_cuts_the_flows_of_what_it_removes,
     a_take_over_cuts_established_connections,
     a_service_to_the_same_port_of_the_pod_goes_on,
     udp_that_another_network_decides_about_goes_on,
@@ -211,19 +212,24 @@ fn del_cuts_tcp_through_its_ports_and_nothing_else(backend: Backend) {
     }
 }
 
-#[test]
-fn gc_cuts_the_flows_of_what_it_removes() {
-    private_host(|| {
-        forward();
-        let (lan, pod) = (lan(), pod(2));
-        echo(&pod, 80);
-        Attachment::new(&pod, &json!([{ "hostPort": 8080, "containerPort": 80 }])).add().ok();
-        let stream = connect(&lan, NODE_V4[0], 8080);
-        speak(&stream).unwrap();
-        crate::common::plugin::gc("podnet", &[]).ok();
-        assert_eq!(flows("ipv4", &["tcp", "dport=8080"]), Vec::<String>::new());
-        assert_eq!(speak(&stream), Err(ErrorKind::ConnectionReset));
-    });
+fn gc_cuts_the_flows_of_what_it_removes(backend: Backend) {
+    forward();
+    let (lan, pod, other) = (lan(), pod(2), pod(3));
+    echo(&pod, 80);
+    echo(&other, 80);
+    Attachment::new(&pod, &json!([{ "hostPort": 8080, "containerPort": 80 }])).on(backend).add().ok();
+    Attachment::new(&other, &json!([{ "hostPort": 8081, "containerPort": 80 }])).on(backend).add().ok();
+    let cut = [connect(&lan, NODE_V4[0], 8080), connect(&lan, NODE_V6[0], 8080)];
+    let kept = [connect(&lan, NODE_V4[0], 8081), connect(&lan, NODE_V6[0], 8081), connect(&lan, pod.v4, 80)];
+    cut.iter().chain(&kept).for_each(|stream| speak(stream).unwrap());
+    crate::common::plugin::gc("podnet", &[("pod3", "eth0")]).ok();
+    for family in ["ipv4", "ipv6"] {
+        assert_eq!(flows(family, &["tcp", "dport=8080"]), Vec::<String>::new());
+    }
+    kept.iter().for_each(|stream| speak(stream).unwrap());
+    for stream in &cut {
+        assert_eq!(speak(stream), Err(ErrorKind::ConnectionReset));
+    }
 }
 
 fn a_take_over_cuts_established_connections(backend: Backend) {

@@ -54,6 +54,21 @@ impl NetConf {
             .map_err(|error| error::invalid_key(&self.json, error.path(), error.inner()))
     }
 
+    /// The same of these keys, in whatever case they are written: Go reads JSON so, and a drop-in for a plugin in Go must not
+    /// leave a key out that the other one has heeded. Of several spellings that of `keys` counts, which libcni, too, puts last.
+    ///
+    /// # Errors
+    /// As [`NetConf::parse`], with the key as `keys` has it.
+    pub fn parse_in_any_case<T: DeserializeOwned>(&self, keys: &[&str]) -> Result<T, CniError> {
+        let value = |key: &str| {
+            let any_case = || Located::new("", &self.json).key_in_any_case(key).map(|located| located.value());
+            self.json.get(key).or_else(any_case).cloned()
+        };
+        let known: Value = keys.iter().filter_map(|key| Some(((*key).to_owned(), value(key)?))).collect();
+        serde_path_to_error::deserialize(&known)
+            .map_err(|error| error::invalid_key(&known, error.path(), error.inner()))
+    }
+
     /// The config before `prevResult` is looked at.
     pub(crate) fn without_prev_result(bytes: Vec<u8>) -> Result<Self, CniError> {
         let json = decode(&bytes)?;

@@ -19,6 +19,9 @@ struct Raw {
     host_port_range: Option<Value>,
 }
 
+/// As [`Raw`] has them.
+const KEYS: [&str; 4] = ["conflict", "hostListeners", "reservedHostPorts", "hostPortRange"];
+
 /// What an operator can choose about host ports in general.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
@@ -64,7 +67,7 @@ impl Policy {
     /// # Errors
     /// Code 7 with key, value and what it must be.
     pub fn of(conf: &NetConf) -> Result<Self, Error> {
-        let raw: Raw = conf.parse().map_err(Error::Config)?;
+        let raw: Raw = conf.parse_in_any_case(&KEYS).map_err(Error::Config)?;
         let conflict = match raw.conflict.as_deref() {
             None | Some("takeover") => Conflict::TakeOver,
             Some("refuse") => Conflict::Refuse,

@@ -23,6 +23,10 @@ struct Raw {
     localhost: Option<bool>,
 }
 
+/// As [`Raw`] has them.
+const KEYS: [&str; 8] =
+    ["backend", "snat", "masqAll", "markMasqBit", "externalSetMarkChain", "conditionsV4", "conditionsV6", "localhost"];
+
 /// What an operator can choose.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -76,7 +80,7 @@ impl Settings {
     /// # Errors
     /// Code 7 for a wrong value, code 2 for one that is not supported; key and value are named.
     pub fn of(conf: &NetConf) -> Result<Self, Error> {
-        let raw: Raw = conf.parse().map_err(Error::Config)?;
+        let raw: Raw = conf.parse_in_any_case(&KEYS).map_err(Error::Config)?;
         let backend = backend(raw.backend.as_deref())?;
         let chain = raw.external_set_mark_chain.filter(|chain| !chain.is_empty());
         let mark = mark(raw.mark_masq_bit, chain)?;

@@ -248,6 +248,46 @@ fn a_key_of_another_type_is_named() {
     });
 }
 
+/// As Go takes them. What is wrong shows that a key was read.
+#[test]
+fn keys_are_taken_in_any_case() {
+    private_host(|| {
+        let mappings = json!([{ "hostPort": 8080, "containerPort": 80 }]);
+        let cases = [
+            ("Backend", "backend", json!("ipvs"), "must be \"nftables\" or \"iptables\""),
+            ("SNAT", "snat", json!("no"), "invalid type: string \"no\", expected a boolean"),
+            ("masqall", "masqAll", json!(1), "invalid type: integer `1`, expected a boolean"),
+            ("MARKMASQBIT", "markMasqBit", json!(32), "must be 0 to 31"),
+            ("externalsetmarkchain", "externalSetMarkChain", json!(7), "invalid type: integer `7`, expected a string"),
+            ("conditionsv4", "conditionsV4", json!([1]), "invalid type: integer `1`, expected a string"),
+            ("ConditionsV6", "conditionsV6", json!([1]), "invalid type: integer `1`, expected a string"),
+            ("Localhost", "localhost", json!("no"), "invalid type: string \"no\", expected a boolean"),
+            ("Conflict", "conflict", json!("x"), "must be \"takeover\" or \"refuse\""),
+            ("hostlisteners", "hostListeners", json!("x"), "must be \"warn\", \"refuse\" or \"ignore\""),
+            (
+                "HostPortRange",
+                "hostPortRange",
+                json!("x"),
+                "must be a port or a range of ports, as 22 or \"10250-10259\"",
+            ),
+            ("RESERVEDHOSTPORTS", "reservedHostPorts", json!(1), "invalid type: integer `1`, expected a sequence"),
+        ];
+        let found = cases.map(|(written, key, value, flaw)| {
+            let add = Attachment::on_paper("c1", &BOTH, &mappings).with(written, value.clone()).add();
+            let place = if value.is_array() { format!("{key}[0]=1") } else { format!("{key}={value}") };
+            let expected = (7, format!("invalid network config: {place}: {flaw}"));
+            let (code, msg, _) = add.failed();
+            Case { input: written.to_owned(), expected, found: (code, msg) }
+        });
+        compare(found.into());
+        // Of two spellings that of the documents counts.
+        let both = Attachment::on_paper("c1", &BOTH, &mappings).with("SNAT", json!("no")).with("snat", json!(false));
+        both.add().ok();
+        assert!(!ruleset().contains("10.88.0.2 . 10.88.0.2"), "{}", ruleset());
+        both.del().ok();
+    });
+}
+
 #[test]
 fn a_plugin_without_one_before_it_says_so() {
     private_host(|| {

@@ -11,6 +11,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::libc;
+
 use super::holder::{Holder, waiting_for};
 use crate::Error;
 
@@ -80,8 +82,14 @@ impl Drop for Lock {
     }
 }
 
+/// The holder's name is written into it: not into what somebody has linked there.
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    options.open(path).map_err(|error| match error.raw_os_error() {
+        Some(libc::ELOOP) => io::Error::other("it is a symbolic link, which is not followed: remove it"),
+        _ => error,
+    })
 }
 
 fn is_still_at(file: &File, path: &Path) -> io::Result<bool> {
@@ -140,6 +148,18 @@ mod tests {
 
     fn acquired(path: &Path, purpose: &str, timeout: Duration) -> Result<Lock, Error> {
         Lock::acquire(path, purpose, timeout, || false).map(Option::unwrap)
+    }
+
+    #[test]
+    fn what_a_link_in_the_lock_s_place_leads_to_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("lock"), dir.path().join("somebody's"));
+        fs::write(&other, "text").unwrap();
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        let refused = acquired(&path, "first", Duration::ZERO).unwrap_err();
+        let Error::LockFile { source, .. } = &refused else { panic!("{refused:?}") };
+        assert_eq!(source.to_string(), "it is a symbolic link, which is not followed: remove it");
+        assert_eq!(fs::read_to_string(&other).unwrap(), "text");
     }
 
     #[test]

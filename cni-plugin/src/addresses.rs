@@ -21,15 +21,15 @@ type GiveBack<'a> = Box<dyn FnOnce(Found) -> Result<(), Error> + Send + 'a>;
 pub enum Found {
     /// Nobody has seen them: they may be given to the next.
     Unused,
-    /// They are another pod's: the next shall rather get others.
-    InUse,
+    /// This one is another pod's: the next shall rather get others.
+    InUse(IpAddr),
 }
 
 impl Found {
     /// What an ADD that failed has found.
     #[must_use]
     pub fn by(failure: &Error) -> Self {
-        if matches!(failure, Error::AddressInUse { .. }) { Self::InUse } else { Self::Unused }
+        if let Error::AddressInUse { address, .. } = failure { Self::InUse(*address) } else { Self::Unused }
     }
 }
 
@@ -79,7 +79,7 @@ fn lease_own(request: &AddRequest) -> Result<Leased<'_>, Error> {
     let result = CniResult::from(&lease);
     let give_back = move |found| match found {
         Found::Unused => ipam.undo(&lease).map_err(own_error),
-        Found::InUse => ipam.undo_for_a_while(&lease).map_err(own_error),
+        Found::InUse(address) => ipam.undo_for_a_while(&lease, &[address]).map_err(own_error),
     };
     Ok(Leased { result, give_back: Box::new(give_back) })
 }

@@ -1,5 +1,6 @@
 //! The service itself, as the plugins use it.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use cni_spec::{Attachment, CniResult, ErrorCode, NetConf, NetworkName, ValidAttachments};
@@ -86,19 +87,19 @@ impl Ipam {
     /// # Errors
     /// The ledger could not be changed nor the wish be written down for the next opener.
     pub fn undo(&self, lease: &Lease) -> Result<(), Error> {
-        self.give_back(lease, false)
+        self.give_back(lease, false, &[])
     }
 
-    /// The same, with a cool-down: somebody has the addresses whom this ledger does not know, and the next shall rather get
-    /// others. They are no longer kept for a sticky pod, either.
+    /// The same, with a cool-down: somebody has one of the addresses, or more, whom this ledger does not know, and the next
+    /// shall rather get others. What is in use is no longer kept for a sticky pod, either; the rest is.
     ///
     /// # Errors
     /// See [`Ipam::undo`].
-    pub fn undo_for_a_while(&self, lease: &Lease) -> Result<(), Error> {
-        self.give_back(lease, true)
+    pub fn undo_for_a_while(&self, lease: &Lease, in_use: &[IpAddr]) -> Result<(), Error> {
+        self.give_back(lease, true, in_use)
     }
 
-    fn give_back(&self, lease: &Lease, rests: bool) -> Result<(), Error> {
+    fn give_back(&self, lease: &Lease, rests: bool, in_use: &[IpAddr]) -> Result<(), Error> {
         if !lease.fresh {
             return Ok(());
         }
@@ -106,7 +107,8 @@ impl Ipam {
         let asked = Moment { boottime: self.began, ..Moment::now()? };
         let by = Cause::of_this_process(format!("undo of ADD {}", lease.attachment));
         let (attachment, lease_id, began) = (&lease.attachment, &lease.lease_id, self.began);
-        match self.ledger.end(by, &Ending { attachment, lease_id, began, rests, why: EventKind::Undone }) {
+        let ending = Ending { attachment, lease_id, began, rests, in_use, why: EventKind::Undone };
+        match self.ledger.end(by, &ending) {
             Ok(_) => Ok(()),
             Err(error) => self.ledger.spool(attachment, Some(lease_id.clone()), asked, error).map(drop),
         }

@@ -42,8 +42,15 @@ pub(crate) enum Operation {
     Lease(Box<Wish>),
     /// End the attachment's lease if its ADD is older than the request; its addresses rest. Remember that it was deleted.
     Release(Attachment),
-    /// End a lease if it is still this one.
-    End { name: LeaseName, rests: bool, why: EventKind },
+    /// End a lease if it is still this one. Addresses of it that somebody has whom this ledger does not know are kept for no
+    /// pod any longer.
+    End {
+        name: LeaseName,
+        rests: bool,
+        #[serde(default)]
+        in_use: Vec<IpAddr>,
+        why: EventKind,
+    },
     /// End leases that are still these, their addresses rest; and begin others as they are given: all of it or none.
     /// None may hold what another holds that stays, nor be held already.
     Replace { end: Vec<LeaseName>, begin: Vec<Record> },

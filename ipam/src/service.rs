@@ -24,7 +24,7 @@ pub(crate) fn carry_out(session: &Session<'_>, request: &Request) -> Result<Answ
     match &request.operation {
         Operation::Lease(wish) => leasing::lease(session, wish).map(|record| Answer::Leased(Box::new(record))),
         Operation::Release(attachment) => release(session, attachment, request.asked).map(Answer::Released),
-        Operation::End { name, rests, why } => end(session, name, *rests, *why).map(Answer::Released),
+        Operation::End { name, rests, in_use, why } => end(session, name, *rests, in_use, *why).map(Answer::Released),
         Operation::Replace { end, begin } => replace(session, end, begin).map(|()| Answer::Done),
         Operation::Check { attachment, ips } => check(session, attachment, ips).map(|()| Answer::Done),
         Operation::Gc { network, valid } => gc(session, network, valid, request.asked).map(Answer::Collected),
@@ -60,14 +60,18 @@ fn release(session: &Session<'_>, attachment: &Attachment, asked: u64) -> Result
 }
 
 /// A lease that a later request was answered with as well is that one's.
-fn end(session: &Session<'_>, name: &LeaseName, rests: bool, why: EventKind) -> Result<Released, Failure> {
+fn end(
+    session: &Session<'_>,
+    name: &LeaseName,
+    rests: bool,
+    in_use: &[IpAddr],
+    why: EventKind,
+) -> Result<Released, Failure> {
     let Some(record) = session.store.lease(&name.attachment)?.filter(|standing| name.means(standing)) else {
         return Ok(Released::Nothing);
     };
     let addresses = record.ips().collect();
-    // What an ADD takes back rests only if somebody else has it.
-    let refused = rests && why == EventKind::Undone;
-    let sticky = if refused { kept_without(session, &record)? } else { None };
+    let sticky = kept_without(session, &record, in_use)?;
     let released_at = if rests { session.now.boottime } else { 0 };
     let change = Change {
         ended: vec![Ended { record, released_at }],
@@ -78,12 +82,12 @@ fn end(session: &Session<'_>, name: &LeaseName, rests: bool, why: EventKind) -> 
     Ok(Released::Lease(addresses))
 }
 
-/// What is kept for the lease's pod besides the lease's addresses, if any of these is: it would get them again each time.
-fn kept_without(session: &Session<'_>, record: &Record) -> Result<Option<Sticky>, Failure> {
+/// What is kept for the lease's pod besides these addresses, if any of them is: it would get them again each time.
+fn kept_without(session: &Session<'_>, record: &Record, in_use: &[IpAddr]) -> Result<Option<Sticky>, Failure> {
     let Some(pod) = StickyPod::of(&record.attachment, &record.pod) else { return Ok(None) };
     let Some(mut sticky) = session.store.sticky(&pod)? else { return Ok(None) };
     let before = sticky.addresses.len();
-    sticky.addresses.retain(|kept| !record.ips().any(|ip| ip == *kept));
+    sticky.addresses.retain(|kept| !in_use.contains(kept));
     Ok((sticky.addresses.len() < before).then_some(sticky))
 }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::deed::Doing;
 use super::exit::{Exit, Stop};
 use super::format::plain;
-use super::select::Filter;
+use super::select::{Filter, parse_address};
 use super::terminal::Terminal;
 use super::view::View;
 use crate::event::EventKind;
@@ -23,7 +23,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 pub(super) struct Release {
     /// The lease of this address, with all its addresses.
-    #[arg(required_unless_present_any = ["network", "namespace", "pod", "container", "cidr"], add = super::complete::addresses())]
+    #[arg(required_unless_present_any = ["network", "namespace", "pod", "container", "cidr"], value_parser = parse_address, add = super::complete::addresses())]
     address: Option<IpAddr>,
     #[command(flatten)]
     filter: Filter,
@@ -101,7 +101,8 @@ fn release(
     terminal: &mut Terminal<'_>,
 ) -> Result<(), Stop> {
     let (began, why) = (lease.began(), EventKind::Released);
-    let ending = Ending { attachment: &lease.attachment, lease_id: &lease.lease_id, began, rests: true, why };
+    let (attachment, lease_id) = (&lease.attachment, &lease.lease_id);
+    let ending = Ending { attachment, lease_id, began, rests: true, in_use: &[], why };
     match ledger.end(doing.cause(command), &ending)? {
         Released::Lease(_) => terminal.print(&format!("released {}\n", describe(lease))),
         // By somebody else, or by this very request, whose answer was lost with the ledger's owner; or it stands, and its

@@ -38,6 +38,12 @@ pub(super) struct Filter {
     pub ipv6: bool,
 }
 
+/// An address, where people may write down a pod as well.
+pub(super) fn parse_address(text: &str) -> Result<IpAddr, &'static str> {
+    text.parse()
+        .map_err(|_| "is no IP address: write 10.244.1.5 or fd00::5, or --pod, --container, --cidr and what it is")
+}
+
 impl Filter {
     /// What is asked for, as on the command line; empty if everything is.
     pub fn asked(&self) -> Vec<String> {

@@ -17,6 +17,7 @@
 //! ```
 
 use std::io::ErrorKind;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -235,7 +236,8 @@ impl Ledger {
     pub(crate) fn end(&self, by: Cause, lease: &Ending<'_>) -> Result<Released, Error> {
         let (attachment, lease_id) = (lease.attachment.clone(), lease.lease_id.clone());
         let name = LeaseName { attachment, lease_id, began: lease.began };
-        match self.ask(by, Operation::End { name, rests: lease.rests, why: lease.why })? {
+        let Ending { rests, in_use, why, .. } = *lease;
+        match self.ask(by, Operation::End { name, rests, in_use: in_use.to_vec(), why })? {
             Answer::Released(released) => Ok(released),
             _ => Ok(Released::Nothing),
         }
@@ -343,6 +345,8 @@ pub(crate) struct Ending<'a> {
     pub began: u64,
     /// Whether the addresses rest before they are given again.
     pub rests: bool,
+    /// Addresses of it that somebody has whom the ledger does not know: they are kept for no pod any longer.
+    pub in_use: &'a [IpAddr],
     /// What the history says.
     pub why: EventKind,
 }

@@ -207,7 +207,7 @@ fn what_no_release_was_about_is_put_in_again() {
         assert_eq!(ledger.leases("test").unwrap().unwrap(), std::slice::from_ref(record));
     };
     let (attachment, lease_id, began) = (&record.attachment, &record.lease_id, record.began());
-    let ending = Ending { attachment, lease_id, began, rests: true, why: EventKind::Released };
+    let ending = Ending { attachment, lease_id, began, rests: true, in_use: &[], why: EventKind::Released };
     assert!(matches!(ledger.end(Cause::of_this_process("ipam gc"), &ending).unwrap(), Released::Lease(_)));
     put_in(&record);
     assert!(matches!(del(&ledger, now), Released::Lease(_)));
@@ -225,7 +225,7 @@ fn what_is_ended_by_name_is_no_later_lease() {
     let Ok(Answer::Leased(again)) = add("/again", now) else { panic!() };
     let end = |lease: &Record| {
         let (attachment, lease_id, began, why) = (&container(), &lease.lease_id, lease.began(), EventKind::Released);
-        let ending = Ending { attachment, lease_id, began, rests: true, why };
+        let ending = Ending { attachment, lease_id, began, rests: true, in_use: &[], why };
         ledger.end(Cause::of_this_process("ipam release"), &ending).unwrap()
     };
     assert_eq!(end(&before), Released::Nothing);

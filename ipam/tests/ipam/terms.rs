@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::net::IpAddr;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -230,19 +231,26 @@ fn what_somebody_else_has_is_kept_for_no_sticky_pod() {
     let ipam = place.ipam("n", &conf);
     let pod = |container: &str| of_pod(&place, container, "shop/db-0");
     let lease = |container: &str| ipam.lease(&pod(container)).unwrap();
+    let of = |lease: &Lease| lease.addresses.iter().map(|leased| leased.address.ip()).collect::<Vec<IpAddr>>();
     ipam.undo(&lease("failed")).unwrap();
     let refused = lease("refused");
     assert_eq!(ips(&refused), ["10.1.2.2", "fd00::2"], "what no pod has seen is kept");
-    ipam.undo_for_a_while(&refused).unwrap();
+    ipam.undo_for_a_while(&refused, &of(&refused)).unwrap();
     let other = lease("again");
     assert_eq!(ips(&other), ["10.1.2.3", "fd00::3"]);
-    ipam.undo_for_a_while(&other).unwrap();
+    ipam.undo_for_a_while(&other, &of(&other)).unwrap();
     // Nor after the ledger, and with it the cool-down, is gone.
     place.undisturbed(|| fs::remove_dir_all(place.data_dir().join("ledger")).unwrap());
     assert_eq!(ips(&lease("later")), ["10.1.2.2", "fd00::2"]);
     // From now on as any other's.
     ipam.release(&attachment("n", "later")).unwrap();
-    assert_eq!(ips(&lease("latest")), ["10.1.2.2", "fd00::2"]);
+    let latest = lease("latest");
+    assert_eq!(ips(&latest), ["10.1.2.2", "fd00::2"]);
+    // One of them alone is somebody's: the other stays the pod's.
+    ipam.undo_for_a_while(&latest, &of(&latest)[..1]).unwrap();
+    let half = lease("half");
+    assert_eq!(ips(&half)[1], "fd00::2");
+    assert_ne!(ips(&half)[0], "10.1.2.2");
 }
 
 /// Two pools that are parts of one subnet, each of which gives all of it to whoever asks.

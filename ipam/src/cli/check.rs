@@ -9,7 +9,7 @@ use cni_spec::Attachment;
 
 use super::exit::{Exit, Stop, with_causes};
 use super::finding::{self, Finding, Kind, Severity};
-use super::format::Output;
+use super::format::{Output, counted};
 use super::networks::Configured;
 use super::overlap;
 use super::terminal::Terminal;
@@ -36,9 +36,9 @@ impl Check {
     pub fn run(&self, ledger: &Ledger, conf_dir: &Path, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
         let view = View::examined(ledger, "ipam check")?;
         let findings = findings(ledger, &view, &Configured::ours(conf_dir));
-        let (count, dir) = (view.leases().len(), ledger.dir().display());
+        let (leases, dir) = (counted(view.leases().len(), "lease"), ledger.dir().display());
         let nothing = match view.contents {
-            Some(_) => format!("sound: {count} leases in {dir}"),
+            Some(_) => format!("sound: {leases} in {dir}"),
             None => format!("no ledger of this boot in {dir}, and nothing wrong beside it"),
         };
         finding::print(findings, &nothing, false, &self.output, terminal)

@@ -25,7 +25,7 @@ pub(super) enum Format {
     Jsonl,
     /// The same document as YAML
     Yaml,
-    /// Prometheus' text format, for `ipam stats` only
+    /// Prometheus' text format, for `ipam stats` and `ipam metrics` only
     Prometheus,
 }
 
@@ -68,6 +68,11 @@ impl Cell {
 /// Text that comes from pods, runtimes and files, without what a terminal would obey.
 pub(super) fn plain(text: &str) -> String {
     text.chars().map(|it| if it.is_control() { char::REPLACEMENT_CHARACTER } else { it }).collect()
+}
+
+/// A number of things, whose name takes an s where there are several.
+pub(super) fn counted(count: usize, one: &str) -> String {
+    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
 }
 
 /// An empty text is shown as a dash, so that columns can be cut out by their number.

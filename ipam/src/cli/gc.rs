@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::contract::Lease;
 use super::deed::Doing;
 use super::exit::{Exit, Stop};
-use super::format::{Column, Output};
+use super::format::{Column, Output, counted};
 use super::list::short;
 use super::release::release_all;
 use super::select::Filter;
@@ -81,23 +81,21 @@ impl Gc {
         }
         if young > 0 {
             terminal.note(&format!(
-                "note: {young} of the leases that are younger than {} have no pod: their ADD may be under way; if not: --min-age 0s",
+                "note: {} younger than {}, without a pod: the ADD may be under way; if not: --min-age 0s",
+                counted(young, "lease"),
                 length(self.min_age)
             ))?;
         }
         if unknown > 0 {
             terminal.note(&format!(
-                "note: of {unknown} leases nobody can tell from here whether their pods are there; see: ipam verify"
+                "note: of {} nobody can tell from here whether the pod is there; see: ipam verify",
+                counted(unknown, "lease")
             ))?;
         }
         let (leases, rows): (Vec<&Record>, Vec<Dead>) = dead.into_iter().unzip();
         if rows.is_empty() {
             if self.output.is_for_people() {
-                // Nothing is said of the living if there are none but such as were told apart.
-                if living > 0 || all == 0 {
-                    let other = if living < all { "other " } else { "" };
-                    terminal.note(&format!("no pod of the {other}{living} leases is gone"))?;
-                }
+                nobody_is_gone(living, all).map_or(Ok(()), |text| terminal.note(&text))?;
             } else {
                 self.output.print(terminal, "DeadLeaseList", &rows, &rows, &COLUMNS)?;
             }
@@ -113,6 +111,17 @@ impl Gc {
         terminal.note(text.trim_end())?;
         terminal.confirm(&format!("Release these {}?", rows.len()), self.doing.yes)?;
         release_all(ledger, &leases, &self.doing, "ipam gc", terminal)
+    }
+}
+
+/// Nothing is said of the living if there are none but such as were told apart.
+fn nobody_is_gone(living: usize, all: usize) -> Option<String> {
+    let other = if living < all { "other " } else { "" };
+    match (all, living) {
+        (0, _) => Some("there are no leases, so no pod is gone".to_owned()),
+        (_, 0) => None,
+        (_, 1) => Some(format!("no pod of the {other}lease is gone")),
+        (_, _) => Some(format!("no pod of the {other}{living} leases is gone")),
     }
 }
 

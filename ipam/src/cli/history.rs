@@ -12,7 +12,7 @@ use super::exit::{Exit, Stop};
 use super::format::{Cell, Column, Output};
 use super::list::short;
 use super::palette;
-use super::select::Filter;
+use super::select::{Filter, parse_address};
 use super::terminal::Terminal;
 use super::time::{length, moment, parse_moment};
 use super::view::View;
@@ -32,7 +32,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 pub(super) struct History {
     /// Only this address.
-    #[arg(add = super::complete::addresses())]
+    #[arg(value_parser = parse_address, add = super::complete::addresses())]
     address: Option<IpAddr>,
     /// Who had it at this moment: RFC 3339 (UTC if it names no offset), or how long ago: 90m, 2d.
     #[arg(long, value_name = "TIME", value_parser = parse_moment)]

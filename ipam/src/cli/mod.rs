@@ -1,6 +1,6 @@
 //! The command `ipam`.
 
-use std::io::{self, BufRead, IsTerminal};
+use std::io::{self, BufRead, BufReader, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -177,7 +177,8 @@ pub fn main() -> ExitCode {
             return if asked_for { Exit::Done } else { Exit::Usage }.into();
         }
     };
-    let (input, mut person) = (io::stdin(), io::stdin().lock());
+    // Not locked: `import -` reads the same input.
+    let (input, mut person) = (io::stdin(), BufReader::new(io::stdin()));
     let person: Option<&mut dyn BufRead> = if input.is_terminal() { Some(&mut person) } else { None };
     let (out, err) = (&mut io::stdout().lock(), &mut io::stderr().lock());
     let mut terminal = Terminal { out, err, person, colour: cli.color.of_stdout() };
@@ -204,7 +205,7 @@ fn run(cli: &Cli, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
         Command::Pools(pools) => pools.run(&ledger()?, &cli.conf_dir, terminal),
         Command::History(history) => history.run(&place::to_look_back_at(cli)?, terminal),
         Command::Release(release) => release.run(&ledger()?, terminal),
-        Command::Reserve(reserve) => reserve.run(&place::to_reserve_in(cli, &reserve.making)?, terminal),
+        Command::Reserve(reserve) => reserve.run(&place::to_reserve_in(cli, &reserve.making)?, &cli.conf_dir, terminal),
         Command::Unreserve(unreserve) => unreserve.run(&place::to_unreserve_in(cli)?, terminal),
         Command::Map(map) => map.run(&ledger()?, &cli.conf_dir, terminal),
         Command::Stats(stats) => stats.run(&ledger()?, &cli.conf_dir, terminal),

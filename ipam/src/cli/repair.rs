@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::deed::Doing;
 use super::exit::{Exit, Stop};
+use super::format::counted;
 use super::release::describe;
 use super::terminal::Terminal;
 use crate::clock::{self, Moment};
@@ -100,18 +101,19 @@ impl Repair {
         let cause = self.doing.cause("ipam repair");
         match damage {
             Damage::Ledger(_) => {
-                let leases = ledger.examine(cause, true)?.map_or(0, |contents| contents.leases.len());
+                let leases = counted(ledger.examine(cause, true)?.map_or(0, |contents| contents.leases.len()), "lease");
                 let aside = super::view::last_quarantined(ledger).map(|path| path.display().to_string());
-                Ok(format!("rebuilt the ledger with {leases} leases; the old one is {}", aside.unwrap_or_default()))
+                Ok(format!("rebuilt the ledger with {leases}; the old one is {}", aside.unwrap_or_default()))
             }
             Damage::Reservations { .. } => {
                 let (aside, kept) = reservations::salvage(ledger.state_dir(), Timestamp::now())?;
-                Ok(format!("kept {} reservations; the damaged file is {}", kept.len(), aside.display()))
+                let kept = counted(kept.len(), "reservation");
+                Ok(format!("kept {kept}; the damaged file is {}", aside.display()))
             }
             Damage::Unleased(records) => {
-                let count = records.len();
+                let links = counted(records.len(), "link");
                 ledger.ask(cause, Operation::Replace { end: Vec::new(), begin: records })?;
-                Ok(format!("leased the addresses of {count} links"))
+                Ok(format!("leased the addresses of {links}"))
             }
         }
     }
@@ -124,8 +126,8 @@ impl Damage {
                 format!("put the damaged ledger aside and make a new one from its copies and the kernel: {why}")
             }
             Self::Reservations { readable } => {
-                let file = reservations::file(ledger.state_dir());
-                format!("put {} aside and keep the {readable} reservations in it that can be read", file.display())
+                let (file, readable) = (reservations::file(ledger.state_dir()), counted(*readable, "reservation"));
+                format!("put {} aside and keep what can be read of it: {readable}", file.display())
             }
             Self::Unleased(records) => {
                 let each: Vec<String> = records.iter().map(describe).collect();

@@ -1,16 +1,21 @@
 //! `ipam reserve` and `ipam unreserve`.
 
+use std::path::Path;
+
 use ipnetwork::IpNetwork;
 use jiff::{SignedDuration, Timestamp};
 
 use super::deed::Doing;
 use super::exit::{Exit, Stop};
 use super::format::plain;
+use super::networks::Configured;
 use super::place::Making;
+use super::pools;
 use super::release::describe;
 use super::terminal::Terminal;
 use super::time::{moment, parse_length, parse_moment};
 use super::view::View;
+use crate::pool::Pool;
 use crate::reservations::{self, Reservation};
 use crate::span::Span;
 use crate::{Ledger, Record};
@@ -62,7 +67,7 @@ pub(super) struct Unreserve {
 }
 
 impl Reserve {
-    pub fn run(&self, ledger: &Ledger, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
+    pub fn run(&self, ledger: &Ledger, conf_dir: &Path, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
         let reservation = self.reservation(Timestamp::now())?;
         let (cidr, reason) = (reservation.cidr, plain(&reservation.reason));
         let view = View::of(ledger, "ipam reserve")?;
@@ -73,6 +78,10 @@ impl Reserve {
         if !held.is_empty() && !self.force {
             let text = "nothing was reserved: a pod holds it; --force reserves it for the time after that";
             return Err(Stop::new(Exit::Refused, text));
+        }
+        let known = pools::known(&view, &Configured::ours(conf_dir));
+        if !known.is_empty() && !known.iter().any(|(known, _)| has_some_of(&known.pool, cidr)) {
+            terminal.note(&format!("note: no pool has addresses of {cidr}; see: ipam pools"))?;
         }
         let until = reservation.until.map_or_else(String::new, |until| format!(" until {}", moment(until)));
         if self.doing.dry_run {
@@ -138,6 +147,11 @@ impl Unreserve {
         terminal.print(&format!("unreserved {what}\n"))?;
         Ok(Exit::Done)
     }
+}
+
+/// Of the pool's subnets: what it does not lease by itself can be asked for.
+fn has_some_of(pool: &Pool, cidr: IpNetwork) -> bool {
+    pool.ranges().iter().any(|range| Span::of(range.subnet).overlaps(Span::of(cidr)))
 }
 
 fn holders(view: &View, cidr: IpNetwork) -> Vec<Record> {

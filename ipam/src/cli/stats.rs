@@ -1,6 +1,7 @@
 //! `ipam stats` and `ipam metrics`.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -29,6 +30,7 @@ Examples:
 pub(super) const METRICS_EXAMPLES: &str = "\
 Examples:
   ipam metrics
+  ipam metrics -o json
   ipam metrics --textfile /var/lib/node_exporter/textfile_collector/ipam.prom";
 
 /// Shows counts, churn and forecast.
@@ -41,6 +43,9 @@ pub(super) struct Stats {
 /// Prints metrics in Prometheus' text format.
 #[derive(Debug, clap::Args)]
 pub(super) struct Metrics {
+    /// How to print. What is not Prometheus' format is that of ipam stats.
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Format::Prometheus, help_heading = "Output")]
+    output: Format,
     /// Writes into this file instead, whole or not at all, for node_exporter's textfile collector.
     #[arg(long, value_name = "FILE")]
     textfile: Option<PathBuf>,
@@ -85,7 +90,8 @@ pub(super) struct PoolStats {
     /// How long the leases that ended within the last day stood: the median, in seconds; missing if none ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub median_life_seconds: Option<i64>,
-    /// When the pool is full, in seconds from now, if it goes on as in the last hour; missing if it does not fill.
+    /// When the pool is full, in seconds from now, if it goes on as in the last hour; missing if it does not fill, or not
+    /// within a thousand years.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exhausted_in_seconds: Option<u64>,
 }
@@ -118,15 +124,31 @@ impl Stats {
 
 impl Metrics {
     pub fn run(&self, ledger: &Ledger, conf_dir: &Path, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
+        if self.output != Format::Prometheus {
+            if self.textfile.is_some() {
+                let text = "--textfile is read by node_exporter, which wants -o prometheus";
+                return Err(Stop::new(Exit::Usage, text));
+            }
+            let output = Output { output: self.output, ..Output::default() };
+            return Stats { output }.run(ledger, conf_dir, terminal);
+        }
         let text = metrics_of(ledger, conf_dir)?;
         let Some(path) = &self.textfile else {
             terminal.print(&text)?;
             return Ok(Exit::Done);
         };
         let unfinished = path.with_extension("prom.unfinished");
-        let written = fs::write(&unfinished, text).and_then(|()| fs::rename(&unfinished, path));
+        let written = written_aside(&unfinished, text.as_bytes()).and_then(|()| fs::rename(&unfinished, path));
         written.map_err(Stop::file("write", path))?;
         Ok(Exit::Done)
+    }
+}
+
+/// A new file: others may write to the collector's folder, and what they have linked there is not written to.
+fn written_aside(path: &Path, text: &[u8]) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => File::create_new(path)?.write_all(text),
     }
 }
 
@@ -200,13 +222,13 @@ impl PoolStats {
         lives.sort_unstable();
         let free = usage.free.0;
         let growth = u128::from(begun.saturating_sub(ended));
-        let exhausted = (growth > 0).then(|| u64::try_from(free.saturating_mul(3600) / growth).unwrap_or(u64::MAX));
+        let exhausted = free.saturating_mul(3600).checked_div(growth).and_then(|seconds| u64::try_from(seconds).ok());
         Self {
             usage,
             begun_last_hour: begun,
             ended_last_hour: ended,
             median_life_seconds: lives.get(lives.len() / 2).copied(),
-            exhausted_in_seconds: exhausted,
+            exhausted_in_seconds: exhausted.filter(|seconds| *seconds < A_THOUSAND_YEARS),
         }
     }
 }
@@ -223,6 +245,9 @@ const COLUMNS: [Column<PoolStats>; 8] = [
     }),
     Column::new("FULL-IN", |it| full_in(it.exhausted_in_seconds).into()),
 ];
+
+/// In seconds. A larger number is no forecast, and above 2^53 no number that every reader of JSON understands.
+const A_THOUSAND_YEARS: u64 = 1000 * 365 * 86400;
 
 /// Nobody plans for longer than ten years.
 fn full_in(seconds: Option<u64>) -> String {

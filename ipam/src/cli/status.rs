@@ -44,10 +44,13 @@ pub(super) struct State {
     boot_id: String,
     /// Whether a resident owner (`ipam serve`) answers for the ledger; otherwise every call opens it.
     resident: bool,
-    /// Whether there is a ledger of this boot.
-    exists: bool,
-    leases: usize,
-    generation: u64,
+    /// Whether there is a ledger of this boot. Missing, as is what stands in it, if that cannot be found out now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exists: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leases: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    generation: Option<u64>,
     /// Who keeps the ledger busy, if it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     busy: Option<String>,
@@ -84,9 +87,9 @@ fn state(ledger: &Ledger, conf_dir: &Path) -> Result<(State, Exit), Stop> {
         state_dir: ledger.state_dir().to_owned(),
         boot_id: clock::boot_id()?,
         resident: ledger.has_owner(),
-        exists: false,
-        leases: 0,
-        generation: 0,
+        exists: None,
+        leases: None,
+        generation: None,
         busy: None,
         pools: Vec::new(),
     };
@@ -106,9 +109,9 @@ fn state(ledger: &Ledger, conf_dir: &Path) -> Result<(State, Exit), Stop> {
         }
     };
     let configured = Configured::ours(conf_dir);
-    state.exists = view.contents.is_some();
-    state.leases = view.leases().len();
-    state.generation = view.contents.as_ref().map_or(0, |contents| contents.generation);
+    state.exists = Some(view.contents.is_some());
+    state.leases = Some(view.leases().len());
+    state.generation = Some(view.contents.as_ref().map_or(0, |contents| contents.generation));
     for usage in pools::usages(&view, &configured) {
         // A cooling address is given when there is no other, but for a strict pool.
         let rest = if usage.strict { 0 } else { usage.cooling.0 };
@@ -133,16 +136,20 @@ fn paragraph(state: &State, colour: bool) -> String {
         (false, _) => ("not ready", palette::BAD),
     };
     let word = if colour { format!("{style}{word}{style:#}") } else { word.to_owned() };
-    let ledger = if state.exists { "" } else { " (none of this boot yet)" };
+    let ledger = match state.exists {
+        Some(true) => "",
+        Some(false) => " (none of this boot yet)",
+        None => " (cannot be looked into now)",
+    };
     let mut lines = vec![
         ("Status", word),
         ("Ledger", format!("{}{ledger}", state.dir.display())),
         ("Owner", if state.resident { "resident" } else { "none: each call opens the ledger" }.to_owned()),
         ("State", state.state_dir.display().to_string()),
-        ("Leases", format!("{}, {} changes", state.leases, state.generation)),
-        ("Boot", state.boot_id.clone()),
-        ("Version", state.version.clone()),
     ];
+    let counts = state.leases.zip(state.generation);
+    lines.extend(counts.map(|(leases, changes)| ("Leases", format!("{leases}, {changes} changes"))));
+    lines.extend([("Boot", state.boot_id.clone()), ("Version", state.version.clone())]);
     let pools = state.pools.iter().map(|it| ("Pool", format!("{} {}, {} free", it.network, it.pool, it.free.people())));
     lines.extend(pools);
     lines.extend(state.busy.iter().map(|holder| ("Busy", holder.clone())));

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use cni_spec::NetConf;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::problem::{InvalidKey, Problem};
 use super::requested;
@@ -25,33 +25,44 @@ pub(super) struct Wishes {
 
 impl Wishes {
     pub fn of(config: &NetConf) -> Result<Self, Error> {
-        let Some(annotations) = config.runtime_config.get(CAPABILITY) else { return Ok(Self::default()) };
+        let annotations = match config.runtime_config.get(CAPABILITY) {
+            None | Some(Value::Null) => return Ok(Self::default()),
+            Some(Value::Object(annotations)) => annotations,
+            Some(other) => {
+                let path = format!("runtimeConfig[{CAPABILITY:?}]");
+                return Err(invalid(path, &other.to_string(), Problem::NotAnObject));
+            }
+        };
         let ips = annotation(annotations, IPS)?.unwrap_or_default();
         let ips = ips
             .split(',')
             .map(str::trim)
             .filter(|text| !text.is_empty())
-            .map(|text| requested::address(text).ok_or_else(|| invalid(IPS, text, Problem::NotAnAddress)));
+            .map(|text| requested::address(text).ok_or_else(|| invalid(path_of(IPS), text, Problem::NotAnAddress)));
         let sticky = match annotation(annotations, STICKY)? {
             None => None,
             Some("true") => Some(true),
             Some("false") => Some(false),
-            Some(other) => return Err(invalid(STICKY, other, Problem::NotABool)),
+            Some(other) => return Err(invalid(path_of(STICKY), other, Problem::NotABool)),
         };
         Ok(Self { ips: ips.collect::<Result<_, _>>()?, sticky })
     }
 }
 
-fn annotation<'a>(annotations: &'a Value, name: &str) -> Result<Option<&'a str>, Error> {
+fn annotation<'a>(annotations: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, Error> {
     match annotations.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
-        Some(other) => Err(invalid(name, &other.to_string(), Problem::NotText)),
+        Some(other) => Err(invalid(path_of(name), &other.to_string(), Problem::NotText)),
     }
 }
 
+fn path_of(name: &str) -> String {
+    format!("pod annotation {name}")
+}
+
 /// The value is a pod author's: as much of it as helps to find it.
-fn invalid(name: &str, value: &str, problem: Problem) -> Error {
+fn invalid(path: String, value: &str, problem: Problem) -> Error {
     let value = value.chars().take(100).collect();
-    Error::Config(InvalidKey { path: format!("pod annotation {name}"), value: Some(value), problem })
+    Error::Config(InvalidKey { path, value: Some(value), problem })
 }

@@ -85,6 +85,9 @@ pub enum Problem {
     /// A number, list or object.
     #[error("is not a string")]
     NotText,
+    /// Whatever else is there, nothing can be looked up in it.
+    #[error("is not an object")]
+    NotAnObject,
     /// A namespace with two pools of a family.
     #[error("has more than one subnet of a family")]
     OneOfEachFamily,

@@ -128,7 +128,7 @@ pub(crate) struct RawPlaceConf {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "an object with subnet")]
 pub(super) struct RawRange {
     pub subnet: Option<String>,
     pub range_start: Option<String>,
@@ -137,6 +137,7 @@ pub(super) struct RawRange {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an object with dst")]
 pub(super) struct RawRoute {
     pub dst: Option<String>,
     pub gw: Option<String>,

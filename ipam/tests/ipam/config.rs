@@ -72,6 +72,10 @@ fn bad_subnets_are_named() {
             json!({ "ranges": [[{ "subnet": 10 }]] }),
             "7 invalid network config: ipam.ranges[0][0].subnet=10: invalid type: integer `10`, expected a string",
         ),
+        (
+            json!({ "ranges": [[null]] }),
+            "7 invalid network config: ipam.ranges[0][0]=null: invalid type: null, expected an object with subnet",
+        ),
         (json!({ "ranges": [[]] }), "7 invalid network config: ipam.ranges[0] has no range"),
         (json!({}), "7 invalid network config: ipam has none of podCIDR, subnetFile, ranges and subnet"),
     ];
@@ -231,6 +235,10 @@ fn other_keys_are_named_too() {
             "7 invalid network config: ipam.routes[0].gw=\"10.1.2.1\" is not of the same address family as dst ::/0",
         ),
         (
+            ipam(json!({ "routes": ["::/0"] })),
+            "7 invalid network config: ipam.routes[0]=\"::/0\": invalid type: string \"::/0\", expected an object with dst",
+        ),
+        (
             ipam(json!({ "routes": [{ "dst": "::/0", "gw": "x" }] })),
             "7 invalid network config: ipam.routes[0].gw=\"x\" is not an IP address",
         ),
@@ -286,6 +294,11 @@ fn what_the_runtime_adds_is_named_too() {
             "7 invalid network config: runtimeConfig.ipRanges[0][0].subnet=7: invalid type: integer `7`, expected a string",
         ),
         (with_runtime(json!({ "ips": null, "ipRanges": null })), "accepted"),
+        (
+            with_runtime(json!({ "io.kubernetes.cri.pod-annotations": ["podwire/ips"] })),
+            "7 invalid network config: runtimeConfig[\"io.kubernetes.cri.pod-annotations\"]=\"[\\\"podwire/ips\\\"]\" is not an object",
+        ),
+        (with_runtime(json!({ "io.kubernetes.cri.pod-annotations": null })), "accepted"),
     ]);
 }
 

@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use super::super::exit::{Exit, Stop};
+use super::super::format::counted;
 use super::super::terminal::Terminal;
 use super::super::view::View;
 use super::document::Document;
@@ -48,7 +49,8 @@ impl Export {
             std::fs::rename(&unfinished, path)
         };
         write().map_err(Stop::file("write", path))?;
-        terminal.note(&format!("exported {count} leases and {reserved} reservations to {}", path.display()))?;
+        let (leases, reserved) = (counted(count, "lease"), counted(reserved, "reservation"));
+        terminal.note(&format!("exported {leases} and {reserved} to {}", path.display()))?;
         Ok(Exit::Done)
     }
 }

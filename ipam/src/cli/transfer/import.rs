@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::super::deed::Doing;
 use super::super::exit::{Exit, Stop, with_causes};
-use super::super::format::{Output, plain};
+use super::super::format::{Output, counted, plain};
 use super::super::place::Making;
 use super::super::release::describe;
 use super::super::terminal::Terminal;
@@ -93,8 +93,9 @@ impl Import {
         terminal.confirm(&format!("Change these {}?", plan.changes()), self.doing.yes)?;
         self.doing
             .record(ledger, terminal, "ipam import", vec![self.from.clone()], |_| self.carry_out(ledger, &plan))?;
-        let (begun, reserved, ended) = (plan.begin.len(), plan.reserve.len(), plan.end.len() + plan.unreserve.len());
-        terminal.print(&format!("imported {begun} leases and {reserved} reservations, removed {ended}\n"))?;
+        let (begun, reserved) = (counted(plan.begin.len(), "lease"), counted(plan.reserve.len(), "reservation"));
+        let ended = plan.end.len() + plan.unreserve.len();
+        terminal.print(&format!("imported {begun} and {reserved}, removed {ended}\n"))?;
         Ok(Exit::Done)
     }
 
@@ -146,8 +147,9 @@ impl Import {
             }
         }
         if alive > 0 {
-            let text =
-                format!("nothing was imported: {alive} pods would lose their lease; --force does it nevertheless");
+            let theirs = if alive == 1 { "its" } else { "their" };
+            let alive = counted(alive, "pod");
+            let text = format!("nothing was imported: {alive} would lose {theirs} lease; --force does it nevertheless");
             return Err(Stop::new(Exit::Refused, text));
         }
         Ok(())

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::exit::{Exit, Stop};
 use super::finding::{self, Finding};
-use super::format::Output;
+use super::format::{Output, counted};
 use super::networks::Configured;
 use super::place::is_missing;
 use super::terminal::Terminal;
@@ -82,10 +82,10 @@ impl Verify {
             terminal.note("note: no link here is podwire's: is this the node's own network namespace?")?;
         }
         let nothing = format!(
-            "ledger and node agree: {} leases, {} links, {} results in the runtime's cache",
-            seen.view.leases().len(),
-            seen.links,
-            seen.results
+            "ledger and node agree: {}, {}, {} in the runtime's cache",
+            counted(seen.view.leases().len(), "lease"),
+            counted(seen.links, "link"),
+            counted(seen.results, "result")
         );
         seen.view.note_problems(ledger, terminal)?;
         finding::print(findings, &nothing, true, &self.output, terminal)

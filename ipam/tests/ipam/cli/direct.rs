@@ -91,6 +91,7 @@ fn a_busy_ledger_names_its_holder() {
         documents::assert_fits(&state);
         let holder = state["items"][0]["busy"].as_str().unwrap();
         assert!(holder.contains(&format!("pid {}", std::process::id())), "{holder}");
+        assert_eq!(state["items"][0].get("leases"), None, "nobody has counted them: {state}");
         for command in ["list", "history"] {
             assert_eq!(place.cli(&[command]).code, 0, "{command} waits for nobody");
         }
@@ -111,6 +112,8 @@ fn repair_makes_a_damaged_ledger_anew() {
         assert_eq!(place.cli(&["list", "-q"]).code, 0, "the copies can be read");
         let status = place.cli(&["status"]);
         assert_eq!((status.code, status.stdout.starts_with("Status:  not ready")), (6, true), "{status:?}");
+        assert!(status.stdout.contains(" (cannot be looked into now)\n"), "{status:?}");
+        assert!(!status.stdout.contains("Leases:"), "{status:?}");
         let dry = place.cli(&["repair", "--dry-run"]);
         assert_eq!((dry.code, dry.stdout.starts_with("would put the damaged ledger aside")), (4, true), "{dry:?}");
         assert_eq!(place.cli(&["pools"]).code, 6, "a dry run mends nothing");

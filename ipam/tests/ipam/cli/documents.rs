@@ -1,6 +1,6 @@
 //! What is printed for programs fits the published schemas.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{ipam, populated};
 
@@ -145,8 +145,18 @@ fn pools_count_every_address_once() {
         let line = "cni_ipam_pool_free{network=\"red\",family=\"ipv4\",pool=\"10.1.2.1-10.1.2.254\"} 236\n";
         assert!(text.contains(line), "{text}");
         assert_eq!(place.cli(&["stats", "-o", "prometheus"]).stdout.lines().count(), text.lines().count());
+        let counts = place.document(&["metrics"]);
+        assert_eq!((&counts["kind"], &counts["items"][0]["leases"]), (&json!("Stats"), &json!(2)), "-o is heeded");
+        // At some leases in an hour, a /64 lasts for more seconds than programs can count.
+        let full_in = |pool: usize| counts["items"][0]["pools"][pool]["exhaustedInSeconds"].as_u64();
+        assert_eq!((full_in(1).is_some(), full_in(2)), (true, None), "{counts:#}");
         let file = place.data_dir().join("ipam.prom");
+        assert_eq!(place.cli(&["metrics", "-o", "json", "--textfile", file.to_str().unwrap()]).code, 2);
+        let (unfinished, other) = (file.with_extension("prom.unfinished"), place.data_dir().join("somebody's"));
+        std::fs::write(&other, "text").unwrap();
+        std::os::unix::fs::symlink(&other, unfinished).unwrap();
         assert_eq!(place.cli(&["metrics", "--textfile", file.to_str().unwrap()]).code, 0);
+        assert_eq!(std::fs::read_to_string(other).unwrap(), "text");
         assert!(std::fs::read_to_string(file).unwrap().contains("cni_ipam_leases 2\n"));
     });
 }

@@ -77,7 +77,7 @@ fn what_cannot_be_seen_is_not_gone() {
         symlink(&path, &path).unwrap();
         let collected = place.cli(&GC);
         assert_eq!((collected.code, collected.stdout.as_str()), (0, ""), "{collected:?}");
-        assert!(collected.stderr.contains("of 1 leases nobody can tell"), "{collected:?}");
+        assert!(collected.stderr.contains("of 1 lease nobody can tell"), "{collected:?}");
         let refused = place.cli(&["release", "10.9.0.2", "--yes"]);
         assert_eq!(refused.code, 7, "{refused:?}");
         assert!(refused.stderr.contains("nobody can tell whether its network namespace is there: "), "{refused:?}");

@@ -184,6 +184,10 @@ fn release_asks_and_ends_leases_of_the_dead() {
         let alive = place.cli(&["release", "--pod", "shop/cart", "--yes"]);
         assert_eq!(alive.code, 7);
         assert!(alive.stderr.contains("its network namespace is there"), "{alive:?}");
+        for command in ["release", "history"] {
+            let pod = place.cli(&[command, "shop/cart"]);
+            assert_eq!((pod.code, pod.stderr.contains("is no IP address") && pod.stderr.contains("--pod")), (2, true));
+        }
         std::fs::remove_file(place.netns("0a1b2c3d4e5f60718293")).unwrap();
         let what = "10.1.2.2 and fd00::2 of pod shop/cart, container 0a1b2c3d4e5f60718293, interface eth0, network red";
         let dry = place.cli(&["release", "10.1.2.2", "--dry-run"]);

@@ -49,8 +49,13 @@ fn reservations_are_where_the_config_says() {
         let conf = place.json("red", &json!({ "podCIDR": "10.1.2.0/29", "stateDir": state_dir }));
         fs::write(conf_dir.join("10-red.conf"), conf.to_string()).unwrap();
         let reserve = ["reserve", "10.1.2.2", "--reason", "x", "--yes", "--conf-dir", conf_dir.to_str().unwrap()];
-        assert_eq!(place.cli(&reserve).code, 0);
+        let reserved = place.cli(&reserve);
+        assert_eq!((reserved.code, reserved.stderr.as_str()), (0, ""));
         assert!(state_dir.join("reservations.json").exists());
+        // A slip looks like what was meant, but for the pools.
+        let slip = ["reserve", "101.2.0.0/16", "--reason", "x", "--dry-run", "--conf-dir", conf_dir.to_str().unwrap()];
+        let said = "note: no pool has addresses of 101.2.0.0/16; see: ipam pools\n";
+        assert_eq!(place.cli(&slip).stderr, said);
         assert_eq!(place.run("ADD", "c1", &conf).addresses(), [ip("10.1.2.3")]);
         let told = fs::read_to_string(state_dir.join("history.jsonl")).unwrap();
         assert!(told.contains("\"leased\""), "{told}");
@@ -139,12 +144,12 @@ fn reservations_that_cannot_be_read_stop_add_and_nothing_else() {
         assert_eq!(place.cli(&["check"]).code, 4);
         let dry = place.cli(&["repair", "--dry-run"]);
         assert_eq!(
-            (dry.code, dry.stdout.contains("keep the 1 reservations in it that can be read")),
+            (dry.code, dry.stdout.contains("keep what can be read of it: 1 reservation\n")),
             (4, true),
             "{dry:?}"
         );
         let mended = place.cli(&["repair", "--yes"]);
-        assert_eq!((mended.code, mended.stdout.starts_with("kept 1 reservations; the damaged file is ")), (0, true));
+        assert_eq!((mended.code, mended.stdout.starts_with("kept 1 reservation; the damaged file is ")), (0, true));
         assert!(place.run("ADD", "c2", &conf).success);
         assert_eq!(place.cli(&["list", "--state", "reserved", "-q"]).stdout, "10.1.2.2/32\n");
     });

@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use data_encoding::BASE64;
 use serde_json::{Value, json};
@@ -30,7 +32,7 @@ fn what_was_exported_is_imported_elsewhere_as_it_was() {
         let imported = there.cli(&import);
         assert_eq!(
             (imported.code, imported.stdout.as_str()),
-            (0, "imported 3 leases and 1 reservations, removed 0\n"),
+            (0, "imported 3 leases and 1 reservation, removed 0\n"),
             "{imported:?}"
         );
         assert_eq!(there.leases(), here.leases());
@@ -43,6 +45,26 @@ fn what_was_exported_is_imported_elsewhere_as_it_was() {
         assert_eq!(body(&there), body(&here));
         let again = there.cli(&import);
         assert_eq!((again.code, again.stderr.contains("it is all there")), (0, true), "{again:?}");
+    });
+}
+
+/// As by `ssh node ipam export | ipam import -`.
+#[test]
+fn an_export_is_read_from_standard_input() {
+    sandbox::private_host(|| {
+        let (here, there) = (populated(), Place::new());
+        let (dir, nothing) = (there.data_dir(), there.data_dir().with_file_name("nothing"));
+        let mut process = sandbox::command(env!("CARGO_BIN_EXE_ipam"));
+        process.args(["import", "-", "--yes", "--create", "--timeout", "60"]).arg("--dir").arg(dir);
+        process.arg("--conf-dir").arg(nothing).stdin(fs::File::open(export(&here)).unwrap());
+        let mut process = process.spawn().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while process.try_wait().unwrap().is_none() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(10));
+        }
+        process.kill().unwrap();
+        assert_eq!(process.wait().unwrap().code(), Some(0));
+        assert_eq!(there.leases(), here.leases());
     });
 }
 
@@ -61,7 +83,7 @@ fn an_import_that_conflicts_changes_nothing() {
         let living = there.cli(&replace);
         assert_eq!(living.code, 7, "{living:?}");
         assert!(living.stderr.contains("not dead: 10.1.2.2 of container other"), "{living:?}");
-        assert!(living.stderr.contains("nothing was imported: 1 pods would lose their lease; --force"), "{living:?}");
+        assert!(living.stderr.contains("nothing was imported: 1 pod would lose its lease; --force"), "{living:?}");
         assert_eq!(there.leases(), before);
         fs::remove_file(there.netns("other")).unwrap();
         let replaced = there.cli(&replace);

@@ -198,7 +198,7 @@ fn leases_of_dead_pods_are_found_and_collected() {
         assert_eq!(verify(&place, None), ["leaked 10.9.0.2"], "mail's namespace speaks for it");
         let young = place.cli(&["gc"]);
         assert_eq!((young.code, young.stdout.as_str()), (0, ""), "its ADD may be under way: {young:?}");
-        let said = "note: 1 of the leases that are younger than 5m0s have no pod: their ADD may be under way; if not: --min-age 0s\n\
+        let said = "note: 1 lease younger than 5m0s, without a pod: the ADD may be under way; if not: --min-age 0s\n\
                     no pod of the other 2 leases is gone\n";
         assert_eq!(young.stderr, said);
         let (note, _) = said.split_once('\n').unwrap();
@@ -206,6 +206,8 @@ fn leases_of_dead_pods_are_found_and_collected() {
         assert_eq!(alone.stderr.trim_end(), note, "of the leases that were not asked for nobody has looked at any");
         let living = place.cli(&["gc", "--min-age", "0s", "--cidr", "fd00::/64"]);
         assert_eq!((living.code, living.stderr.as_str()), (0, "no pod of the 2 leases is gone\n"));
+        let one = place.cli(&["gc", "--min-age", "0s", "--cidr", "10.1.2.2/32"]);
+        assert_eq!((one.code, one.stderr.as_str()), (0, "no pod of the lease is gone\n"));
         let shown = place.document(&["gc", "--min-age", "0s"]);
         assert_eq!(shown["items"][0]["signs"], json!(["its network namespace is gone", "no process lives in it"]));
         assert_eq!(shown["items"].as_array().unwrap().len(), 1);

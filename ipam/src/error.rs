@@ -27,6 +27,12 @@ pub enum Error {
         /// The value.
         value: String,
     },
+    /// `CNI_NETNS` cannot be written down.
+    #[error("CNI_NETNS={:?} is not UTF-8, as the ledger's text must be", .path)]
+    NetnsPath {
+        /// The value.
+        path: PathBuf,
+    },
     /// `ipam.resolvConf` names a file that cannot be read.
     #[error("cannot read ipam.resolvConf={:?}", .path.display())]
     ResolvConf {
@@ -312,7 +318,7 @@ impl Error {
         match self {
             Self::ConfigShape(inner) | Self::Owner(inner) => inner.code,
             Self::Config(_) => ErrorCode::InvalidConfig,
-            Self::CniArgsIp { .. } => ErrorCode::InvalidEnvironment,
+            Self::CniArgsIp { .. } | Self::NetnsPath { .. } => ErrorCode::InvalidEnvironment,
             Self::SubnetFile { source, .. } if may_come(source) => ErrorCode::TryAgainLater,
             Self::ResolvConf { .. }
             | Self::SubnetFile { .. }
@@ -377,6 +383,7 @@ impl Error {
             Self::ConfigShape(_)
             | Self::Config(_)
             | Self::CniArgsIp { .. }
+            | Self::NetnsPath { .. }
             | Self::ResolvConf { .. }
             | Self::SubnetFile { .. }
             | Self::Outside(_)

@@ -60,6 +60,10 @@ impl Ipam {
     /// busy, 103 it is damaged and the kernel could not be asked what is in use, 104 the attachment was
     /// deleted meanwhile.
     pub fn lease(&self, request: &LeaseRequest) -> Result<Lease, Error> {
+        // Where it is stored, that would look like damage.
+        if request.netns.path.to_str().is_none() {
+            return Err(Error::NetnsPath { path: request.netns.path.clone() });
+        }
         let pod = Pod::from_args(&request.args);
         let terms = self.config.terms(pod.namespace.as_deref());
         let wish = Wish {

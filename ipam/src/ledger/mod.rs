@@ -177,6 +177,9 @@ impl Ledger {
         if manner == Manner::Serve {
             make_folder(&self.dir).map_err(|source| Error::Folder { path: self.dir.clone(), source })?;
         } else if !self.is_there()? {
+            if let Operation::Status(_) = request.operation {
+                self.may_be_made()?;
+            }
             return Ok(Answer::NoLedger);
         }
         let deadline = Instant::now() + self.lock_timeout;
@@ -211,6 +214,15 @@ impl Ledger {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
             Err(source) => Err(Error::Folder { path: self.dir.clone(), source }),
         }
+    }
+
+    /// Whether an ADD could make the folder that is not there, as far as that shows without trying.
+    fn may_be_made(&self) -> Result<(), Error> {
+        let there = self.dir.ancestors().find_map(|path| std::fs::metadata(path).ok());
+        if there.is_none_or(|found| found.is_dir()) {
+            return Ok(());
+        }
+        Err(Error::Folder { path: self.dir.clone(), source: ErrorKind::NotADirectory.into() })
     }
 
     fn lock_file(&self) -> PathBuf {

@@ -372,6 +372,27 @@ fn a_ledger_behind_a_symbolic_link_is_that_ledger() {
     assert!(place.run("DEL", "e", &plugin).success);
 }
 
+/// A path may be any bytes; what is stored is text.
+#[test]
+fn a_namespace_whose_path_is_no_text_is_refused_and_no_damage() {
+    use std::os::unix::ffi::OsStrExt;
+    let place = Place::new();
+    let ipam = place.ipam("n", &conf());
+    ipam.lease(&place.request("n", "stays")).unwrap();
+    let path = Path::new(std::ffi::OsStr::from_bytes(b"/run/netns/\xff"));
+    let request = ipam::LeaseRequest { netns: ipam::Netns::at(path), ..place.request("n", "c") };
+    let refused = ipam.lease(&request).unwrap_err();
+    assert_eq!(
+        (refused.code(), refused.to_string().as_str()),
+        (
+            cni_spec::ErrorCode::InvalidEnvironment,
+            "CNI_NETNS=\"/run/netns/\\xFF\" is not UTF-8, as the ledger's text must be"
+        )
+    );
+    assert_eq!(containers(&place), ["stays"]);
+    no_quarantine(&place);
+}
+
 /// Names that are none are refused before anything is looked at; names of any length and look leave nothing behind.
 #[test]
 fn hostile_container_ids_do_no_harm() {

@@ -343,7 +343,12 @@ fn a_file_in_the_ledgers_place_is_named() {
     let refused = place.run("ADD", "c", &plugin);
     let text = format!("cannot make the ledger's folder {}", place.data_dir().display());
     assert_eq!(refused.error(), (5, text.as_str()));
+    assert_eq!(place.run("STATUS", "", &plugin).error().0, 50);
+    let mut below = plugin.clone();
+    below["ipam"]["dataDir"] = json!(place.data_dir().join("below/it"));
+    assert_eq!([place.run("ADD", "c", &below).error().0, place.run("STATUS", "", &below).error().0], [5, 50]);
     assert!(place.run("DEL", "c", &plugin).success);
+    assert!(place.run("DEL", "c", &below).success);
     assert_eq!(
         CniError::from(place.ipam("n", &conf()).lease(&place.request("n", "c")).unwrap_err()).code,
         ErrorCode::Io

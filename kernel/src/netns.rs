@@ -105,6 +105,19 @@ impl AsFd for NetNs {
     }
 }
 
+/// Runs `work` in a network namespace that is made for it and ends with it: what the kernel makes because it was asked for
+/// is nobody else's there.
+///
+/// # Errors
+/// If the thread cannot start, or the namespace not be made; `work` has not run then.
+pub fn in_a_new_one<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T> {
+    on_a_thread(|| {
+        #[expect(clippy::disallowed_methods, reason = "makes a namespace on a thread that ends")]
+        unshare(CloneFlags::CLONE_NEWNET).map_err(Error::NetnsMake)?;
+        Ok(work())
+    })
+}
+
 /// Makes a network namespace and mounts it on `path`, as `ip netns add` does; folders on the way are made.
 /// Its `lo` is down.
 ///

@@ -1,11 +1,12 @@
 //! Which backend is used, and why.
 
 use cni_spec::error::with_causes;
-use kernel::iptables::{Flavour, Marks, Tool, marks};
+use kernel::iptables::{Flavour, Known, Marks, Tool, marks};
 use nft_model::Family;
 
 use crate::error::Error;
 use crate::firewall::Nftables;
+use crate::ruleset::iptables as rules;
 use crate::settings::{Backend, Mark, Settings};
 
 /// The backend that a config chooses: the one it names; otherwise nftables, unless the kernel has none, or the config
@@ -52,14 +53,20 @@ pub fn mixed(family: Family) -> Result<bool, Error> {
 /// Whether the backend that a config chooses can be used, for STATUS. Returns what is wrong without being in the way.
 ///
 /// # Errors
-/// [`Error::NoBackend`], or [`Error::Iptables`] if there is no program to write IPv4 rules.
+/// [`Error::NoBackend`], or [`Error::Iptables`] if there is no program to write IPv4 rules, or [`Error::MissingExtension`] if
+/// there is no table for them.
 pub fn ready(settings: &Settings) -> Result<Vec<Error>, Error> {
     if choose(settings)? == Backend::Nftables {
         return Ok(Vec::new());
     }
-    Tool::find(Family::Ip, None).map_err(Error::Iptables)?;
     let mut remarks = Vec::new();
     for family in Family::ALL {
+        match (family, tables(family)) {
+            // A node may do without IPv6. That it has no program for it is told elsewhere.
+            (_, Ok(())) | (Family::Ip6, Err(Error::Iptables(_))) => {}
+            (Family::Ip6, Err(error)) => remarks.push(error),
+            (Family::Ip, Err(error)) => return Err(error),
+        }
         match mixed(family) {
             Ok(true) => remarks.push(Error::MixedFlavours { family }),
             Ok(false) => {}
@@ -67,6 +74,16 @@ pub fn ready(settings: &Settings) -> Result<Vec<Error>, Error> {
         }
     }
     Ok(remarks)
+}
+
+/// Whether the kernel has the tables that our rules are in. Where the kernel does not tell, the first ADD does.
+fn tables(family: Family) -> Result<(), Error> {
+    let tool = Tool::find(family, None).map_err(Error::Iptables)?;
+    let is_lacking = |name| matches!(tool.knows_table(name), Ok(Known::No));
+    match rules::tables(family).iter().find(|(name, _)| is_lacking(name)) {
+        Some((_, piece)) => Err(Error::MissingExtension { piece, family, flavour: tool.flavour() }),
+        None => Ok(()),
+    }
 }
 
 /// What a person sees who asks which backend this node gets.

@@ -37,13 +37,17 @@ pub(super) struct Blob {
     pub(super) entries: Vec<u8>,
 }
 
-/// `None` if the table was never used in this network namespace: asking would make it.
-pub(super) fn table(family: Family, name: &str) -> io::Result<Option<Blob>> {
-    let list = match family {
+/// The tables that were used in this network namespace, a line for each.
+pub(super) fn used(family: Family) -> io::Result<String> {
+    fs::read_to_string(match family {
         Family::Ip => "/proc/thread-self/net/ip_tables_names",
         Family::Ip6 => "/proc/thread-self/net/ip6_tables_names",
-    };
-    match fs::read_to_string(list) {
+    })
+}
+
+/// `None` if the table was never used in this network namespace: asking would make it.
+pub(super) fn table(family: Family, name: &str) -> io::Result<Option<Blob>> {
+    match used(family) {
         Ok(names) if names.lines().any(|line| line == name) => {}
         Ok(_) => return Ok(None),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -63,6 +67,19 @@ pub(super) fn table(family: Family, name: &str) -> io::Result<Option<Blob>> {
         }
     }
     Err(Errno::EAGAIN.into())
+}
+
+/// Whether the kernel has a table. Asking makes it in the network namespace that asks, and loads its module.
+pub(super) fn make(family: Family, name: &str) -> io::Result<Known> {
+    let Some((socket, level)) = open(family)? else { return Ok(Known::NoneAtAll) };
+    let mut info = vec![0; INFO_LEN];
+    name_into(&mut info, name)?;
+    match get(&socket, level, GET_INFO, &mut info) {
+        Ok(()) => Ok(Known::Yes),
+        Err(Errno::ENOENT) => Ok(Known::No),
+        Err(Errno::ENOPROTOOPT) => Ok(Known::NoneAtAll),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// Whether rules can have an extension, as iptables-legacy asks. It changes no rule and makes no table; once ip_tables

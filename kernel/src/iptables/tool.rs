@@ -11,8 +11,9 @@ use std::thread;
 use iptables::IPTables;
 use nft_model::Family;
 
-use super::{Flavour, LOCK_SECONDS, QUESTION, run};
+use super::{Flavour, Known, LOCK_SECONDS, QUESTION, legacy, run};
 use crate::error::{Error, Result};
+use crate::netns;
 
 /// Where programs of administrators are, if a runtime's `PATH` lacks them.
 const SBIN: &str = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin:/run/current-system/sw/bin";
@@ -82,6 +83,22 @@ impl Tool {
     /// As [`Tool::restore`].
     pub fn restore_under(&self, lock: BorrowedFd<'_>, text: &str) -> Result<()> {
         run::restore(&self.program, text, Some(lock))
+    }
+
+    /// Whether the kernel has a table for what this one writes: nf_tables has every one. For the flavour "legacy" the kernel
+    /// loads the table's module, as it does for the program, and makes the table in a network namespace that ends with the
+    /// question: in the caller's nothing changes.
+    ///
+    /// # Errors
+    /// [`Error::IptablesRead`] when the kernel refuses to tell, [`Error::NetnsMake`] where no network namespace can be made.
+    pub fn knows_table(&self, name: &str) -> Result<Known> {
+        // What is there needs no question. Where the list cannot be read, one answers that, too.
+        let is_used = || legacy::used(self.family).is_ok_and(|names| names.lines().any(|line| line == name));
+        if self.flavour == Flavour::Nft || is_used() {
+            return Ok(Known::Yes);
+        }
+        let asked = netns::in_a_new_one(|| legacy::make(self.family, name))?;
+        asked.map_err(|source| Error::IptablesRead { what: format!("table {name}"), source })
     }
 
     /// What it says to `--version`, as "iptables-restore v1.8.9 (nf_tables)".

@@ -79,6 +79,23 @@ fn the_check_of_ip6tables_legacy_ignores_the_port() {
     });
 }
 
+/// What the question makes is not here: where the list can be read, it is what it was.
+#[test]
+fn the_kernel_says_which_tables_it_has() {
+    private_host(|| {
+        for family in Family::ALL {
+            let list = format!("/proc/net/{family}_tables_names");
+            let before = fs::read_to_string(&list).ok();
+            let tool = Tool::of_flavour(family, Flavour::Legacy, None).unwrap();
+            for name in ["nat", "raw"] {
+                assert_eq!(tool.knows_table(name).unwrap(), Known::Yes, "{family} {name}");
+            }
+            assert_eq!(tool.knows_table("nobodys").unwrap(), Known::No, "{family}");
+            assert_eq!(fs::read_to_string(&list).ok(), before);
+        }
+    });
+}
+
 #[test]
 fn the_kernel_says_which_extensions_it_has() {
     private_host(|| {

@@ -18,7 +18,7 @@ use nft_model::Family;
 pub use self::hooks::Hooked;
 use self::hooks::{guard_hook, hooks};
 pub use self::listed::Listed;
-pub use self::pieces::{Piece, pieces};
+pub use self::pieces::{Piece, pieces, tables};
 pub use self::rules::{Rule, condition, rules};
 use self::seen::is_static;
 pub use self::seen::{Comments, Owned, Seen};

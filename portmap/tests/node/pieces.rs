@@ -116,3 +116,18 @@ fn status_goes_on_where_ip_tables_and_ip6_tables_are_not_loaded() {
         assert_eq!(backend.rules(), "");
     });
 }
+
+/// strace(1) counts the questions of each thread, and changes the first: that of the thread that asks for a table. The first
+/// one of the plugin itself is what it was, as it is about the match of this name.
+#[test]
+fn status_names_a_table_that_the_kernel_lacks() {
+    private_host(|| {
+        let backend = Backend::IptablesLegacy.prepared();
+        let inject = format!("--inject=getsockopt:poke_enter=@arg4={}:when=1", HEXLOWER.encode(b"comment\0"));
+        let (answer, log) = traced_status(backend, &["--follow-forks", "--trace=getsockopt", &inject]);
+        let (code, _, details) = answer.failed();
+        let expected =
+            "the kernel has no iptable_nat (CONFIG_IP_NF_NAT), which host ports need in ip rules of iptables (legacy)";
+        assert_eq!((code, details.as_str()), (50, expected), "{log}");
+    });
+}

@@ -1,4 +1,4 @@
-//! What rules of iptables need of the kernel besides its tables. Nothing here does any I/O.
+//! What rules of iptables need of the kernel. Nothing here does any I/O.
 
 use nft_model::{Family, Statement};
 
@@ -30,6 +30,15 @@ const fn of_match(name: &'static str, module: &'static str) -> Piece {
 
 const fn of_target(name: &'static str, module: &'static str) -> Piece {
     Piece { is_target: true, name, module }
+}
+
+/// The tables of ip_tables and ip6_tables that our rules are in, each with its module and the setting of the kernel's build.
+#[must_use]
+pub fn tables(family: Family) -> &'static [(&'static str, &'static str)] {
+    match family {
+        Family::Ip => &[("nat", "iptable_nat (CONFIG_IP_NF_NAT)"), ("raw", "iptable_raw (CONFIG_IP_NF_RAW)")],
+        Family::Ip6 => &[("nat", "ip6table_nat (CONFIG_IP6_NF_NAT)")],
+    }
 }
 
 /// Every match and target that the rules of attachments with these settings may have, but those of protocols: x_tables

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use cni_spec::error::with_causes;
 use cni_spec::{Attachment, CniError, ErrorCode, IfName};
 use nft_model::{Family, Invalid};
 use serde_json::Value;
@@ -212,7 +213,16 @@ pub enum Error {
     /// Tracked flows could not be listed or deleted.
     #[error("failed to end flows through host ports that have changed hands")]
     Flows(#[source] kernel::Error),
-    /// A record could not be written, read or removed.
+    /// A record is none: a file that was damaged, or put there.
+    #[error("failed to read {}; its host ports are not looked after: if there is such a pod, start it anew, if not, remove the file", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A record could not be written or removed, or the folder not be listed.
     #[error("failed to {action} {}", .path.display())]
     Record {
         /// What was to be done.
@@ -368,7 +378,6 @@ impl From<Error> for CniError {
             | Error::Commit(_)
             | Error::FrameStays { .. }
             | Error::Route(_)
-            | Error::Localnet { .. }
             | Error::Listeners(_)
             | Error::Flows(_)
             | Error::MissingPiece { .. }
@@ -377,10 +386,15 @@ impl From<Error> for CniError {
             | Error::UnknownNetwork(_)
             | Error::Limited(_)
             | Error::Record { .. }
+            | Error::Unreadable { .. }
             | Error::NoBackend(_)
             | Error::MixedFlavours { .. }
             | Error::Iptables(_)
             | Error::Unlisted { .. } => Self::from_source(ErrorCode::Io, &error),
+            Error::Localnet { ref source, .. } => {
+                let next = "the node needs it to reach the pod at 127.0.0.1; with \"localhost\": false it does without";
+                Self::from_source(ErrorCode::Io, &error).with_details(format!("{}; {next}", with_causes(source)))
+            }
             Error::Turn(kernel::Error::IptablesTurn { ref source, .. })
                 if source.kind() != std::io::ErrorKind::TimedOut =>
             {

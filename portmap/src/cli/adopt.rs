@@ -4,7 +4,7 @@ use cni_spec::error::with_causes;
 use serde_json::{Value, json};
 
 use super::exit::{Exit, Stop};
-use super::{Format, Terminal};
+use super::{PlainFormat, Terminal};
 use crate::adopt::{self, Done, Outcome};
 
 pub(super) const EXAMPLES: &str = "\
@@ -22,14 +22,14 @@ pub(super) struct Adopt {
     #[arg(long)]
     dry_run: bool,
     /// How to print.
-    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
-    output: Format,
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = PlainFormat::Table)]
+    output: PlainFormat,
 }
 
 impl Adopt {
     pub fn run(&self, terminal: &mut Terminal<'_>) -> Result<Exit, Stop> {
         let outcomes = adopt::all(self.dry_run)?;
-        if self.output == Format::Json {
+        if self.output == PlainFormat::Json {
             let items: Vec<Value> = outcomes.iter().map(item).collect();
             let document = json!({ "apiVersion": "portmap.podwire/v1", "kind": "Adoption", "dryRun": self.dry_run, "items": items });
             writeln!(terminal.out, "{document:#}")?;

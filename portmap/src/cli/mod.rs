@@ -69,6 +69,15 @@ enum Format {
     Json,
 }
 
+/// The same, of commands that have no more columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum PlainFormat {
+    /// Lines for people
+    Table,
+    /// One JSON document
+    Json,
+}
+
 /// Where a command writes.
 struct Terminal<'a> {
     out: &'a mut dyn Write,

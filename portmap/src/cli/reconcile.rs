@@ -6,7 +6,7 @@ use cni_spec::error::with_causes;
 use serde_json::{Value, json};
 
 use super::exit::{Exit, Stop};
-use super::{Format, Terminal};
+use super::{PlainFormat, Terminal};
 use crate::error::Error;
 use crate::reconcile::{self, Done, Outcome};
 
@@ -27,8 +27,8 @@ pub(super) struct Reconcile {
     #[arg(short, long)]
     quiet: bool,
     /// How to print.
-    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
-    output: Format,
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = PlainFormat::Table)]
+    output: PlainFormat,
 }
 
 impl Reconcile {
@@ -44,7 +44,7 @@ impl Reconcile {
             Done::Restored { remarks, .. } => remarks.iter().any(|remark| !remark.is_remark()),
             Done::Nothing | Done::Pruned(_) => false,
         });
-        if self.output == Format::Json {
+        if self.output == PlainFormat::Json {
             let items: Vec<Value> = outcomes.iter().map(item).collect();
             let errors: Vec<String> = errors.iter().map(|error| with_causes(error)).collect();
             let document = json!({

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::exit::{Exit, Stop};
-use super::{Format, Terminal};
+use super::{PlainFormat, Terminal};
 use crate::trace::{self, Question, Step};
 
 pub(super) const EXAMPLES: &str = "\
@@ -21,8 +21,8 @@ pub(super) struct Arguments {
     #[arg(value_name = "ADDRESS:PORT[/PROTOCOL]")]
     to: Question,
     /// How to print.
-    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
-    output: Format,
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = PlainFormat::Table)]
+    output: PlainFormat,
 }
 
 impl Arguments {
@@ -30,7 +30,7 @@ impl Arguments {
         let trace = trace::trace(&self.to)?;
         let stopped = trace.stopped();
         let exit = if stopped.is_some() { Exit::Stopped } else { Exit::Done };
-        if self.output == Format::Json {
+        if self.output == PlainFormat::Json {
             let steps: Vec<Value> = trace.steps.iter().map(step).collect();
             let document = json!({
                 "apiVersion": "portmap.podwire/v1", "kind": "Trace", "to": self.to.to_string(),

@@ -214,7 +214,7 @@ impl Records {
             }
             match read(&path) {
                 Ok(record) => records.extend(record),
-                Err(source) => errors.push(Error::Record { action: "read", path, source }),
+                Err(source) => errors.push(Error::Unreadable { path, source }),
             }
         }
         records.sort_by_key(|record| (record.created_ms, record.attachment()));

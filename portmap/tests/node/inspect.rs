@@ -106,6 +106,10 @@ fn a_runtime_is_never_taken_for_a_person() {
         assert_eq!((code, stdout.as_str()), (2, ""));
         assert!(stderr.contains("list"), "{stderr}");
         assert_eq!(by_hand("trace 192.0.2.1").0, 2);
+        // They have no more columns than they show.
+        for command in ["trace 192.0.2.1:80", "reconcile", "adopt"] {
+            assert_eq!(by_hand(&format!("{command} -o wide")).0, 2, "{command}");
+        }
         assert!(by_hand("--help").1.contains("reconcile"));
     });
 }

@@ -318,7 +318,9 @@ fn a_failed_add_leaves_nothing() {
         let expected = format!("failed to access sysctl net/ipv4/conf/{}/route_localnet", pod.link);
         assert_eq!((code, msg), (5, expected), "{details}");
         assert!(details.contains("Read-only file system"), "{details}");
+        assert!(details.ends_with("with \"localhost\": false it does without"), "{details}");
         assert_eq!(ruleset(), before);
+        attachment.with("localhost", json!(false)).add().ok();
     });
 }
 

@@ -189,7 +189,8 @@ fn what_cannot_be_restored_is_told_and_the_rest_is_done() {
         let done = ["c9", "pod2", "pod3"].map(|id| of(id)["done"].as_str().unwrap());
         assert_eq!(done, ["nothing", "failed", "restored"], "{document:#}");
         assert!(of("pod2")["details"][0].as_str().unwrap().contains("held by container c9"), "{document:#}");
-        assert!(stderr.contains("failed to read /run/podwire/portmap/podnet:c8:eth0"), "{stderr}");
+        assert!(stderr.contains("failed to read /run/podwire/portmap/podnet:c8:eth0; "), "{stderr}");
+        assert!(stderr.contains("if there is such a pod, start it anew, if not, remove the file"), "{stderr}");
         assert!(ruleset().contains("9090"));
     });
 }

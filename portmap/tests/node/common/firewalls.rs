@@ -16,6 +16,7 @@ const DEADLINE: Duration = Duration::from_secs(120);
 /// Where a program of theirs may be executed from: nothing else of the machine is below it.
 const COPY: &str = "/run/firewalls";
 const BUS: &str = "/run/system-bus";
+const BUS_LOG: &str = "/run/system-bus.log";
 const LOG: &str = "/run/firewalld.log";
 
 /// What firewalld runs with, which its user may have to install.
@@ -70,11 +71,30 @@ fn set(file: &Path, key: &str, value: &str) {
     fs::write(file, text.lines().map(line).collect::<String>()).unwrap();
 }
 
-/// firewalld, and the message bus that it is spoken to by.
+/// What does not outlive a test, even one that fails while it starts.
+struct Daemon(Child);
+
+impl Daemon {
+    /// Fails if it has ended.
+    #[track_caller]
+    fn runs(&mut self) {
+        assert_eq!(self.0.try_wait().unwrap(), None, "{}", logs());
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// firewalld, and the message bus that it is spoken to by, which ends after it.
 pub struct Firewalld {
     folder: PathBuf,
-    bus: Child,
-    daemon: Child,
+    daemon: Daemon,
+    _bus: Daemon,
 }
 
 impl Firewalld {
@@ -93,15 +113,18 @@ impl Firewalld {
         fs::write("/run/bus.conf", text).unwrap();
         let mut command = sandbox::command("dbus-daemon");
         command.args(["--config-file=/run/bus.conf", "--nofork", "--nopidfile"]).stdin(Stdio::null());
-        let bus = command.stderr(Stdio::null()).spawn().unwrap();
-        wait_for("the bus", || UnixStream::connect(BUS).is_ok());
+        let mut bus = Daemon(command.stderr(fs::File::create(BUS_LOG).unwrap()).spawn().unwrap());
+        wait_for("the bus", || {
+            bus.runs();
+            UnixStream::connect(BUS).is_ok()
+        });
         let mut command = python(&folder.join("usr/sbin/firewalld"));
         command.args(["--nofork", "--nopid", "--log-target", "file", "--log-file", LOG]);
         command.arg("--default-config").arg(folder.join("usr/lib/firewalld")).arg("--system-config").arg(config);
-        let daemon = command.spawn().unwrap();
-        let mut this = Self { folder, bus, daemon };
+        let daemon = Daemon(command.spawn().unwrap());
+        let mut this = Self { folder, daemon, _bus: bus };
         wait_for("firewalld", || {
-            assert_eq!(this.daemon.try_wait().unwrap(), None, "{}", fs::read_to_string(LOG).unwrap_or_default());
+            this.daemon.runs();
             this.command("--state").output().unwrap().stdout == b"running\n"
         });
         Some(this)
@@ -111,8 +134,7 @@ impl Firewalld {
     #[track_caller]
     pub fn cmd(&self, arguments: &str) {
         let output = self.command(arguments).output().unwrap();
-        let log = || fs::read_to_string(LOG).unwrap();
-        assert!(output.status.success(), "firewall-cmd {arguments}: {output:?}\n{}", log());
+        assert!(output.status.success(), "firewall-cmd {arguments}: {output:?}\n{}", logs());
     }
 
     fn command(&self, arguments: &str) -> Command {
@@ -123,26 +145,21 @@ impl Firewalld {
 
     /// As systemd stops it: it takes its rules along.
     pub fn stop(mut self) {
-        kill(Pid::from_raw(self.daemon.id().cast_signed()), Signal::SIGTERM).unwrap();
-        self.daemon.wait().unwrap();
+        kill(Pid::from_raw(self.daemon.0.id().cast_signed()), Signal::SIGTERM).unwrap();
+        self.daemon.0.wait().unwrap();
     }
 }
 
-impl Drop for Firewalld {
-    fn drop(&mut self) {
-        for child in [&mut self.daemon, &mut self.bus] {
-            // It may have ended.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
+/// What the two wrote, as far as they came.
+fn logs() -> String {
+    [BUS_LOG, LOG].map(|log| fs::read_to_string(log).unwrap_or_default()).concat()
 }
 
 #[track_caller]
 fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
     let end = Instant::now() + DEADLINE;
     while !is_so() {
-        assert!(Instant::now() < end, "{what}: {}", fs::read_to_string(LOG).unwrap_or_default());
+        assert!(Instant::now() < end, "{what}: {}", logs());
         thread::sleep(Duration::from_millis(50));
     }
 }

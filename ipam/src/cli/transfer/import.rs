@@ -1,7 +1,7 @@
 //! `ipam import`.
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -100,14 +100,15 @@ impl Import {
     }
 
     fn read_export(&self) -> Result<Document, Stop> {
-        let mut text = String::new();
         let name = if self.from == "-" { "standard input" } else { &self.from };
         let path = Path::new(name);
-        if self.from == "-" {
-            std::io::stdin().read_to_string(&mut text).map_err(Stop::file("read", path))?;
-        } else {
-            text = String::from_utf8_lossy(&fs::read(path).map_err(Stop::file("read", path))?).into_owned();
-        }
+        let mut bytes = Vec::new();
+        let read = match self.from.as_str() {
+            "-" => io::stdin().read_to_end(&mut bytes).map(drop),
+            _ => fs::read(path).map(|found| bytes = found),
+        };
+        read.map_err(Stop::file("read", path))?;
+        let text = String::from_utf8_lossy(&bytes);
         Document::read(&text).map_err(|error| Stop::new(Exit::Damaged, format!("{name} {error}; nothing was imported")))
     }
 

@@ -48,22 +48,29 @@ fn what_was_exported_is_imported_elsewhere_as_it_was() {
     });
 }
 
-/// As by `ssh node ipam export | ipam import -`.
+/// The exit code of `ipam import -`, as by `ssh node ipam export | ipam import -`; none if it goes on waiting.
+fn imported_from_standard_input(there: &Place, input: &Path) -> Option<i32> {
+    let (dir, nothing) = (there.data_dir(), there.data_dir().with_file_name("nothing"));
+    let mut process = sandbox::command(env!("CARGO_BIN_EXE_ipam"));
+    process.args(["import", "-", "--yes", "--create", "--timeout", "60"]).arg("--dir").arg(dir);
+    process.arg("--conf-dir").arg(nothing).stdin(fs::File::open(input).unwrap());
+    let mut process = process.spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while process.try_wait().unwrap().is_none() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(10));
+    }
+    process.kill().unwrap();
+    process.wait().unwrap().code()
+}
+
 #[test]
 fn an_export_is_read_from_standard_input() {
     sandbox::private_host(|| {
         let (here, there) = (populated(), Place::new());
-        let (dir, nothing) = (there.data_dir(), there.data_dir().with_file_name("nothing"));
-        let mut process = sandbox::command(env!("CARGO_BIN_EXE_ipam"));
-        process.args(["import", "-", "--yes", "--create", "--timeout", "60"]).arg("--dir").arg(dir);
-        process.arg("--conf-dir").arg(nothing).stdin(fs::File::open(export(&here)).unwrap());
-        let mut process = process.spawn().unwrap();
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while process.try_wait().unwrap().is_none() && Instant::now() < deadline {
-            thread::sleep(Duration::from_millis(10));
-        }
-        process.kill().unwrap();
-        assert_eq!(process.wait().unwrap().code(), Some(0));
+        let garbage = here.data_dir().join("garbage");
+        fs::write(&garbage, b"\xff\xfe\n").unwrap();
+        assert_eq!(imported_from_standard_input(&there, &garbage), Some(6));
+        assert_eq!(imported_from_standard_input(&there, &export(&here)), Some(0));
         assert_eq!(there.leases(), here.leases());
     });
 }

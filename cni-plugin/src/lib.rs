@@ -6,9 +6,10 @@
 //! whether it is still in force. `cli` is the command `podwire` of people; `inspect` is what it shows,
 //! and `reconcile` puts back rules that somebody flushed.
 //!
-//! What this crate does not do: it keeps no state of its own - where iptables is used, a lock file - and decides nothing about
-//! addresses. Verbs read no file but below /proc/sys and what the IPAM library reads; the command reads the ledger, logs, network
-//! configs and what libcni keeps too. The only programs that it runs are other IPAM plugins and iptables.
+//! What this crate does not do: it keeps no state of its own - where iptables is used, a lock file, and for a timer what was
+//! said - and decides nothing about addresses. Verbs read no file but below /proc/sys and what the IPAM library reads; the
+//! command reads the ledger, logs, network configs and what libcni keeps too. The only programs that it runs are other IPAM
+//! plugins and iptables.
 
 mod add;
 mod addresses;

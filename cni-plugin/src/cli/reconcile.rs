@@ -1,5 +1,7 @@
 //! `podwire reconcile`.
 
+mod told;
+
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -11,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::{Exit, Stop};
 use crate::reconcile::{self, CONF_DIR, Order, Outcome, Summary};
+use told::Told;
 
 pub const EXAMPLES: &str = "\
 Examples:
@@ -36,6 +39,9 @@ pub struct Reconcile {
     /// Says nothing about what is as it should be.
     #[arg(short, long)]
     quiet: bool,
+    /// With --quiet: of what stands as it stood, says what is new since the run before that was given this file.
+    #[arg(long, value_name = "FILE", requires = "quiet", conflicts_with = "dry_run")]
+    told: Option<PathBuf>,
     /// Only pods of a network.
     #[arg(long, value_name = "NAME")]
     network: Option<NetworkName>,
@@ -67,12 +73,13 @@ impl Reconcile {
             cache_dirs: &self.cache_dirs,
             dry_run: self.dry_run,
         })?;
+        let mut told = Told::of(self.told.as_deref());
         if self.output == Format::Json {
             writeln!(out, "{:#}", self.document(&summary))?;
         } else {
-            self.print(&summary, out)?;
+            self.print(&summary, &mut told, out)?;
         }
-        for remark in &summary.remarks {
+        for remark in summary.remarks.iter().filter(|remark| told.is_new(remark)) {
             writeln!(err, "podwire: {remark}")?;
         }
         for error in &summary.errors {
@@ -81,11 +88,16 @@ impl Reconcile {
         let outcomes = &summary.outcomes;
         let unknown = outcomes.iter().filter(|outcome| outcome.unknown.is_some()).count();
         if self.quiet && unknown > 0 {
-            writeln!(
-                err,
-                "podwire: not all is known of {unknown} of {} pods: podwire reconcile without --quiet tells which, and what",
-                outcomes.len()
-            )?;
+            let of_all = outcomes.len();
+            let line = format!(
+                "not all is known of {unknown} of {of_all} pods: podwire reconcile without --quiet tells which, and what"
+            );
+            if told.is_new(&line) {
+                writeln!(err, "podwire: {line}")?;
+            }
+        }
+        if let Err(error) = told.keep() {
+            writeln!(err, "podwire: the next run says all this again, as it cannot be noted for it: {error}")?;
         }
         if let Some(network) = self.network.as_ref().filter(|_| outcomes.is_empty()) {
             writeln!(err, "no pods of network {:?} here", network.as_str())?;
@@ -97,14 +109,17 @@ impl Reconcile {
         Ok(if outcomes.iter().any(|outcome| outcome.unknown.is_some()) { Exit::Unknown } else { Exit::Done })
     }
 
-    fn print(&self, summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
+    fn print(&self, summary: &Summary, told: &mut Told, out: &mut dyn Write) -> io::Result<()> {
         // What is printed then can be given to nft(8).
         let start = if self.dry_run { "# " } else { "" };
         for outcome in &summary.outcomes {
-            let is_right = outcome.differences.is_empty() && outcome.failures.is_empty();
-            let is_right = is_right && !outcome.changed_meanwhile && !outcome.without_routes;
-            if !(self.quiet && is_right) {
-                writeln!(out, "{start}{}", self.line(outcome))?;
+            let is_event = !outcome.differences.is_empty() || !outcome.failures.is_empty() || outcome.changed_meanwhile;
+            if self.quiet && !is_event && !outcome.without_routes {
+                continue;
+            }
+            let line = self.line(outcome);
+            if is_event || told.is_new(&line) {
+                writeln!(out, "{start}{line}")?;
             }
         }
         if !self.dry_run {

@@ -16,6 +16,7 @@ use crate::masquerade_iptables::by_iptables;
 mod changed;
 mod meanwhile;
 mod routeless;
+mod told;
 
 const CACHE: &str = "/run/cni-cache";
 const CONFIGS: &str = "/run/cni-configs";

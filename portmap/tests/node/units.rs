@@ -32,6 +32,9 @@ trap load HUP
 load
 while :; do sleep 0.1; done
 ";
+/// What each kind of unit asks the main plugin for.
+const BY_FIREWALL: &str = "reconcile --quiet";
+const BY_TIMER: &str = "reconcile --quiet --told /run/podwire/reconcile.told";
 /// Longer than a busy machine needs.
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -83,11 +86,11 @@ fn install() {
     fs::set_permissions(MAIN_PLUGIN, Permissions::from_mode(0o755)).unwrap();
 }
 
-/// How often the main plugin was asked to put back what is its own.
-fn asked() -> usize {
+/// How the main plugin was asked to put back what is its own, each time.
+fn asked() -> Vec<String> {
     let asked = fs::read_to_string("/run/main-plugin.asked").unwrap_or_default();
-    assert!(asked.lines().all(|line| line == "reconcile --quiet"), "{asked}");
-    asked.lines().count()
+    assert!(asked.lines().all(|line| [BY_FIREWALL, BY_TIMER].contains(&line)), "{asked}");
+    asked.lines().map(str::to_owned).collect()
 }
 
 /// A user manager of systemd, in a namespace of processes.
@@ -171,10 +174,10 @@ fn host_ports_come_back_when_systemd_starts_restarts_or_reloads_a_firewall() {
         // Whoever loads its rules anew has flushed the canary.
         let come_back = |action: &str, table: &str| {
             nft(&["add", "table", "ip", "canary"]);
-            let before = asked();
+            let before = asked().len();
             systemd.ctl(action);
             systemd.wait_for(action, || !ruleset().contains("canary") && ruleset().contains("podnet pod2 eth0"));
-            assert!(asked() > before, "{action}: the main plugin has rules, too");
+            assert!(asked().len() > before, "{action}: the main plugin has rules, too");
             assert!(ruleset().contains(&format!("table inet {table}")), "{}", ruleset());
             systemd.wait_for(action, || matches!(attachment.check(), crate::common::plugin::Answer::Ok { .. }));
             assert_eq!(lan.tcp(NODE_V4[0], 8080), from("pod2", NEIGHBOUR_V4), "{action}");
@@ -191,8 +194,10 @@ fn host_ports_come_back_when_systemd_starts_restarts_or_reloads_a_firewall() {
         }
         // Of this nobody hears.
         nft(&["flush", "ruleset"]);
+        assert!(asked().iter().all(|words| words == BY_FIREWALL));
         systemd.ctl("start podwire-portmap-reconcile.timer");
         systemd.wait_for("timer", || ruleset().contains("podnet pod2 eth0"));
+        assert!(asked().iter().any(|words| words == BY_TIMER), "the main plugin comes first");
         // Nor when this is over.
         for action in ["start firewalld.service", "reload firewalld.service"] {
             come_back(action, "firewalld");

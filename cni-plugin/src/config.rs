@@ -49,6 +49,7 @@ struct RawConfig {
 
 /// `dns`, where a list that is empty is a wish, and one that is missing is none.
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
 struct RawDns {
     nameservers: Option<Vec<String>>,
     domain: Option<String>,
@@ -279,6 +280,8 @@ mod tests {
             (json!({ "allowedSysctls": ["net.*"] }), "allowedSysctls[0]=\"net.*\": must be a setting"),
             (json!({ "snatSource": "127.0.0.1" }), "snatSource=\"127.0.0.1\": is no address that an answer"),
             (json!({ "snatSource": ["::1:2", "::1:3"] }), "snatSource[1]=\"::1:3\": is a second address of its family"),
+            (json!({ "snatSource": {} }), "snatSource={}: must be an address, or a list of one for each family"),
+            (json!({ "dns": "1.1.1.1" }), "dns=\"1.1.1.1\": invalid type: string \"1.1.1.1\", expected an object"),
             (json!({ "mtu": 20 }), "mtu=20: must be 0, or 68 to 65535 bytes"),
         ] {
             let found = of(&changes).unwrap_err();

@@ -20,7 +20,7 @@ pub struct Raw {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "must be an address, or a list of one for each family")]
 enum OneOrMany {
     One(String),
     Many(Vec<String>),

@@ -25,7 +25,7 @@ use std::fmt;
 use std::time::Duration;
 
 pub use self::extension::{Extension, Known, extension};
-pub use self::marks::{Marks, marks};
+pub use self::marks::{Marks, is_any_filled, marks};
 pub use self::run::DEADLINE;
 pub use self::tool::Tool;
 pub use self::turn::Turn;

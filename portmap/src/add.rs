@@ -5,7 +5,7 @@ use nft_model::Family;
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::firewall::{Claimed, Firewall};
+use crate::firewall::{Claimed, Firewall, Iptables};
 use crate::forward::Forward;
 use crate::liveness::{Dead, Liveness, Sight};
 use crate::owner::{Holder, Owner};
@@ -26,7 +26,7 @@ pub fn mappings(config: &Config, record: &Record) -> Result<Vec<Error>, Error> {
     let (written, failed) = Written::new(config, record);
     remarks.extend(failed);
     remarks.extend(with_claim(config, |claimed| {
-        localhost::withdraw(&claimed.lost, &|_| false)?;
+        localhost::withdraw(&claimed.lost, &|_| false, &Iptables::default())?;
         localhost::allow(config)?;
         let settled = settle(config, &claimed, &forwards);
         Ok(claimed.remarks.into_iter().chain(settled))

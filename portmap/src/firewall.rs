@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::liveness::Dead;
 use crate::owner::Owner;
 use crate::remove::Removed;
-use crate::ruleset::{self, EXACT, Entry, OWNERS, Realm, TABLE, WILDCARD};
+use crate::ruleset::{self, EXACT, Entry, Realm, TABLE, WILDCARD};
 use crate::settings::{Backend, Settings};
 use crate::view::View;
 use crate::{backend, claim, localhost};
@@ -32,8 +32,9 @@ pub enum Firewall {
 /// Says yes to the marks of those that are gone.
 pub type Stale<'a> = &'a dyn Fn(&str) -> bool;
 
-/// Is told what will be removed, and says whether what guards open interfaces may go with it.
-pub type Close<'a> = &'a mut dyn FnMut(&[Entry]) -> bool;
+/// Is told what will be removed, and by what to look at the rules of iptables meanwhile, and says whether what guards open
+/// interfaces may go with it.
+pub type Close<'a> = &'a mut dyn FnMut(&[Entry], &Iptables) -> bool;
 
 /// What is there under our table's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,7 +89,7 @@ impl Firewall {
     pub fn of(settings: &Settings) -> Result<Self, Error> {
         match backend::choose(settings)? {
             Backend::Nftables => Self::open(),
-            Backend::Iptables => Ok(Self::Iptables(Iptables)),
+            Backend::Iptables => Ok(Self::Iptables(Iptables::default())),
         }
     }
 
@@ -96,7 +97,7 @@ impl Firewall {
     #[must_use]
     pub fn all() -> Vec<Result<Self, Error>> {
         let nftables = Nftables::open_if_there().transpose().map(|open| open.map(Self::Nftables));
-        nftables.into_iter().chain([Ok(Self::Iptables(Iptables))]).collect()
+        nftables.into_iter().chain([Ok(Self::Iptables(Iptables::default()))]).collect()
     }
 
     /// Every backend that has anything, as far as that can be told at once.
@@ -104,8 +105,16 @@ impl Firewall {
     /// # Errors
     /// When the kernel refuses to tell.
     pub fn in_use() -> Result<Vec<Self>, Error> {
+        Self::in_use_by(&Iptables::default())
+    }
+
+    /// The same, with this way to look at the rules of iptables.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell.
+    pub fn in_use_by(iptables: &Iptables) -> Result<Vec<Self>, Error> {
         let nftables = Nftables::open_if_there()?.map(Self::Nftables);
-        let iptables = Iptables.is_in_use()?.then_some(Self::Iptables(Iptables));
+        let iptables = iptables.is_in_use()?.then(|| Self::Iptables(iptables.clone()));
         Ok(nftables.into_iter().chain(iptables).collect())
     }
 
@@ -173,7 +182,7 @@ impl Firewall {
     /// The backend that is not this one, if it has anything of ours: networks of one node may use both.
     fn other(&self) -> Result<Option<Self>, Error> {
         match self {
-            Self::Nftables(_) if Iptables.is_in_use()? => Ok(Some(Self::Iptables(Iptables))),
+            Self::Nftables(_) if Iptables::default().is_in_use()? => Ok(Some(Self::Iptables(Iptables::default()))),
             Self::Nftables(_) => Ok(None),
             Self::Iptables(_) => Ok(Nftables::open_if_there()?.map(Self::Nftables)),
         }
@@ -277,6 +286,14 @@ impl Firewall {
         }
     }
 
+    /// The same of an attachment that has what `config` asks for and nothing else.
+    pub fn release_planned(&mut self, config: &Config, family: Family, close: Close<'_>) -> (Vec<Entry>, Vec<Error>) {
+        match self {
+            Self::Nftables(nftables) => nftables.release_planned(config, family, close),
+            Self::Iptables(iptables) => iptables.release(family, &|mark| mark == config.owner.comment(), close),
+        }
+    }
+
     /// Whether there is a pod of this address, of an owner that `stale` says no to.
     ///
     /// # Errors
@@ -306,18 +323,18 @@ impl Firewall {
     pub fn is_used(&mut self, family: Family, stale: Stale<'_>) -> Result<bool, Error> {
         match self {
             Self::Nftables(nftables) => {
-                let owners = nftables.elements(family, OWNERS)?;
-                Ok(owners.iter().any(|element| !element.comment.as_deref().is_some_and(stale)))
+                nftables.has_owner(family, &|element| !element.comment.as_deref().is_some_and(stale))
             }
             Self::Iptables(iptables) => Ok(iptables.owned(family)?.iter().any(|rule| !stale(&rule.owner))),
         }
     }
 
-    /// Deletes what is there for nobody any more, if `close` says that what it guards is closed. Says what went wrong.
+    /// Deletes what is there for nobody any more, if `close` says that what it guards is closed. Says what went wrong. In iptables
+    /// that is what [`Firewall::release`] has done.
     pub fn delete_if_empty(&mut self, family: Family, close: Close<'_>) -> Vec<Error> {
         match self {
             Self::Nftables(nftables) => nftables.delete_if_empty(family, close).err().into_iter().collect(),
-            Self::Iptables(iptables) => iptables.release(family, &|_| false, close).1,
+            Self::Iptables(_) => Vec::new(),
         }
     }
 
@@ -389,9 +406,9 @@ pub fn holders() -> Result<BTreeMap<Attachment, Vec<IpAddr>>, Error> {
 
 /// Closes interfaces before what guards them goes with the last mappings; what a claim needs is opened after it. What goes
 /// wrong is added to `errors`, and then the guard stays.
-fn withdraw<'a>(stale: Stale<'a>, errors: &'a mut Vec<Error>) -> impl FnMut(&[Entry]) -> bool + 'a {
-    move |going| {
-        let closed = localhost::withdraw(going, stale).and_then(|()| localhost::close_rest(stale));
+fn withdraw<'a>(stale: Stale<'a>, errors: &'a mut Vec<Error>) -> impl FnMut(&[Entry], &Iptables) -> bool + 'a {
+    move |going, iptables| {
+        let closed = localhost::withdraw(going, stale, iptables).and_then(|()| localhost::close_rest(stale, iptables));
         closed.map_err(|error| errors.push(error)).is_ok()
     }
 }
@@ -403,11 +420,12 @@ fn is_dead(dead: &[Dead], mark: &str) -> bool {
 
 /// What is claimed there at the same time; nothing where nobody uses it.
 fn look_into_iptables(config: &Config, dead: &[Dead]) -> Result<(), Error> {
-    if !Iptables.is_in_use()? {
+    let iptables = Iptables::default();
+    if !iptables.is_in_use()? {
         return Ok(());
     }
     let _turn = iptables::turn(iptables::PATIENCE)?;
-    Firewall::Iptables(Iptables).heed(config, dead).map(drop)
+    Firewall::Iptables(iptables).heed(config, dead).map(drop)
 }
 
 /// # Errors

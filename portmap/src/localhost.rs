@@ -22,7 +22,7 @@ use nft_model::Family;
 use crate::config::Config;
 use crate::difference::Difference;
 use crate::error::Error;
-use crate::firewall::{Firewall, Stale};
+use crate::firewall::{Firewall, Iptables, Stale};
 use crate::ruleset::Entry;
 
 /// Who made the local route, and set the sysctl: podwire, as of its other routes (rtnetlink(7), rtm_protocol).
@@ -85,7 +85,7 @@ pub fn differences(config: &Config) -> Result<Vec<Difference>, Error> {
 ///
 /// # Errors
 /// When routes, elements or the sysctl cannot be read, or what was set cannot be taken back.
-pub fn withdraw(gone: &[Entry], stale: Stale<'_>) -> Result<(), Error> {
+pub fn withdraw(gone: &[Entry], stale: Stale<'_>, iptables: &Iptables) -> Result<(), Error> {
     // Where host ports lead: with a mark of somebody else's, iptables has no rules of a hairpin.
     let mut pods: Vec<IpAddr> = gone.iter().filter_map(Entry::pod).collect();
     pods.sort_unstable();
@@ -93,7 +93,7 @@ pub fn withdraw(gone: &[Entry], stale: Stale<'_>) -> Result<(), Error> {
     if pods.is_empty() {
         return Ok(());
     }
-    let mut firewalls = Firewall::in_use()?;
+    let mut firewalls = Firewall::in_use_by(iptables)?;
     let rtnl = Rtnl::open().map_err(Error::Route)?;
     for family in Family::ALL {
         let pods: Vec<IpAddr> = pods.iter().copied().filter(|pod| Family::of(*pod) == family).collect();
@@ -121,8 +121,8 @@ pub fn withdraw(gone: &[Entry], stale: Stale<'_>) -> Result<(), Error> {
 ///
 /// # Errors
 /// When elements, interfaces or the sysctl cannot be read, or what was set cannot be taken back.
-pub fn close_rest(stale: Stale<'_>) -> Result<(), Error> {
-    if is_used(stale)? {
+pub fn close_rest(stale: Stale<'_>, iptables: &Iptables) -> Result<(), Error> {
+    if is_used(stale, iptables)? {
         return Ok(());
     }
     let rtnl = Rtnl::open().map_err(Error::Route)?;
@@ -136,7 +136,7 @@ pub fn close_rest(stale: Stale<'_>) -> Result<(), Error> {
         }
     }
     // As in `withdraw`: for an ADD that has claimed meanwhile.
-    if !closed.is_empty() && is_used(stale)? {
+    if !closed.is_empty() && is_used(stale, iptables)? {
         for (interface, family) in closed {
             interface.set(&rtnl, family, true)?;
         }
@@ -144,8 +144,8 @@ pub fn close_rest(stale: Stale<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-fn is_used(stale: Stale<'_>) -> Result<bool, Error> {
-    for firewall in &mut Firewall::in_use()? {
+fn is_used(stale: Stale<'_>, iptables: &Iptables) -> Result<bool, Error> {
+    for firewall in &mut Firewall::in_use_by(iptables)? {
         for family in Family::ALL {
             if firewall.is_used(family, stale)? {
                 return Ok(true);

@@ -55,7 +55,7 @@ impl Plugin for Portmap {
         let record = records.read(&request.attachment);
         // First the record says so: whoever fills the firewall from records meanwhile sees that, or is seen here.
         go_on("DEL", record.as_ref().and_then(|record| records.mark_ending(record).err()).into_iter().collect());
-        let Removed { remarks, failed } = remove::of_attachment(&request.attachment, is_recorded);
+        let Removed { remarks, failed } = remove::of_attachment(&request.attachment, is_recorded, record.as_ref());
         let stays = || Owner::new(&request.attachment).is_ok_and(|owner| add::knows(&owner).unwrap_or(true));
         if failed.is_empty() || !stays() {
             let was_it = record.is_none_or(|record| {

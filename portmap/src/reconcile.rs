@@ -8,7 +8,7 @@ use cni_spec::error::with_causes;
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::firewall::Firewall;
+use crate::firewall::{Firewall, Iptables};
 use crate::forward::Forward;
 use crate::liveness::{Liveness, Sight};
 use crate::record::{Record, Records};
@@ -198,7 +198,8 @@ fn make(config: &Config, forwards: &[Forward], shared: Option<&View>) -> Result<
         add::bury(dead);
         return Err(if undo.is_empty() { failure } else { Error::Undo { failure: Box::new(failure), undo } });
     }
-    let mut remarks: Vec<Error> = localhost::withdraw(&claimed.lost, &|_| false).err().into_iter().collect();
+    let mut remarks: Vec<Error> =
+        localhost::withdraw(&claimed.lost, &|_| false, &Iptables::default()).err().into_iter().collect();
     remarks.extend(localhost::allow(config).err());
     remarks.extend(std::mem::take(&mut claimed.remarks));
     remarks.extend(std::mem::take(&mut claimed.errors));

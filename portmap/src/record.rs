@@ -12,7 +12,9 @@
 //! - a mapping whose record is ending is nobody's any more: `reconcile` ends it, and whoever wants its port takes it
 //!   over. So it is too if a DEL could not release it.
 //!
-//! DEL and GC themselves go by the mark in the firewall alone.
+//! GC goes by the mark in the firewall alone. So does DEL, in nftables under the keys that a record asks for: looking at
+//! everybody's elements takes the longer the more there are. Where the record is missing, or was not the attachment's
+//! first, or something it asks for is not there, DEL looks at all of them.
 //!
 //! They live below /run, so that none outlives its boot, as no pod does.
 
@@ -54,6 +56,10 @@ pub struct Record {
     pub lease: Option<PathBuf>,
     /// When, in milliseconds since 1970.
     pub created_ms: u64,
+    /// Whether the attachment had a record already, of an ADD whose DEL was lost or could not release everything: so it may
+    /// have more in the firewall than it asks for now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    again: bool,
     /// The network config of the ADD, `prevResult` and `runtimeConfig` included.
     config: Value,
 }
@@ -89,7 +95,8 @@ impl Record {
         let PodIdentity { namespace, name, .. } = request.args.pod();
         let pod = Pod { namespace: namespace.map(str::to_owned), name: name.map(str::to_owned) };
         let netns = Netns::at(&request.netns);
-        Self::new(&request.attachment, pod, netns, request.config.json.clone())
+        let again = !Records::default().has_nothing_of(&request.attachment);
+        Self { again, ..Self::new(&request.attachment, pod, netns, request.config.json.clone()) }
     }
 
     /// A record of what is known, made now.
@@ -108,6 +115,7 @@ impl Record {
             netns,
             lease: liveness::lease_of(attachment, &pods),
             created_ms: now.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
+            again: false,
             config,
         }
     }
@@ -128,6 +136,12 @@ impl Record {
             return Err(Error::NotChained);
         };
         Config::new(&attachment, &conf, prev_result)
+    }
+
+    /// The request, if the firewall holds what it asks for, or a part of that, and nothing else of the attachment.
+    #[must_use]
+    pub fn planned(&self) -> Option<Config> {
+        if self.again { None } else { self.request().ok().flatten() }
     }
 
     /// The interfaces on the node that earlier plugins of the chain made or used for the pod.

@@ -3,10 +3,12 @@
 use cni_spec::Attachment;
 use nft_model::Family;
 
+use crate::config::Config;
 use crate::error::Error;
-use crate::firewall::Firewall;
+use crate::firewall::{Firewall, Iptables};
 use crate::forward::Forward;
 use crate::owner::Owner;
+use crate::record::Record;
 use crate::ruleset::Entry;
 use crate::{flows, localhost};
 
@@ -32,30 +34,35 @@ impl From<Vec<Error>> for Removed {
 /// Goes on after a failure: what one family cannot give back must not keep the other one.
 #[must_use]
 pub fn mappings(stale: &dyn Fn(&str) -> bool) -> Removed {
-    wherever(stale, &mut |_| true)
+    wherever(stale, None, &mut |_| true)
 }
 
 /// The same of one attachment, which has a record or not. Most pods have none and never had a host port: they do not wait
 /// until everybody's elements are read. Either sign is enough, as either may be lost: who has elements is also on the
 /// list of owners, which one question is enough for.
 #[must_use]
-pub fn of_attachment(attachment: &Attachment, is_recorded: bool) -> Removed {
+pub fn of_attachment(attachment: &Attachment, is_recorded: bool, record: Option<&Record>) -> Removed {
+    let planned = record.and_then(Record::planned);
     let mark = attachment.to_string();
     let owner = Owner::new(attachment);
-    wherever(&|other| other == mark, &mut |firewall| {
+    wherever(&|other| other == mark, planned.as_ref(), &mut |firewall| {
         let mut may_have = |family| owner.as_ref().map_or(Ok(true), |owner| firewall.may_have(owner, family));
         is_recorded || Family::ALL.into_iter().any(|family| may_have(family).unwrap_or(true))
     })
 }
 
-/// Goes through all backends for which `wanted` says yes.
-fn wherever(stale: &dyn Fn(&str) -> bool, wanted: &mut dyn FnMut(&mut Firewall) -> bool) -> Removed {
+/// Goes through all backends for which `wanted` says yes; `planned` is all that there is to remove, where that is known.
+fn wherever(
+    stale: &dyn Fn(&str) -> bool,
+    planned: Option<&Config>,
+    wanted: &mut dyn FnMut(&mut Firewall) -> bool,
+) -> Removed {
     let mut errors = Vec::new();
     for firewall in Firewall::all() {
         match firewall {
             Ok(mut firewall) => {
                 let families = if wanted(&mut firewall) { &Family::ALL[..] } else { &[] };
-                errors.extend(families.iter().flat_map(|family| in_family(&mut firewall, *family, stale)));
+                errors.extend(families.iter().flat_map(|family| in_family(&mut firewall, *family, stale, planned)));
             }
             Err(error) => errors.push(error),
         }
@@ -63,16 +70,25 @@ fn wherever(stale: &dyn Fn(&str) -> bool, wanted: &mut dyn FnMut(&mut Firewall) 
     errors.into()
 }
 
-fn in_family(firewall: &mut Firewall, family: Family, stale: &dyn Fn(&str) -> bool) -> Vec<Error> {
+fn in_family(
+    firewall: &mut Firewall,
+    family: Family,
+    stale: &dyn Fn(&str) -> bool,
+    planned: Option<&Config>,
+) -> Vec<Error> {
     let mut errors = Vec::new();
     let mut closed = true;
-    let mut close = |going: &[Entry]| {
-        let withdrawn = localhost::withdraw(going, stale).and_then(|()| localhost::close_rest(stale));
+    let mut close = |going: &[Entry], iptables: &Iptables| {
+        let withdrawn =
+            localhost::withdraw(going, stale, iptables).and_then(|()| localhost::close_rest(stale, iptables));
         closed &= withdrawn.is_ok();
         errors.extend(withdrawn.err());
         closed
     };
-    let (gone, failed) = firewall.release(family, stale, &mut close);
+    let (gone, failed) = match planned {
+        Some(config) => firewall.release_planned(config, family, &mut close),
+        None => firewall.release(family, stale, &mut close),
+    };
     let released = failed.is_empty();
     // What keeps neighbours out of an interface stays as long as it is open. What could not be released keeps it, too.
     let deleted = if released { firewall.delete_if_empty(family, &mut close) } else { Vec::new() };

@@ -91,7 +91,7 @@ impl View {
             Entry::Occupied(there) => there.into_mut(),
             Entry::Vacant(place) => {
                 let mut owned = BTreeMap::<String, Vec<String>>::new();
-                for rule in Iptables.owned_in(family, flavour)? {
+                for rule in Iptables::default().owned_in(family, flavour)? {
                     let text = rule.entry.map_or_else(|| "a rule".to_owned(), |entry| entry.element.to_string());
                     owned.entry(rule.owner).or_default().push(text);
                 }

@@ -33,6 +33,23 @@ pub fn marks(family: Family, flavour: Flavour, table: &str, chains: &[&str]) -> 
     Ok(marks)
 }
 
+/// Whether any of these chains has rules; with the nft flavour in a time that does not depend on how many.
+///
+/// # Errors
+/// Those of [`marks`].
+pub fn is_any_filled(family: Family, flavour: Flavour, table: &str, chains: &[&str]) -> Result<bool> {
+    if flavour == Flavour::Legacy {
+        return Ok(!marks(family, flavour, table, chains)?.is_empty());
+    }
+    let Some(mut nft) = Nft::open_if_there()? else { return Ok(false) };
+    for chain in chains {
+        if nft.has_rules(family, table, chain)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 fn nft_marks(family: Family, table: &str, chains: &[&str]) -> Result<Marks> {
     // A kernel without nf_tables has no rules there.
     let Some(mut nft) = Nft::open_if_there()? else { return Ok(Marks::new()) };

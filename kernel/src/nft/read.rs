@@ -150,6 +150,31 @@ impl Nft {
         )
     }
 
+    /// Whether `wanted` says yes to an element of a set or map; reads no more of it than it has to. `false` is what one dump says,
+    /// which can lack elements while others' changes are under way; [`Nft::elements`] never does.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NftRead`] when the kernel refuses to tell; its source is
+    /// [`Refusal::NotFound`](super::Refusal::NotFound) if there is no such set.
+    pub fn has_element(
+        &mut self,
+        family: Family,
+        table: &str,
+        set: &str,
+        wanted: &dyn Fn(&Element) -> bool,
+    ) -> Result<bool, Error> {
+        let what = set_name(family, table, set);
+        let definition = self.set_frame(family, table, set)?.ok_or_else(|| not_found(&what))?;
+        let is_wanted = |attributes: &Vec<_>| wanted(&decode::element(family, &definition, attributes));
+        self.socket.dump_has(
+            &what,
+            family,
+            get_elements(table, set),
+            |content| matches!(content, Content::Elements(elements) if elements.iter().any(is_wanted)),
+        )
+    }
+
     /// The names of the chains of a table that have rules. Nothing if there is no such table.
     ///
     /// # Errors

@@ -30,7 +30,7 @@ pub(super) struct NfSocket {
     sequence: u32,
     /// The largest message that can be sent; zero until asked for.
     send_limit: usize,
-    /// A dump that was given up before its end, which the kernel must finish before it begins another.
+    /// A dump that was given up before its end. Its rest would come before every other answer.
     unfinished: Option<u32>,
 }
 
@@ -41,14 +41,17 @@ fn failed(step: &'static str) -> impl FnOnce(io::Error) -> Error {
 
 impl NfSocket {
     pub(super) fn open() -> Result<Self, Error> {
-        let mut socket = Socket::new(NETLINK_NETFILTER).map_err(failed("open"))?;
-        socket.bind_auto().map_err(failed("bind"))?;
-        socket.connect(&SocketAddr::new(0, 0)).map_err(failed("connect"))?;
-        // Errors name the bad attribute, and do not repeat the request. Kernels before 4.12 know neither and do
-        // without.
-        let _ = socket.set_ext_ack(true);
-        let _ = socket.set_cap_ack(true);
-        Ok(Self { socket, buffer: vec![0; RECEIVE_LEN], sequence: 1, send_limit: 0, unfinished: None })
+        Ok(Self { socket: connected()?, buffer: vec![0; RECEIVE_LEN], sequence: 1, send_limit: 0, unfinished: None })
+    }
+
+    /// Goes on with another socket if there is a rest of a dump: it takes the longer to read the more there is.
+    fn leave_unfinished(&mut self) -> Result<(), Error> {
+        if self.unfinished.is_some() {
+            let left = std::mem::replace(&mut self.socket, connected()?);
+            closing::keep_if_put_off(&left);
+            (self.send_limit, self.unfinished) = (0, None);
+        }
+        Ok(())
     }
 
     /// A number no earlier request of this socket has, and the `count - 1` after it.
@@ -65,6 +68,7 @@ impl NfSocket {
 
     /// Sends what must arrive as one message, a batch: the send buffer is made large enough.
     pub(super) fn send_whole(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.leave_unfinished()?;
         if bytes.len() > self.send_limit {
             self.send_limit = self.grow(bytes.len())?;
         }
@@ -154,12 +158,24 @@ impl NfSocket {
         request: impl Into<NetfilterMessageInner>,
         flags: u16,
     ) -> Result<u32, Error> {
+        self.leave_unfinished()?;
         let sequence = self.sequence(1);
         let mut bytes = Vec::new();
         append(&mut bytes, family, 0, request, flags, sequence);
         self.send(&bytes)?;
         Ok(sequence)
     }
+}
+
+/// A netfilter socket, connected to the kernel.
+fn connected() -> Result<Socket, Error> {
+    let mut socket = Socket::new(NETLINK_NETFILTER).map_err(failed("open"))?;
+    socket.bind_auto().map_err(failed("bind"))?;
+    socket.connect(&SocketAddr::new(0, 0)).map_err(failed("connect"))?;
+    // Errors name the bad attribute, and do not repeat the request. Kernels before 4.12 know neither and do without.
+    let _ = socket.set_ext_ack(true);
+    let _ = socket.set_cap_ack(true);
+    Ok(socket)
 }
 
 impl Drop for NfSocket {

@@ -43,6 +43,22 @@ impl Nft {
         Ok(comments.collect())
     }
 
+    /// Whether a chain has rules, without reading all of them. `false` if there is no such chain.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NftRead`] when the kernel refuses to tell.
+    pub(crate) fn has_rules(&mut self, family: Family, table: &str, chain: &str) -> Result<bool, Error> {
+        let attributes = vec![RuleAttribute::Table(table.to_owned()), RuleAttribute::Chain(chain.to_owned())];
+        let request = NfTablesMessage::GetRule(RuleMessage { attributes });
+        self.socket.dump_has(
+            &format!("the rules of chain {family} {table} {chain}"),
+            family,
+            request,
+            |content| matches!(content, Content::Message(NfTablesMessage::NewRule(message)) if rule(table, chain, &message.attributes).is_some()),
+        )
+    }
+
     /// Whether rules can have an extension, as iptables-nft asks (`nfnl_compat_get_rcu` of net/netfilter/nft_compat.c). It
     /// changes no rule; the kernel loads the module if there is one.
     pub(crate) fn extension(&mut self, family: Family, extension: Extension<'_>) -> Result<Known, Error> {

@@ -1,11 +1,14 @@
 //! Rules of iptables: read in this process, changed by one `iptables-restore` for each family.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
-use kernel::iptables::{Extension, Flavour, Known, Tool, Turn, extension, marks};
+use kernel::iptables::{Extension, Flavour, Known, Tool, Turn, extension, is_any_filled, marks};
 use nft_model::{Element, Family};
 
 use super::{Claimed, Close, Firewall, Nftables, Presence, Stale};
@@ -33,8 +36,13 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 const PATIENCE_OF_DEL: Duration = Duration::from_secs(10);
 
 /// iptables of the calling thread's network namespace.
-#[derive(Debug, Clone, Copy)]
-pub struct Iptables;
+#[derive(Debug, Clone, Default)]
+pub struct Iptables {
+    /// What has been seen in this process' turn; `None` where everything is looked at anew.
+    seen: Option<Rc<RefCell<SeenInTurn>>>,
+}
+
+type SeenInTurn = BTreeMap<(Family, Flavour), Rc<Seen>>;
 
 /// A change of one family that is worked out and not made.
 struct Change {
@@ -44,15 +52,30 @@ struct Change {
 }
 
 impl Iptables {
+    /// Looks at each family and flavour once. For as long as it is this process' turn, and it changes nothing itself: meanwhile
+    /// no other process of this plugin changes anything, and a look takes the longer the more rules there are.
+    fn in_turn() -> Self {
+        Self { seen: Some(Rc::default()) }
+    }
+
+    fn see(&self, family: Family, flavour: Flavour) -> Result<Rc<Seen>, Error> {
+        let Some(seen) = &self.seen else { return see(family, flavour).map(Rc::new) };
+        if let Some(seen) = seen.borrow().get(&(family, flavour)) {
+            return Ok(Rc::clone(seen));
+        }
+        let look = Rc::new(see(family, flavour)?);
+        seen.borrow_mut().insert((family, flavour), Rc::clone(&look));
+        Ok(look)
+    }
+
     /// Whether there is anything of ours, as far as our chains tell: also where somebody flushed the first one of them.
     ///
     /// # Errors
     /// When the kernel refuses to tell.
-    pub fn is_in_use(self) -> Result<bool, Error> {
+    pub fn is_in_use(&self) -> Result<bool, Error> {
         for family in Family::ALL {
             for flavour in Flavour::ALL {
-                let marks = marks(family, flavour, "nat", &rules::OWN_CHAINS).map_err(Error::Iptables)?;
-                if !marks.is_empty() {
+                if is_any_filled(family, flavour, "nat", &rules::OWN_CHAINS).map_err(Error::Iptables)? {
                     return Ok(true);
                 }
             }
@@ -64,10 +87,10 @@ impl Iptables {
     ///
     /// # Errors
     /// When the kernel refuses to tell.
-    pub fn presence(self, family: Family) -> Result<Presence, Error> {
+    pub fn presence(&self, family: Family) -> Result<Presence, Error> {
         let mut presence = Presence::Missing;
         for flavour in Flavour::ALL {
-            let seen = see(family, flavour)?;
+            let seen = self.see(family, flavour)?;
             if seen.is_foreign() {
                 return Ok(Presence::Foreign(None));
             }
@@ -83,7 +106,7 @@ impl Iptables {
     ///
     /// # Errors
     /// As there.
-    pub fn probe(self, settings: &Settings, family: Family) -> Result<(), Error> {
+    pub fn probe(&self, settings: &Settings, family: Family) -> Result<(), Error> {
         let flavour = Tool::find(family, None).map_err(Error::Iptables)?.flavour();
         for piece in rules::pieces(settings, family) {
             let wanted = if piece.is_target { Extension::Target(piece.name) } else { Extension::Match(piece.name) };
@@ -106,7 +129,7 @@ impl Iptables {
     ///
     /// # Errors
     /// As there; [`Error::Commit`] may come after the first of two families was changed.
-    pub fn claim(self, config: &Config, dead: &[Dead]) -> Result<Claimed, Error> {
+    pub fn claim(&self, config: &Config, dead: &[Dead]) -> Result<Claimed, Error> {
         let may_go = |mark: &str| mark == config.owner.comment() || super::is_dead(dead, mark);
         let lock = turn(PATIENCE)?;
         let (mut changes, mut elsewhere) = (Vec::new(), Vec::new());
@@ -149,7 +172,7 @@ impl Iptables {
     ///
     /// # Errors
     /// When the kernel refuses to tell, or a program to change.
-    pub fn repair(self, family: Family, view: &View) -> Result<(), Error> {
+    pub fn repair(&self, family: Family, view: &View) -> Result<(), Error> {
         let lock = turn(PATIENCE)?;
         let tool = Tool::find(family, None).map_err(Error::Iptables)?;
         let seen = see(family, tool.flavour())?;
@@ -166,13 +189,13 @@ impl Iptables {
     ///
     /// # Errors
     /// When the kernel refuses to tell.
-    pub fn knows(self, owner: &Owner, family: Family) -> Result<bool, Error> {
-        Ok(owned(family)?.iter().any(|rule| rule.owner == owner.comment()))
+    pub fn knows(&self, owner: &Owner, family: Family) -> Result<bool, Error> {
+        Ok(self.owned(family)?.iter().any(|rule| rule.owner == owner.comment()))
     }
 
-    /// [`super::Firewall::release`], in both flavours, with the frame if nothing is left in it. Nothing is run where
-    /// there is nothing to remove.
-    pub fn release(self, family: Family, stale: Stale<'_>, close: Close<'_>) -> (Vec<Entry>, Vec<Error>) {
+    /// [`super::Firewall::release`], in both flavours, with the frame if nothing is left in it, and where nothing was. Nothing is
+    /// run where there is nothing to remove.
+    pub fn release(&self, family: Family, stale: Stale<'_>, close: Close<'_>) -> (Vec<Entry>, Vec<Error>) {
         let (mut gone, mut errors) = (Vec::new(), Vec::new());
         for flavour in Flavour::ALL {
             errors.extend(release_in(family, flavour, stale, close, &mut gone).err());
@@ -184,8 +207,8 @@ impl Iptables {
     ///
     /// # Errors
     /// When the kernel refuses to tell.
-    pub fn pods(self, family: Family, stale: Stale<'_>) -> Result<Vec<IpAddr>, Error> {
-        let living = owned(family)?.into_iter().filter(|rule| !stale(&rule.owner));
+    pub fn pods(&self, family: Family, stale: Stale<'_>) -> Result<Vec<IpAddr>, Error> {
+        let living = self.owned(family)?.into_iter().filter(|rule| !stale(&rule.owner));
         Ok(living.filter_map(|rule| rule.entry).filter_map(|entry| entry.pod()).collect())
     }
 
@@ -193,8 +216,8 @@ impl Iptables {
     ///
     /// # Errors
     /// When the kernel refuses to tell.
-    pub fn elements(self, family: Family, set: &str) -> Result<Vec<Element>, Error> {
-        let entries = owned(family)?.into_iter().filter_map(|rule| rule.entry);
+    pub fn elements(&self, family: Family, set: &str) -> Result<Vec<Element>, Error> {
+        let entries = self.owned(family)?.into_iter().filter_map(|rule| rule.entry);
         Ok(entries.filter(|entry| entry.set == set).map(|entry| entry.element).collect())
     }
 
@@ -202,16 +225,20 @@ impl Iptables {
     ///
     /// # Errors
     /// When the kernel refuses to tell.
-    pub fn owned(self, family: Family) -> Result<Vec<Owned>, Error> {
-        owned(family)
+    pub fn owned(&self, family: Family) -> Result<Vec<Owned>, Error> {
+        let mut owned = Vec::new();
+        for flavour in Flavour::ALL {
+            owned.extend(self.owned_in(family, flavour)?);
+        }
+        Ok(owned)
     }
 
     /// The same of one flavour.
     ///
     /// # Errors
     /// When the kernel refuses to tell.
-    pub fn owned_in(self, family: Family, flavour: Flavour) -> Result<Vec<Owned>, Error> {
-        Ok(see(family, flavour)?.owned())
+    pub fn owned_in(&self, family: Family, flavour: Flavour) -> Result<Vec<Owned>, Error> {
+        Ok(self.see(family, flavour)?.owned())
     }
 }
 
@@ -232,7 +259,8 @@ fn release_in(
         return Ok(());
     }
     let lock = turn(PATIENCE_OF_DEL)?;
-    let seen = see(family, flavour)?;
+    let in_turn = Iptables::in_turn();
+    let seen = in_turn.see(family, flavour)?;
     let all = seen.owned();
     let unused = all.is_empty() && !seen.is_empty() && !seen.is_foreign();
     let going: Vec<Owned> = all.into_iter().filter(|rule| stale(&rule.owner)).collect();
@@ -240,7 +268,7 @@ fn release_in(
         return Ok(());
     }
     let entries: Vec<Entry> = going.iter().filter_map(|rule| rule.entry.clone()).collect();
-    let closed = close(&entries);
+    let closed = close(&entries, &in_turn);
     let done = take_away(lock.as_fd(), family, flavour, stale, closed, &seen);
     if done.is_ok() {
         gone.extend(entries);
@@ -356,15 +384,6 @@ fn plan(config: &Config, dead: &[Dead], family: Family) -> Result<Change, Error>
     gone.extend(taken.filter(|rule| rule.owner != config.owner.comment()).cloned());
     let text = rules::change(family, &seen, &gone, &rules::rules(config, family));
     Ok(Change { tool, text, claimed: Claimed { lost, replaced, ..Claimed::default() } })
-}
-
-/// The rules of attachments, in both flavours.
-fn owned(family: Family) -> Result<Vec<Owned>, Error> {
-    let mut owned = Vec::new();
-    for flavour in Flavour::ALL {
-        owned.extend(see(family, flavour)?.owned());
-    }
-    Ok(owned)
 }
 
 fn see(family: Family, flavour: Flavour) -> Result<Seen, Error> {

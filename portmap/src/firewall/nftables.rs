@@ -1,25 +1,33 @@
 //! Our tables in the kernel's nf_tables: looked at, changed, taken away when they are empty.
 
+mod release;
 mod trial;
 
+use std::fs::{File, TryLockError};
 use std::net::IpAddr;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use kernel::nft::{Generation, Nft, Refusal};
 use nft_model::{Change, Element, Family, Table, Value};
 
-use super::{Claimed, Close, Presence, Stale};
+use super::{Claimed, Presence, Stale};
 
 use crate::claim::{self, Batch, Observed};
 use crate::config::Config;
 use crate::error::Error;
 use crate::liveness::Dead;
 use crate::owner::Owner;
+use crate::record::FOLDER;
 use crate::ruleset::{self, Entry, HAIRPIN, LAYOUT, OWNERS, Realm, SETS};
 
 /// How long a change is tried again that others got in the way of. Being told that the generation moved takes 0.1 ms,
 /// any other refusal up to 34 ms.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(10);
+/// After how many changes in vain it is a crowd.
+const A_CROWD: u32 = 3;
+/// How often it is looked whether a turn has come.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// A socket to nf_tables of the calling thread's network namespace.
 pub struct Nftables {
@@ -135,7 +143,7 @@ impl Nftables {
                 if self.element_in(family, &table, OWNERS, &config.owner.key(family))?.is_some() {
                     let realm = Realm { table, ..Realm::common(family) };
                     let is_own = |mark: &str| mark == config.owner.comment();
-                    lost.extend(self.release_in(&realm, &is_own, &mut |_| true)?);
+                    lost.extend(self.release_in(&realm, &is_own, &mut |_, _| true)?);
                 }
             }
         }
@@ -204,51 +212,6 @@ impl Nftables {
         Ok(false)
     }
 
-    /// [`super::Firewall::release`], by the comments of elements. In each table all of them go, or none.
-    pub fn release(&mut self, family: Family, stale: Stale<'_>, close: Close<'_>) -> (Vec<Entry>, Vec<Error>) {
-        let tables = match self.tables(family) {
-            Ok(tables) => tables,
-            Err(error) => return (Vec::new(), vec![error]),
-        };
-        let (mut gone, mut errors) = (Vec::new(), Vec::new());
-        for table in tables {
-            match self.release_in(&Realm { table, ..Realm::common(family) }, stale, close) {
-                Ok(entries) => gone.extend(entries),
-                Err(error) => errors.push(error),
-            }
-        }
-        (gone, errors)
-    }
-
-    fn release_in(&mut self, realm: &Realm, stale: Stale<'_>, close: Close<'_>) -> Result<Vec<Entry>, Error> {
-        let frame = ruleset::frame(realm).map_err(Error::RuleSet)?;
-        let mut gone = Vec::new();
-        self.persist(|firewall| {
-            gone = Vec::new();
-            // The kernel removes by key alone: without this, a key that was given back and claimed by somebody else
-            // in the meantime would be taken from its new holder.
-            let generation = firewall.generation()?;
-            if firewall.presence(realm.family, &realm.table)? == Presence::Missing {
-                return Ok(Outcome::Done);
-            }
-            let mut changes = Vec::new();
-            gone = firewall.marked(realm, stale)?;
-            if !gone.is_empty() {
-                // The table, and with it the guard, goes in a transaction of its own.
-                close(&gone);
-            }
-            for set in SETS {
-                let keys: Vec<_> =
-                    gone.iter().filter(|entry| entry.set == set).map(|entry| entry.element.key.clone()).collect();
-                if !keys.is_empty() {
-                    changes.push(frame.destroy_elements(set, keys).map_err(Error::RuleSet)?);
-                }
-            }
-            firewall.commit_if_unchanged(&changes, generation)
-        })?;
-        Ok(gone)
-    }
-
     /// [`super::Firewall::serves`]: every pod that the loopback reaches has an element in one set.
     ///
     /// # Errors
@@ -274,32 +237,6 @@ impl Nftables {
         Ok(living.filter_map(|element| Entry { set: HAIRPIN, element }.pod()).collect())
     }
 
-    /// Deletes our tables that nobody has an element in, if `close` says that what they guard is closed. An element that comes in the meantime is never lost: the
-    /// kernel then refuses, and it is looked at again.
-    ///
-    /// # Errors
-    /// [`Error::Busy`] when the firewall was changed at every attempt; the table is then left, empty.
-    pub fn delete_if_empty(&mut self, family: Family, close: Close<'_>) -> Result<(), Error> {
-        for name in self.tables(family)? {
-            self.persist(|firewall| {
-                let generation = firewall.generation()?;
-                if !matches!(firewall.presence(family, &name)?, Presence::Ours | Presence::Older) {
-                    return Ok(Outcome::Done);
-                }
-                for set in SETS {
-                    if firewall.has_elements(family, &name, set)? {
-                        return Ok(Outcome::Done);
-                    }
-                }
-                if !close(&[]) {
-                    return Ok(Outcome::Done);
-                }
-                firewall.commit_if_unchanged(&[Change::DeleteTable { family, name: name.clone() }], generation)
-            })?;
-        }
-        Ok(())
-    }
-
     /// The elements of one of our sets, of all our tables.
     ///
     /// # Errors
@@ -310,6 +247,21 @@ impl Nftables {
             elements.extend(self.elements_in(family, &table, set)?);
         }
         Ok(elements)
+    }
+
+    /// Whether an owner is on the lists of owners whom `wanted` says yes to. The usual yes comes with the first message.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell.
+    pub fn has_owner(&mut self, family: Family, wanted: &dyn Fn(&Element) -> bool) -> Result<bool, Error> {
+        for table in self.tables(family)? {
+            let found = found(self.nft.has_element(family, &table, OWNERS, wanted));
+            if found.map_err(|source| reading(family, &table, OWNERS, source))? == Some(true) {
+                return Ok(true);
+            }
+        }
+        // What one answer lacks may only have been left out of it.
+        Ok(self.elements(family, OWNERS)?.iter().any(wanted))
     }
 
     /// The element of one of our sets that has this key; of several tables, the common one's.
@@ -433,17 +385,35 @@ impl Nftables {
         if changes.is_empty() { Ok(Outcome::Done) } else { outcome(self.nft.commit_if_unchanged(changes, generation)) }
     }
 
-    /// Tries until nobody gets in the way.
+    /// Tries until nobody gets in the way. In a crowd, those who were in vain try one at a time.
     fn persist(&mut self, mut attempt: impl FnMut(&mut Self) -> Result<Outcome, Error>) -> Result<(), Error> {
         let end = Instant::now() + PATIENCE;
+        let (mut raced, mut turn) = (0, None);
         loop {
             match attempt(self)? {
                 Outcome::Done => return Ok(()),
                 Outcome::Raced(source) if Instant::now() >= end => return Err(Error::Busy(source)),
-                Outcome::Raced(_) => {}
+                Outcome::Raced(_) => raced += 1,
+            }
+            if raced >= A_CROWD && turn.is_none() {
+                turn = wait_for_turn(end);
             }
         }
     }
+}
+
+/// Waits until nobody else who waits here is at it; `None` where that cannot be told, or after `end`. The folder of records is
+/// what is locked: it is there for as long as anybody has host ports, and nothing is left of the lock.
+fn wait_for_turn(end: Instant) -> Option<File> {
+    let folder = File::open(FOLDER).ok()?;
+    while Instant::now() < end {
+        match folder.try_lock() {
+            Ok(()) => return Some(folder),
+            Err(TryLockError::WouldBlock) => thread::sleep(PAUSE),
+            Err(TryLockError::Error(_)) => return None,
+        }
+    }
+    None
 }
 
 fn reading(family: Family, table: &str, set: &str, source: kernel::Error) -> Error {

@@ -44,7 +44,7 @@ fn killed(arguments: &[&str], verb: Option<(&str, &str)>, syscall: &str, n: u32)
     strace.arg(env!("CARGO_BIN_EXE_podwire-portmap")).args(arguments);
     match verb {
         Some((verb, config)) => {
-            let container = [("CNI_CONTAINERID", "pod2"), ("CNI_IFNAME", "eth0")];
+            let container = [("CNI_CONTAINERID", "pod2"), ("CNI_IFNAME", "eth0"), ("CNI_NETNS", "/run/netns/pod2")];
             drop(run(strace, verb, if verb == "GC" { &[] } else { &container }, config));
         }
         None => drop(strace.output().unwrap()),
@@ -86,6 +86,26 @@ fn nothing_is_left(pod: &Host, backend: Backend) {
     let open = sysctl::get(&format!("net/ipv4/conf/{}/route_localnet", pod.link)).unwrap();
     let files = fs::read_dir(RECORDS).map_or(0, Iterator::count);
     assert_eq!((backend.rules().as_str(), open.as_str(), files), ("", "0", 0));
+}
+
+/// A DEL goes by the record, and that of the second ADD names less than the first one had.
+#[test]
+fn what_a_killed_add_did_not_ask_for_again_goes_with_its_del() {
+    private_host(|| {
+        let pod = pod(2);
+        let more = two_ports(&pod, Backend::Nftables);
+        let fewer = Attachment::new(&pod, &json!([{ "hostPort": 8080, "containerPort": 80 }]));
+        let mut left_more = false;
+        every_call(&["rename", "sendto"], |syscall, n| {
+            more.add().ok();
+            let killed = killed(&[], Some(("ADD", &fewer.config.to_string())), syscall, n);
+            left_more |= ruleset().contains("192.0.2.1 . udp . 53");
+            more.del().ok();
+            nothing_is_left(&pod, Backend::Nftables);
+            killed
+        });
+        assert!(left_more, "no ADD was killed before its claim");
+    });
 }
 
 /// Nobody repeats the DEL, and the old pod's interface and namespace are there for ever.

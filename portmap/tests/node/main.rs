@@ -17,6 +17,7 @@ mod chain;
 mod check;
 mod children;
 mod coexist;
+mod costs;
 mod firewalls;
 mod flows;
 mod golden;

@@ -125,8 +125,8 @@ fn whoever_deletes_the_table_has_seen_all_claims() {
                 let own = elements.iter().filter(|element| element.comment.as_deref() == Some(owner));
                 assert_eq!(own.count(), 1, "{owner} in round {round}");
                 for family in Family::ALL {
-                    assert!(firewall.release(family, &is_own, &mut |_| true).1.is_empty());
-                    let failed = firewall.delete_if_empty(family, &mut |_| true);
+                    assert!(firewall.release(family, &is_own, &mut |_, _| true).1.is_empty());
+                    let failed = firewall.delete_if_empty(family, &mut |_, _| true);
                     assert!(failed.is_empty(), "{failed:?}");
                 }
             }
@@ -162,7 +162,7 @@ fn a_late_del_does_not_end_the_next_holders_mapping() {
                 for _ in 0..3 {
                     scope.spawn(|| {
                         let is_old = |comment: &str| comment == old.owner.comment();
-                        assert!(Firewall::open().unwrap().release(Family::Ip, &is_old, &mut |_| true).1.is_empty());
+                        assert!(Firewall::open().unwrap().release(Family::Ip, &is_old, &mut |_, _| true).1.is_empty());
                     });
                 }
                 scope.spawn(|| claim(&new));

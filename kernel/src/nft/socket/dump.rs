@@ -51,7 +51,7 @@ impl NfSocket {
 
     /// `None` if a change by somebody else came in between.
     fn dump_once(&mut self, what: &str, family: Family, request: NfTablesMessage) -> Result<Option<Dump>, Error> {
-        let sequence = self.begin_dump(what, family, request)?;
+        let sequence = self.begin_dump(family, request)?;
         let (mut dump, mut settled) = (Dump { contents: Vec::new(), messages: 0 }, true);
         while let Some(replies) = self.dump_part(what, sequence)? {
             dump.messages += usize::from(!replies.is_empty());
@@ -63,7 +63,7 @@ impl NfSocket {
         Ok(settled.then_some(dump))
     }
 
-    /// Whether a question has any answer at all. The rest is left in the kernel until the next dump.
+    /// Whether a question has any answer at all. The rest is left in the kernel, with the socket.
     pub(in crate::nft) fn dump_has(
         &mut self,
         what: &str,
@@ -71,7 +71,7 @@ impl NfSocket {
         request: NfTablesMessage,
         wanted: impl Fn(&Content) -> bool,
     ) -> Result<bool, Error> {
-        let sequence = self.begin_dump(what, family, request)?;
+        let sequence = self.begin_dump(family, request)?;
         while let Some(replies) = self.dump_part(what, sequence)? {
             if replies.iter().any(|reply| wanted(&reply.content)) {
                 return Ok(true);
@@ -80,12 +80,7 @@ impl NfSocket {
         Ok(false)
     }
 
-    fn begin_dump(&mut self, what: &str, family: Family, request: NfTablesMessage) -> Result<u32, Error> {
-        if let Some(sequence) = self.unfinished {
-            // Its errors are no longer anybody's business.
-            while let Ok(Some(_)) = self.dump_part(what, sequence) {}
-            self.unfinished = None;
-        }
+    fn begin_dump(&mut self, family: Family, request: NfTablesMessage) -> Result<u32, Error> {
         let sequence = self.ask(Some(family), request, NLM_F_DUMP)?;
         self.unfinished = Some(sequence);
         Ok(sequence)

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::difference::Difference;
 use crate::owner::Holder;
+use crate::settings::{Mark, Settings};
 
 /// One variant per step.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +76,18 @@ pub enum Error {
     /// Changing the firewall failed; nothing was changed, or with iptables the first of two families only.
     #[error("failed to change the rules of host ports")]
     Commit(#[source] kernel::Error),
+    /// The same, of rules that lead to a chain of somebody else's.
+    #[error(
+        "failed to change the rules of host ports, which lead to externalSetMarkChain={chain:?}: it must be there in table nat, \
+         in each family that is mapped"
+    )]
+    CommitToChain {
+        /// Its name.
+        chain: String,
+        /// What the program said.
+        #[source]
+        source: kernel::Error,
+    },
     /// Rules of pods are gone, and the chains they were in could not be removed.
     #[error(
         "chains of host ports stay in {family} rules of iptables ({flavour}), with no pod's rule: they could not be removed; \
@@ -271,6 +284,18 @@ impl Error {
         matches!(self, Self::FrameStays { .. })
     }
 
+    /// The same with the key of the config that led to it, of rules that a program refused without saying so.
+    #[must_use]
+    pub fn explained(self, settings: &Settings) -> Self {
+        match (self, &settings.mark) {
+            (Self::Commit(source @ kernel::Error::IptablesRefused { .. }), Some(Mark::Chain(chain))) => {
+                Self::CommitToChain { chain: chain.clone(), source }
+            }
+            (Self::Undo { failure, undo }, _) => Self::Undo { failure: Box::new(failure.explained(settings)), undo },
+            (other, _) => other,
+        }
+    }
+
     /// One error for a list of them.
     ///
     /// # Errors
@@ -376,6 +401,7 @@ impl From<Error> for CniError {
             Error::Open(_)
             | Error::Read { .. }
             | Error::Commit(_)
+            | Error::CommitToChain { .. }
             | Error::FrameStays { .. }
             | Error::Route(_)
             | Error::Listeners(_)

@@ -37,7 +37,8 @@ impl Plugin for Portmap {
         match Config::new(&request.attachment, &request.config, prev_result)? {
             Some(config) => {
                 config.heed_loopback()?;
-                go_on("ADD", add::mappings(&config, &Record::of(request))?);
+                let added = add::mappings(&config, &Record::of(request));
+                go_on("ADD", added.map_err(|error| error.explained(&config.settings))?);
             }
             None => go_on("ADD", add::no_mappings(&request.attachment)),
         }

@@ -22,6 +22,8 @@ on_each_backend!(
     conditions_share_no_port_across_backends,
 );
 
+on_iptables!(a_mark_chain_that_is_not_there_is_named_and_nothing_is_left,);
+
 const REFUSED: net::Answer = Err(ErrorKind::ConnectionRefused);
 
 fn mapping(host_port: u16) -> Value {
@@ -189,6 +191,31 @@ fn a_mark_changes_nothing_for_packets(backend: Backend) {
         attachment.del().ok();
         assert!(!backend.rules().contains("PODWIRE"), "{}", backend.rules());
     }
+}
+
+/// Also where it is there in IPv4 alone, whose rules are written first.
+fn a_mark_chain_that_is_not_there_is_named_and_nothing_is_left(backend: Backend) {
+    let attachment = Attachment::new(&pod(2), &mapping(8080)).on(backend).with("externalSetMarkChain", json!("THEIRS"));
+    let expected = "failed to change the rules of host ports, which lead to externalSetMarkChain=\"THEIRS\": it must be there in \
+                    table nat, in each family that is mapped";
+    let refused = || {
+        let (code, msg, details) = attachment.add().failed();
+        assert_eq!((code, msg.as_str()), (5, expected));
+        assert!(details.contains("tables-restore failed"), "{details}");
+        assert_eq!(backend.rules(), "");
+        assert!(!std::fs::exists("/run/podwire/portmap").unwrap());
+    };
+    refused();
+    for (program, is_enough) in [("iptables", false), ("ip6tables", true)] {
+        let restore = format!("{program}{}-restore", &backend.iptables()["iptables".len()..]);
+        feed(&restore, &["--noflush"], "*nat\n:THEIRS - [0:0]\nCOMMIT\n");
+        if is_enough {
+            attachment.add().ok();
+        } else {
+            refused();
+        }
+    }
+    attachment.check().ok();
 }
 
 fn several_host_ips_protocols_and_ports_lead_to_several_pods(backend: Backend) {

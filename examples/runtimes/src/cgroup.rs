@@ -77,9 +77,8 @@ pub fn mount_all(hierarchies: &[Hierarchy]) -> Result<(), Error> {
     if !Path::new(FOLDER).is_dir() {
         mount_one("sysfs", Path::new("/sys"), "")?;
     }
-    if hierarchies.iter().all(|hierarchy| hierarchy.on != Path::new(FOLDER)) {
-        mount_one("tmpfs", Path::new(FOLDER), "mode=0755")?;
-    }
+    // Version 2 is not mounted over itself: EBUSY (do_add_mount in fs/namespace.c).
+    mount_one("tmpfs", Path::new(FOLDER), "mode=0755")?;
     for hierarchy in hierarchies {
         let Hierarchy { on, kind, data } = hierarchy;
         fs::create_dir_all(on).map_err(Error::file("make", on))?;
@@ -198,6 +197,21 @@ mod tests {
         // Nobody has mounted any yet; systemd's own has no controllers.
         assert_eq!(hierarchies(""), alone);
         assert_eq!(hierarchies("1:name=systemd:/\n0::/\n"), alone);
+    }
+
+    #[test]
+    fn version_2_alone_is_mounted_where_it_is_mounted_already() {
+        sandbox::private_host(|| {
+            let map = fs::read_to_string("/proc/self/uid_map").unwrap();
+            if !map.split_whitespace().eq(["0", "0", "4294967295"]) {
+                eprintln!("skipped: control groups are mounted by root of the machine");
+                return;
+            }
+            for _ in 0..2 {
+                mount_all(&hierarchies("")).unwrap();
+                assert!(Path::new(FOLDER).join("cgroup.procs").is_file());
+            }
+        });
     }
 
     #[test]

@@ -10,16 +10,18 @@ use nft_model::Family;
 use nix::errno::Errno;
 
 /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWSETELEM`.
-const NEWSETELEM: u16 = 10 << 8 | 12;
+pub(super) const NEWSETELEM: u16 = 10 << 8 | 12;
+/// `NLMSG_MIN_TYPE` of linux/netlink.h: below are errors, acknowledgements and ends.
+const FIRST_OF_FAMILIES: u16 = 0x10;
 /// `NFTA_SET_ELEM_LIST_ELEMENTS`.
-const LIST_ELEMENTS: u16 = 3;
+pub(super) const LIST_ELEMENTS: u16 = 3;
 /// `NFTA_LIST_ELEM`.
-const LIST_ELEM: u16 = 1;
+pub(super) const LIST_ELEM: u16 = 1;
 /// `NLMSGERR_ATTR_OFFS` of linux/netlink.h.
 const ERROR_OFFSET: u16 = 2;
 /// Bytes of a netlink header, and of the nfgenmsg that follows it.
 const HEADER_LEN: usize = 16;
-const NFGENMSG_LEN: usize = 4;
+pub(super) const NFGENMSG_LEN: usize = 4;
 
 /// Appends a message. Without a family it is about no family in particular.
 pub(super) fn append(
@@ -51,8 +53,6 @@ pub(super) fn append(
 pub(super) struct Reply {
     /// The request it answers.
     pub(super) sequence: u32,
-    /// Whether a change came between this part of a dump and the ones before.
-    pub(super) interrupted: bool,
     /// What it says.
     pub(super) content: Content,
 }
@@ -82,6 +82,28 @@ pub(super) enum Content {
     Other,
 }
 
+/// One message of a dump, not taken apart.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// Whether a change came between this part of a dump and the ones before.
+    pub(super) interrupted: bool,
+    /// The message, for [`Reply::parse`].
+    pub(super) bytes: Vec<u8>,
+    /// What it says if it is the last one.
+    pub(super) end: Option<Content>,
+}
+
+impl Answer {
+    /// Reads what every message has.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let buffer = NetlinkBuffer::new_checked(bytes)?;
+        let interrupted = buffer.flags() & NLM_F_DUMP_INTR != 0;
+        let is_end = buffer.message_type() < FIRST_OF_FAMILIES;
+        let end = is_end.then(|| parse_content(bytes, buffer.flags())).transpose()?;
+        Ok(Self { interrupted, bytes: bytes.to_vec(), end })
+    }
+}
+
 impl Reply {
     /// Reads one whole message.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, DecodeError> {
@@ -90,8 +112,7 @@ impl Reply {
             NEWSETELEM => Content::Elements(parse_elements(buffer.payload())?),
             _ => parse_content(bytes, buffer.flags())?,
         };
-        let interrupted = buffer.flags() & NLM_F_DUMP_INTR != 0;
-        Ok(Self { sequence: buffer.sequence_number(), interrupted, content })
+        Ok(Self { sequence: buffer.sequence_number(), content })
     }
 }
 

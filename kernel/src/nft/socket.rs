@@ -7,7 +7,7 @@ mod dump;
 use std::io;
 use std::ops::Range;
 
-use netlink_packet_core::NetlinkBuffer;
+use netlink_packet_core::{DecodeError, NetlinkBuffer};
 use netlink_packet_netfilter::NetfilterMessageInner;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use nft_model::Family;
@@ -106,6 +106,15 @@ impl NfSocket {
 
     /// The replies in the next message that answer one of these requests; `None` when there is no message.
     pub(super) fn receive(&mut self, requests: Range<u32>) -> Result<Option<Vec<Reply>>, Error> {
+        self.receive_with(requests, Reply::parse)
+    }
+
+    /// The same, each read by `parse`.
+    fn receive_with<T>(
+        &mut self,
+        requests: Range<u32>,
+        parse: impl Fn(&[u8]) -> Result<T, DecodeError>,
+    ) -> Result<Option<Vec<T>>, Error> {
         let flags = (MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC).bits();
         let received = loop {
             match self.socket.recv(&mut self.buffer.as_mut_slice(), flags) {
@@ -124,7 +133,7 @@ impl NfSocket {
             let len = header.length() as usize;
             // What is left of an answer nobody waits for any more is not worth taking apart.
             if requests.contains(&header.sequence_number()) {
-                replies.push(Reply::parse(&rest[..len]).map_err(Error::NftDecode)?);
+                replies.push(parse(&rest[..len]).map_err(Error::NftDecode)?);
             }
             rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
         }

@@ -70,7 +70,7 @@ impl Drop for Written<'_> {
         // Whatever goes wrong here, the failure of the ADD is what has to be told.
         let _ = match (knows(&self.config.owner), self.before.take()) {
             (Ok(false), _) => records.remove(&own),
-            (Ok(true) | Err(_), Some(before)) => records.write(&before),
+            (Ok(true) | Err(_), Some(before)) => records.write(&before.once_more()),
             // What could not be given back is nobody's.
             (Ok(true) | Err(_), None) => records.mark_ending(self.record),
         };

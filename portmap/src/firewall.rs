@@ -386,6 +386,20 @@ impl Firewall {
     }
 }
 
+/// Whether an attachment certainly has nothing in nf_tables.
+///
+/// # Errors
+/// When the kernel refuses to tell.
+pub fn has_nothing_of(attachment: &Attachment) -> Result<bool, Error> {
+    let (owner, Some(mut nftables)) = (Owner::new(attachment)?, Nftables::open_if_there()?) else { return Ok(true) };
+    for family in Family::ALL {
+        if nftables.may_have(&owner, family)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Who has mappings in any backend, and where they lead.
 ///
 /// # Errors

@@ -107,7 +107,7 @@ pub fn withdraw(gone: &[Entry], stale: Stale<'_>, iptables: &Iptables) -> Result
             // setting the change may have undone.
             if !needed(&mut firewalls, &rtnl, index, family, &pods, stale)?
                 && interface.set(&rtnl, family, false)?
-                && needed(&mut firewalls, &rtnl, index, family, &pods, stale)?
+                && needed(&mut Firewall::in_use_by(iptables)?, &rtnl, index, family, &pods, stale)?
             {
                 interface.set(&rtnl, family, true)?;
             }

@@ -32,7 +32,7 @@ use serde_json::Value;
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::liveness;
+use crate::{firewall, liveness};
 
 pub use self::files::{FOLDER, Records};
 
@@ -56,10 +56,10 @@ pub struct Record {
     pub lease: Option<PathBuf>,
     /// When, in milliseconds since 1970.
     pub created_ms: u64,
-    /// Whether the attachment had a record already, of an ADD whose DEL was lost or could not release everything: so it may
-    /// have more in the firewall than it asks for now.
+    /// Whether the attachment had neither a record nor anything in nf_tables when this was written: otherwise an ADD whose DEL
+    /// was lost, or could not release everything, may have left it more there than it asks for now.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    again: bool,
+    first: bool,
     /// The network config of the ADD, `prevResult` and `runtimeConfig` included.
     config: Value,
 }
@@ -95,8 +95,9 @@ impl Record {
         let PodIdentity { namespace, name, .. } = request.args.pod();
         let pod = Pod { namespace: namespace.map(str::to_owned), name: name.map(str::to_owned) };
         let netns = Netns::at(&request.netns);
-        let again = !Records::default().has_nothing_of(&request.attachment);
-        Self { again, ..Self::new(&request.attachment, pod, netns, request.config.json.clone()) }
+        let first = Records::default().has_nothing_of(&request.attachment)
+            && firewall::has_nothing_of(&request.attachment).unwrap_or(false);
+        Self { first, ..Self::new(&request.attachment, pod, netns, request.config.json.clone()) }
     }
 
     /// A record of what is known, made now.
@@ -115,7 +116,7 @@ impl Record {
             netns,
             lease: liveness::lease_of(attachment, &pods),
             created_ms: now.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
-            again: false,
+            first: false,
             config,
         }
     }
@@ -141,7 +142,13 @@ impl Record {
     /// The request, if the firewall holds what it asks for, or a part of that, and nothing else of the attachment.
     #[must_use]
     pub fn planned(&self) -> Option<Config> {
-        if self.again { None } else { self.request().ok().flatten() }
+        if self.first { self.request().ok().flatten() } else { None }
+    }
+
+    /// The same record, written once more after another one of its attachment.
+    #[must_use]
+    pub fn once_more(self) -> Self {
+        Self { first: false, ..self }
     }
 
     /// The interfaces on the node that earlier plugins of the chain made or used for the pod.

@@ -51,9 +51,14 @@ fn add_and_del_ask_for_no_more_beside_a_thousand_host_ports() {
             assert!(!ruleset().contains("pod2"));
             (add, del)
         };
+        // What the kernel tells of IPv6 addresses that become usable meanwhile only adds to it.
+        let least = || {
+            let rounds = [round(), round(), round(), round(), round()];
+            (rounds.map(|(add, _)| add).into_iter().min(), rounds.map(|(_, del)| del).into_iter().min())
+        };
         on_paper(0).add().ok();
-        let beside_one = round();
+        let beside_one = least();
         (1..10).for_each(|number| drop(on_paper(number).add().ok()));
-        assert_eq!(round(), beside_one);
+        assert_eq!(least(), beside_one);
     });
 }

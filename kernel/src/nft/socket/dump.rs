@@ -29,6 +29,10 @@ struct Dump {
     messages: usize,
 }
 
+/// Bytes that leave room for one more answer in the smallest message the kernel begins (`NLMSG_GOODSIZE`: a page, less what it
+/// needs itself).
+const NOT_FULL: usize = 2048;
+
 impl NfSocket {
     /// A question with any number of answers, which are consistent with each other: nothing is there twice, and what came
     /// in several messages was given twice in a row.
@@ -42,7 +46,7 @@ impl NfSocket {
         for _ in 0..DUMP_ATTEMPTS {
             let Some(dump) = self.dump_once(what, family, request())? else { continue };
             if dump.names.windows(2).all(|pair| pair[0] != pair[1]) {
-                if dump.messages <= 1 || last.as_ref() == Some(&dump.names) {
+                if dump.is_one_message() || last.as_ref() == Some(&dump.names) {
                     let contents = dump.answers.iter().map(|answer| Ok(Reply::parse(answer)?.content));
                     return contents.collect::<Result<_, _>>().map_err(Error::NftDecode);
                 }
@@ -114,6 +118,13 @@ impl NfSocket {
             }
         }
         Ok(Some(part))
+    }
+}
+
+impl Dump {
+    /// Whether it came at once: one message that was full may have been the first of two, had the kernel not passed over the rest.
+    fn is_one_message(&self) -> bool {
+        self.messages <= 1 && self.answers.iter().map(Vec::len).sum::<usize>() < NOT_FULL
     }
 }
 

@@ -9,7 +9,7 @@ use crate::firewall::{Close, Iptables, Presence, Stale};
 use crate::ruleset::{self, Entry, Realm, SETS};
 
 impl Nftables {
-    /// [`super::Firewall::release`], by the comments of elements. In each table all of them go, or none.
+    /// [`Firewall::release`](crate::firewall::Firewall::release), by the comments of elements. In each table all of them go, or none.
     pub fn release(&mut self, family: Family, stale: Stale<'_>, close: Close<'_>) -> (Vec<Entry>, Vec<Error>) {
         let tables = match self.tables(family) {
             Ok(tables) => tables,

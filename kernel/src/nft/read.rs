@@ -151,7 +151,7 @@ impl Nft {
     }
 
     /// Whether `wanted` says yes to an element of a set or map; reads no more of it than it has to. `false` is what one dump says,
-    /// which can lack elements while others' changes are under way; [`Nft::elements`] never does.
+    /// which can lack elements while others' changes are under way; [`Nft::elements`] asks again.
     ///
     /// # Errors
     ///

@@ -14,6 +14,9 @@ use super::{Failure, Rtnl};
 /// How often a list is read before a node that never stands still is given up on.
 const LIST_ATTEMPTS: u32 = 50;
 
+/// Routes that have room in the first message of a list, which the kernel writes at once.
+const AT_ONCE: usize = 16;
+
 impl Rtnl {
     /// Asks for a list, again if it changed while the kernel wrote it, as far as the kernel says so: of links and addresses. Of
     /// others it does not; what is not in them because of that is for the caller to consider.
@@ -25,7 +28,8 @@ impl Rtnl {
     ///
     /// IPv4 routes are listed by their destinations, and need nothing more. Of IPv6 routes the kernel remembers for the next
     /// message how many it has listed (`fib6_dump_table`, net/ipv6/ip6_fib.c): when one of these went and another one came, it
-    /// passes over one too many, and says nothing of it. So the list is read again if a route went meanwhile.
+    /// passes over one too many, and says nothing of it. So a list that may have come in several is read again if a route went
+    /// meanwhile.
     pub(super) fn list_routes(&self, request: RouteMessage) -> Result<Vec<RouteNetlinkMessage>, Failure> {
         let is_counted = request.header.address_family == AddressFamily::Inet6;
         let request = RouteNetlinkMessage::GetRoute(request);
@@ -44,7 +48,7 @@ impl Rtnl {
     ) -> Result<Vec<RouteNetlinkMessage>, Failure> {
         for _ in 0..LIST_ATTEMPTS {
             let answer = self.exchange(message.clone(), NLM_F_DUMP)?;
-            if stood_still() && !answer.interrupted {
+            if !answer.interrupted && (answer.objects.len() <= AT_ONCE || stood_still()) {
                 return Ok(answer.objects);
             }
         }

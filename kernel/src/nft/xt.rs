@@ -1,14 +1,12 @@
 //! Matches and targets of x_tables inside nf_tables: which the kernel has, and rules that iptables-nft wrote with them.
 
-use netlink_packet_core::{DefaultNla, Nla};
-use netlink_packet_netfilter::nftables::{
-    ExpressionAttribute, Expressions, ListAttribute, NfTablesMessage, RuleAttribute, RuleMessage,
-};
+use netlink_packet_core::{DecodeError, DefaultNla, NetlinkBuffer, NlasIterator};
+use netlink_packet_netfilter::nftables::{NfTablesMessage, RuleAttribute, RuleMessage};
 use netlink_packet_netfilter::{NetfilterMessageInner, NetfilterSubsystem};
 use nft_model::Family;
 use nix::errno::Errno;
 
-use super::message::Content;
+use super::message::{Content, NFGENMSG_LEN};
 use super::{Nft, Refusal, value};
 use crate::Error;
 use crate::iptables::{Extension, Known};
@@ -20,6 +18,15 @@ const COMPAT_GET: u8 = 0;
 const COMPAT_NAME: u16 = 1;
 const COMPAT_REV: u16 = 2;
 const COMPAT_TYPE: u16 = 3;
+
+/// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWRULE`, and what it holds, of linux/netfilter/nf_tables.h.
+const NEWRULE: u16 = 10 << 8 | 6;
+const RULE_TABLE: u16 = 1;
+const RULE_CHAIN: u16 = 2;
+const RULE_EXPRESSIONS: u16 = 4;
+const RULE_USERDATA: u16 = 7;
+const EXPR_NAME: u16 = 1;
+const EXPR_DATA: u16 = 2;
 
 /// `NFTA_MATCH_NAME` and `NFTA_MATCH_INFO` of linux/netfilter/nf_tables_compat.h.
 const NAME: u16 = 1;
@@ -35,12 +42,10 @@ impl Nft {
     pub fn xt_comments(&mut self, family: Family, table: &str, chain: &str) -> Result<Vec<Vec<String>>, Error> {
         let attributes = || vec![RuleAttribute::Table(table.to_owned()), RuleAttribute::Chain(chain.to_owned())];
         let request = || NfTablesMessage::GetRule(RuleMessage { attributes: attributes() });
-        let contents = self.socket.dump(&format!("the rules of chain {family} {table} {chain}"), family, request)?;
-        let comments = contents.iter().filter_map(|content| match content {
-            Content::Message(NfTablesMessage::NewRule(message)) => rule(table, chain, &message.attributes),
-            _ => None,
-        });
-        Ok(comments.collect())
+        let answers =
+            self.socket.dump_answers(&format!("the rules of chain {family} {table} {chain}"), family, request)?;
+        let comments = answers.iter().filter_map(|answer| comments_of(table, chain, answer).transpose());
+        comments.collect::<Result<_, _>>().map_err(Error::NftDecode)
     }
 
     /// Whether a chain has rules, without reading all of them. `false` if there is no such chain.
@@ -55,7 +60,7 @@ impl Nft {
             &format!("the rules of chain {family} {table} {chain}"),
             family,
             request,
-            |content| matches!(content, Content::Message(NfTablesMessage::NewRule(message)) if rule(table, chain, &message.attributes).is_some()),
+            |content| matches!(content, Content::Message(NfTablesMessage::NewRule(message)) if is_in(table, chain, &message.attributes)),
         )
     }
 
@@ -82,37 +87,66 @@ impl Nft {
     }
 }
 
-/// `None` for a rule of another chain: kernels before 4.10 give those too.
-fn rule(table: &str, chain: &str, attributes: &[RuleAttribute]) -> Option<Vec<String>> {
+/// Kernels before 4.10 give rules of other chains too.
+fn is_in(table: &str, chain: &str, attributes: &[RuleAttribute]) -> bool {
+    attributes.iter().all(|attribute| match attribute {
+        RuleAttribute::Table(name) => name == table,
+        RuleAttribute::Chain(name) => name == chain,
+        _ => true,
+    })
+}
+
+/// `None` for what is no rule of the chain. By hand: most of what a rule holds is of no interest here, and there are thousands
+/// of them where iptables is in use.
+fn comments_of(table: &str, chain: &str, message: &[u8]) -> Result<Option<Vec<String>>, DecodeError> {
+    let message = NetlinkBuffer::new_checked(message)?;
+    if message.message_type() != NEWRULE {
+        return Ok(None);
+    }
     let mut comments = Vec::new();
-    for attribute in attributes {
-        match attribute {
-            RuleAttribute::Table(name) if name != table => return None,
-            RuleAttribute::Chain(name) if name != chain => return None,
-            RuleAttribute::Expressions(expressions) => comments.extend(expressions.iter().filter_map(comment)),
-            RuleAttribute::UserData(bytes) => comments.extend(value::decode_comment(bytes)),
+    for attribute in NlasIterator::new(message.payload().get(NFGENMSG_LEN..).unwrap_or_default()) {
+        let attribute = attribute?;
+        match attribute.kind() {
+            RULE_TABLE if before_nul(attribute.value()) != table => return Ok(None),
+            RULE_CHAIN if before_nul(attribute.value()) != chain => return Ok(None),
+            RULE_EXPRESSIONS => {
+                for expression in NlasIterator::new(attribute.value()) {
+                    comments.extend(comment(expression?.value())?);
+                }
+            }
+            RULE_USERDATA => comments.extend(value::decode_comment(attribute.value())),
             _ => {}
         }
     }
-    Some(comments)
+    Ok(Some(comments))
 }
 
-fn comment(expression: &ListAttribute<ExpressionAttribute>) -> Option<String> {
-    let ListAttribute::Element(attributes) = expression else { return None };
-    let attributes = attributes.iter().find_map(|attribute| match attribute {
-        ExpressionAttribute::Data(Expressions::Other { expression_type, attributes }) if expression_type == "match" => {
-            Some(attributes)
+/// The comment that an expression is, if it is a match of that name.
+fn comment(expression: &[u8]) -> Result<Option<String>, DecodeError> {
+    let (kind, data) = pair(expression, EXPR_NAME, EXPR_DATA)?;
+    let Some(data) = data.filter(|_| kind.is_some_and(|kind| before_nul(&kind) == "match")) else { return Ok(None) };
+    let (name, info) = pair(&data, NAME, INFO)?;
+    let info = info.filter(|_| name.is_some_and(|name| before_nul(&name) == "comment"));
+    Ok(info.map(|info| before_nul(&info)))
+}
+
+type Value = Option<Vec<u8>>;
+
+/// The attributes of two kinds.
+fn pair(attributes: &[u8], first: u16, second: u16) -> Result<(Value, Value), DecodeError> {
+    let (mut one, mut other) = (None, None);
+    for attribute in NlasIterator::new(attributes) {
+        let attribute = attribute?;
+        match attribute.kind() {
+            kind if kind == first => one = Some(attribute.value().to_vec()),
+            kind if kind == second => other = Some(attribute.value().to_vec()),
+            _ => {}
         }
-        _ => None,
-    })?;
-    let text = |kind: u16| attributes.iter().find(|attribute| attribute.kind() == kind).map(before_nul);
-    text(NAME).filter(|name| name == "comment")?;
-    text(INFO)
+    }
+    Ok((one, other))
 }
 
-fn before_nul(attribute: &DefaultNla) -> String {
-    let mut bytes = vec![0; attribute.value_len()];
-    attribute.emit_value(&mut bytes);
+fn before_nul(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }

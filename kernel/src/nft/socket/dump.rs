@@ -42,13 +42,24 @@ impl NfSocket {
         family: Family,
         request: impl Fn() -> NfTablesMessage,
     ) -> Result<Vec<Content>, Error> {
+        let answers = self.dump_answers(what, family, request)?;
+        let contents = answers.iter().map(|answer| Ok(Reply::parse(answer)?.content));
+        contents.collect::<Result<_, _>>().map_err(Error::NftDecode)
+    }
+
+    /// The same, not taken apart.
+    pub(in crate::nft) fn dump_answers(
+        &mut self,
+        what: &str,
+        family: Family,
+        request: impl Fn() -> NfTablesMessage,
+    ) -> Result<Vec<Vec<u8>>, Error> {
         let mut last = None;
         for _ in 0..DUMP_ATTEMPTS {
             let Some(dump) = self.dump_once(what, family, request())? else { continue };
             if dump.names.windows(2).all(|pair| pair[0] != pair[1]) {
                 if dump.is_one_message() || last.as_ref() == Some(&dump.names) {
-                    let contents = dump.answers.iter().map(|answer| Ok(Reply::parse(answer)?.content));
-                    return contents.collect::<Result<_, _>>().map_err(Error::NftDecode);
+                    return Ok(dump.answers);
                 }
                 last = Some(dump.names);
             }

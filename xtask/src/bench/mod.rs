@@ -22,7 +22,7 @@ pub enum Bench {
     /// Leases by podwire-ipam against the reference host-local.
     #[command(after_help = ipam::EXAMPLES)]
     Ipam(ipam::Options),
-    /// Connections to host ports, and ADDs, by how many ports are mapped; against the reference portmap.
+    /// Connections to host ports, and ADDs and DELs, by how many ports are mapped; against the reference portmap.
     #[command(after_help = portmap::EXAMPLES)]
     Portmap(portmap::Options),
 }
